@@ -2,14 +2,10 @@
 
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
-from provider.errors import BadRequest, ProviderError, Terminated
-
-if TYPE_CHECKING:
-    from provider.deadline import Deadline
+from provider.errors import ProviderError, Terminated
 
 
 class KubeletCall(NamedTuple):
@@ -39,7 +35,14 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
             from provider.cli import run_command
 
             return run_command(argv)
-        _write(1, answer(call, environ) + "\n")
+        from provider.kubelet import answer
+
+        _no_core_dumps()
+        _end_on_signals()
+        outcome = answer(call.settings_file, environ)
+        if call.verbose:
+            _write(2, "".join(f"{line}\n" for line in outcome.log))
+        _write(1, outcome.response + "\n")
     except Exception as error:
         verbose = call.verbose if call else "--verbose" in argv
         return _fail(error, verbose)
@@ -61,74 +64,6 @@ def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
         else:
             return None
     return KubeletCall(settings_file, verbose)
-
-
-def answer(call: KubeletCall, environ: Mapping[str, str]) -> str:
-    """Read the request, answer it, log the call. Returns the response as JSON."""
-    started = time.monotonic()
-    from provider.deadline import Deadline
-    from provider.exchange import exchange, instance_realm_domain
-    from provider.log import Log
-    from provider.plugin import reply
-    from provider.request import parse_request
-    from provider.settings import settings_from_environment, settings_from_file
-
-    _no_core_dumps()
-    settings = (
-        settings_from_file(call.settings_file)
-        if call.settings_file
-        else settings_from_environment(environ)
-    )
-    log = Log(settings.log_level)
-    deadline = Deadline(settings.deadline_seconds)
-    fields: dict[str, object] = {}
-    try:
-        image = parse_request(_read_request(deadline)).image
-        fields = {"registry": image.host, "image": image.repository}
-        _end_on_signals()
-        given = reply(
-            image,
-            settings,
-            lambda: instance_realm_domain(deadline),
-            lambda wanted: exchange(wanted, settings, deadline, environ),
-        )
-    except ProviderError as error:
-        log.write("error", error.line(), {**fields, "code": error.code, "seconds": _since(started)})
-        raise
-    level, outcome = given.outcome()
-    log.write(level, "call", {**fields, **outcome, "seconds": _since(started)})
-    if call.verbose:
-        _write(2, "".join(f"{line}\n" for line in log.lines))
-    return given.response.to_json()
-
-
-def _since(started: float) -> str:
-    return f"{time.monotonic() - started:.3f}"
-
-
-def _read_request(deadline: "Deadline") -> bytes:
-    """Standard input to its end, or one byte more than a request may have. Raises BadRequest."""
-    import select
-
-    from provider.request import MAX_BYTES
-
-    data = b""
-    try:
-        if os.isatty(0):
-            raise BadRequest(
-                "standard input is a terminal",
-                "The kubelet calls this program with a request on standard input. For people there are"
-                " commands: oke-credential-provider --help",
-            )
-        while len(data) <= MAX_BYTES:
-            select.select([0], [], [], deadline.left("reading the request"))
-            part = os.read(0, 65536)
-            if not part:
-                break
-            data += part
-    except OSError as error:
-        raise BadRequest(f"standard input cannot be read: {error.strerror}") from error
-    return data
 
 
 def _no_core_dumps() -> None:

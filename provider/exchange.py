@@ -1,41 +1,26 @@
 """A registry token for a host: everything that goes over the network, in the order that is fastest.
 
 What can wait for nothing starts first and runs side by side: the metadata service is asked before
-the larger imports begin, the session key is made and TLS is opened while it answers.
+the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from provider.background import Background
 from provider.deadline import Deadline
 from provider.errors import BadSettings, RegistryUnreachable
+from provider.grant import Grant, PullCheck, Token, check_without_asking
 from provider.image import Image
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
 from provider.network import Network
 from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
-from provider.registry import (
-    PUBLIC,
-    UNCHECKED,
-    PullCheck,
-    Token,
-    check_pull,
-    is_oke_public,
-    request_token,
-)
+from provider.registry import check_pull, request_token
 from provider.settings import INSTANCE_PRINCIPAL, Settings
-from provider.transport import Client
+from provider.transport import Origin
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-
-
-class Grant(NamedTuple):
-    """A token, who got it, and what it is worth."""
-
-    token: Token
-    principal: str
-    check: PullCheck
 
 
 def instance_realm_domain(deadline: Deadline) -> str:
@@ -48,16 +33,15 @@ def exchange(
 ) -> Grant:
     """Prove who we are to OCI and get a token for ``image``'s registry.
 
-    One call makes four GETs to IMDS, one POST to the federation endpoint, one GET to the token
-    endpoint and at most one HEAD of a manifest. Raises a ProviderError of the step that failed.
+    Makes four GETs to IMDS, one POST to the federation endpoint, one GET to the token endpoint and
+    at most one HEAD of a manifest. Raises the ProviderError of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
-    scheme, host, port = _registry_address(image, settings)
-    metadata = (
-        Metadata((REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE), deadline) if by_instance else None
-    )
+    origin = _registry(image, settings)
+    paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
+    metadata = Metadata(paths, deadline) if by_instance else None
     network = Network(deadline, environ)
-    registry = network.client(host, RegistryUnreachable, port, scheme)
+    registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
     key = Background(_session_key) if by_instance else None
 
@@ -68,12 +52,21 @@ def exchange(
     else:
         principal = user_principal(settings.oci_config_file, settings.oci_profile)
     token = request_token(registry, settings.registry_token_path, principal.signer)
-    return Grant(token, principal.name, _check(registry, image, token, settings))
+    known = check_without_asking(image, settings)
+    return Grant(token, principal.name, known or check_pull(registry, image, token))
 
 
-def _registry_address(image: Image, settings: Settings) -> tuple[str, str, int]:
+def check(
+    image: Image, token: Token, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
+) -> PullCheck:
+    """Ask the registry about one more image with a token that is there already. Raises BadSettings."""
+    registry = Network(deadline, environ).client(_registry(image, settings), RegistryUnreachable)
+    return check_pull(registry, image, token)
+
+
+def _registry(image: Image, settings: Settings) -> Origin:
     split = split_host(image.host)
-    assert split is not None
+    assert split is not None  # the host rules let nothing else come here
     host, port = split
     scheme = settings.registry_protocol
     if scheme == "http" and host not in LOOPBACK:
@@ -81,18 +74,10 @@ def _registry_address(image: Image, settings: Settings) -> tuple[str, str, int]:
             f"REGISTRY_PROTOCOL is http, and the registry {host} is not on this machine",
             "A signature or a token must not travel unencrypted: use https.",
         )
-    return scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT)
+    return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
 def _session_key() -> "RSAPrivateKey":
     from provider.principal import session_key
 
     return session_key()
-
-
-def _check(registry: Client, image: Image, token: Token, settings: Settings) -> PullCheck:
-    if not settings.token_validation:
-        return UNCHECKED
-    if is_oke_public(image):
-        return PUBLIC
-    return check_pull(registry, image, token)

@@ -47,6 +47,10 @@ class Log:
                 SYSLOG, f"<{_FACILITY_DAEMON | LEVELS[level]}>{IDENTIFIER}[{os.getpid()}]: {line}"
             )
 
+    def odd(self, what: str) -> None:
+        """Note that tokens cannot be shared, and why."""
+        self.write("warning", "tokens are not shared between calls", {"reason": what})
+
 
 def _printable(value: object) -> str:
     return "".join(c if c.isprintable() else "?" for c in str(value))

@@ -17,9 +17,7 @@ class Network:
         self._environ = environ
         self._trust = Background(lambda: tls_context(environ))
 
-    def client(
-        self, host: str, unreachable: type[ProviderError], port: int = 443, scheme: str = "https"
-    ) -> Client:
+    def client(self, origin: Origin, unreachable: type[ProviderError]) -> Client:
         """A client for one server. Raises BadSettings when the proxy's are wrong."""
-        proxy = proxy_for(host, self._environ) if scheme == "https" else None
-        return Client(Origin(scheme, host, port), self.deadline, unreachable, self._trust, proxy)
+        proxy = proxy_for(origin.host, self._environ) if origin.scheme == "https" else None
+        return Client(origin, self.deadline, unreachable, self._trust, proxy)

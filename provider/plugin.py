@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from provider.exchange import Grant
+from provider.grant import Grant
 from provider.image import Image
 from provider.realm import claimed_realm_domain, is_ocir
 from provider.response import NO_CREDENTIALS, Response, cache_seconds
@@ -22,23 +22,23 @@ class Reply(NamedTuple):
             return "info", {"outcome": "not an OCIR host"}
         fields: dict[str, object] = {
             "principal": self.grant.principal,
-            "token": "fresh",
+            "token": self.grant.source,
             "pull_check": self.grant.check.outcome,
             "cache_seconds": self.response.cache_seconds,
             "token_request_id": self.grant.token.request_id,
         }
-        return "info" if self.grant.check.passed else "warning", fields
+        return "warning" if self.grant.check.passed is False else "info", fields
 
 
 def reply(
     image: Image,
     settings: Settings,
     instance_realm_domain: Callable[[], str],
-    get_grant: Callable[[Image], Grant],
+    get_grant: Callable[[], Grant],
 ) -> Reply:
     """Answer the question for ``image``.
 
-    ``get_grant`` is called for OCI's hosts only, ``instance_realm_domain`` only for a host that has
+    ``get_grant`` is called for OCI's hosts only, and ``instance_realm_domain`` only for a host that has
     the form of OCI's in a realm that no list knows. Raises what they raise.
     """
     if not is_ocir(image.host, settings.ocir_hosts):
@@ -46,6 +46,6 @@ def reply(
         by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
         if claimed is None or not by_instance or claimed != instance_realm_domain():
             return Reply(NO_CREDENTIALS, None)
-    grant = get_grant(image)
-    seconds = cache_seconds(grant.token.life, grant.check.passed)
+    grant = get_grant()
+    seconds = cache_seconds(grant.token.life, grant.check.passed is True)
     return Reply(Response(image.host, settings.default_user, grant.token.text, seconds), grant)

@@ -18,6 +18,7 @@ from provider.errors import (
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
 from provider.network import Network
 from provider.signer import Signer
+from provider.transport import Origin
 
 _FEDERATION_PATH = "/v1/x509"
 _SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
@@ -46,7 +47,9 @@ def instance_principal(
     oci.auth.federation_client of the SDK does). Raises Imds*, Federation*, ClockSkew.
     """
     where = region_info(metadata.get(REGION_INFO))
-    federation = network.client(f"auth.{where.region}.{where.realm_domain}", FederationUnreachable)
+    federation = network.client(
+        Origin("https", f"auth.{where.region}.{where.realm_domain}", 443), FederationUnreachable
+    )
     federation.open_early()
     leaf = _Leaf.parse(metadata.get(CERTIFICATE), metadata.get(KEY))
     intermediate = metadata.get(INTERMEDIATE)

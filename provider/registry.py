@@ -1,16 +1,13 @@
 """OCIR: the token endpoint, and whether a token may pull."""
 
 import json
-import re
-from typing import NamedTuple
 
 from provider.errors import ProviderError, TokenMalformed, TokenRefused
+from provider.grant import PullCheck, Token, is_token
 from provider.image import Image
 from provider.signer import Signer
 from provider.transport import Client
 
-# The token becomes a header's value and a password.
-_TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
 _MAX_LIFE = 24 * 3600 * 30
 
 _MANIFESTS = ", ".join(
@@ -21,14 +18,6 @@ _MANIFESTS = ", ".join(
         "application/vnd.docker.distribution.manifest.v2+json",
     )
 )
-
-
-class Token(NamedTuple):
-    """A registry token. ``text`` is secret. ``life`` is in seconds, as observed 3600."""
-
-    text: str
-    life: int
-    request_id: str
 
 
 def request_token(client: Client, path: str, signer: Signer) -> Token:
@@ -48,31 +37,13 @@ def request_token(client: Client, path: str, signer: Signer) -> Token:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         # No cause attached: it would quote the answer, and with it the token.
         raise TokenMalformed(f"{answer.describe()} without a token and its expires_in") from None
-    if not isinstance(text, str) or not _TOKEN.fullmatch(text):
+    if not is_token(text):
         raise TokenMalformed(f"{answer.describe()} with an empty or unprintable token")
     if type(life) is not int or not 0 < life <= _MAX_LIFE:
         raise TokenMalformed(
             f"{answer.describe()} with an expires_in that is not a number of seconds"
         )
     return Token(text, life, answer.request_id)
-
-
-class PullCheck(NamedTuple):
-    """What the registry says of one image with a token: ``outcome`` for the log, ``passed``."""
-
-    outcome: str
-    passed: bool
-
-
-UNCHECKED = PullCheck("off", True)
-# OKE's own images: public, and what a booting node pulls first. Any token may read them, so asking
-# would prove nothing about the private ones.
-PUBLIC = PullCheck("public", False)
-
-
-def is_oke_public(image: Image) -> bool:
-    """True for Oracle's public OKE images (``.../oke-public/...``)."""
-    return "oke-public" in image.repository.split("/")
 
 
 def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
@@ -84,7 +55,7 @@ def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
     try:
         answer = client.request("HEAD", target, lambda: headers, attempts=1)
     except ProviderError as error:
-        return PullCheck(f"failed: {error.message}", False)
+        return PullCheck(f"failed: {error.message}", None)
     if answer.status in (200, 404):
         return PullCheck("allowed" if answer.status == 200 else "allowed (no such tag)", True)
     if answer.status in (401, 403):
@@ -93,4 +64,4 @@ def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
             " the token",
             False,
         )
-    return PullCheck(f"unclear: {answer.describe()}", False)
+    return PullCheck(f"unclear: {answer.describe()}", None)

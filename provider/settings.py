@@ -29,6 +29,7 @@ class Settings(NamedTuple):
     ocir_hosts: tuple[HostPattern, ...] = ()
     oci_config_file: str | None = None
     oci_profile: str | None = None
+    token_cache: bool = True
     deadline_seconds: float = DEFAULT_DEADLINE
     log_level: str = "info"
 
@@ -135,6 +136,14 @@ KEYS = (
         "a profile's name",
         "USER_PRINCIPAL: the profile in it (DEFAULT when not set).",
         str,
+    ),
+    Key(
+        "token_cache",
+        "TOKEN_CACHE",
+        "tokenCache",
+        "enabled or disabled",
+        "Share tokens between calls, in memory (/run/oke-credential-provider).",
+        _enabled,
     ),
     Key(
         "deadline_seconds",
