@@ -37,12 +37,12 @@ INSTANCE = "ocid1.instance.oc1.eu-frankfurt-1.antheljtstandininstance"
 USER = "ocid1.user.oc1..aaaaaaaastandinuser"
 
 
-def group_of(endpoint: Endpoint) -> Group:
-    """The group of hosts that serves `endpoint`."""
-    if endpoint.startswith("imds."):
+def group_of(target: Endpoint | Group) -> Group:
+    """The group of hosts that serves an endpoint; a group is its own."""
+    if target.startswith("imds"):
         return "imds"
-    if endpoint in ("federation", "elsewhere", "proxy"):
-        return endpoint
+    if target == "federation" or target == "elsewhere" or target == "proxy":
+        return target
     return "registry"
 
 

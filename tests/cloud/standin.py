@@ -114,8 +114,12 @@ class StandIn:
         self.log: list[Seen] = []
 
     def report(self) -> Report:
+        counts = {
+            endpoint: Count(number, dict(self.statuses.get(endpoint, {})), self.peaks[endpoint])
+            for endpoint, number in self.requests.items()
+        }
         return Report(
-            {e: Count(n, self.statuses.get(e, {}), self.peaks[e]) for e, n in self.requests.items()},
+            counts,
             dict(self.connections),
             dict(self.handshake_failures),
             tuple(self.log),
@@ -144,11 +148,8 @@ class StandIn:
             kind = armed.fault.kind
             if kind not in CONNECTION_FAULTS or not armed.ready:
                 continue
-            if target == group:
-                return armed
-            if target not in ("imds", "registry") and group_of(_endpoint(target)) == group:
-                if group == "imds" and kind != "refused":
-                    continue
+            single = group == "imds" and target != group
+            if group_of(target) == group and not (single and kind != "refused"):
                 return armed
         return None
 
@@ -294,8 +295,8 @@ class StandIn:
         """Whether a fault strikes this request; one that struck the connection does not again."""
         kind = armed.fault.kind
         if kind in CONNECTION_FAULTS:
-            single = endpoint in self.faults and group_of(endpoint) == "imds"
-            if not single or kind not in ("black_hole", "reset_accept"):
+            waited = endpoint in self.faults and group_of(endpoint) == "imds"
+            if not waited or kind not in ("black_hole", "reset_accept"):
                 return False
         return armed.strike(self.draw)
 
@@ -442,11 +443,6 @@ class StandIn:
     def _push_token(self, repository: str) -> str:
         access = [{"type": "repository", "name": repository, "actions": ["pull", "push"]}]
         return ocir.repository_token(self.state, ocir.SERVICE, access)
-
-
-def _endpoint(target: Endpoint | Group) -> Endpoint:
-    assert target not in ("imds", "registry")
-    return target
 
 
 def _route(place: Place, request: Request) -> Endpoint:
