@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import cached_property
 from types import TracebackType
 from typing import Literal
 
 from tests.cloud.control import Control
 from tests.cloud.namespace import REPOSITORY, Namespace
+from tests.cloud.registry import Registry
 
 
 class Cloud:
@@ -40,6 +42,11 @@ class Cloud:
         if process.stdout.readline() != b"ready\n":
             raise RuntimeError("the stand-in did not start; its stderr says why")
         return process
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The real registry; started when first asked for, and from then on behind OCIR."""
+        return Registry(self.ns, self.control)
 
     def reset(self) -> None:
         """As at the start, for the next test: stand-in, hosts, log and the program's folders."""
