@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 import subprocess
 import sys
 from functools import cached_property
@@ -11,6 +14,9 @@ from typing import Literal
 from tests.cloud.control import Control
 from tests.cloud.namespace import REPOSITORY, Namespace
 from tests.cloud.registry import Registry
+
+# Where the program may keep what it shares between calls.
+STORES = ("/run/oke-credential-provider",)
 
 
 class Cloud:
@@ -48,11 +54,22 @@ class Cloud:
         """The real registry; started when first asked for, and from then on behind OCIR."""
         return Registry(self.ns, self.control)
 
+    def strays(self) -> list[int]:
+        """The pids inside that are not the cloud's own: what a program has left running."""
+        own = {self._standin.pid}
+        if "registry" in self.__dict__:
+            own |= self.registry.pids()
+        return [pid for pid in self.ns.processes() if pid not in own]
+
     def reset(self) -> None:
-        """As at the start, for the next test: stand-in, hosts, log and the program's folders."""
+        """As at the start, for the next test: stand-in, hosts, log, store, no strays."""
+        for pid in self.strays():
+            os.kill(pid, signal.SIGKILL)
         self.control.reset()
         self.ns.hosts()
         self.ns.log()
+        for folder in STORES:
+            shutil.rmtree(self.ns.path(folder), ignore_errors=True)
 
     def close(self) -> None:
         self.control.close()

@@ -30,6 +30,7 @@ class Registry:
         self.ns, self._control = ns, control
         self.folder = ns.folder / "registry"
         self.folder.mkdir()
+        self._containerd: subprocess.Popen[bytes] | None = None
         config = self.folder / "config.json"  # JSON is YAML
         config.write_text(json.dumps(self._config()))
         log = self.folder / "log"
@@ -43,7 +44,6 @@ class Registry:
         for repository in REPOSITORIES:
             self.push(repository, ("latest", "v1"))
         control.upstream(_PORT)
-        self._containerd: subprocess.Popen[bytes] | None = None
 
     def _config(self) -> dict[str, object]:
         return {
@@ -60,6 +60,11 @@ class Registry:
                 }
             },
         }
+
+    def pids(self) -> set[int]:
+        """The processes of the registry and, when it runs, of containerd."""
+        parts = (self._process, self._containerd)
+        return {part.pid for part in parts if part is not None}
 
     def push(self, repository: str, tags: Sequence[str] = ("latest",)) -> None:
         """Put the image into `repository`, past OCIR's access control."""

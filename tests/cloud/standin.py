@@ -251,6 +251,9 @@ class StandIn:
             return False
         if request is None:
             return False
+        if place.group == "proxy" and request.method == "CONNECT":
+            await self._tunnel(request, reader, writer)
+            return False
         endpoint = _route(place, request)
         self.requests[endpoint] += 1
         self.under_way[endpoint] += 1
@@ -290,6 +293,24 @@ class StandIn:
                     )
                 )
         return keep
+
+    async def _tunnel(
+        self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        """Be an HTTP proxy: connect as asked and carry bytes until either side ends."""
+        host, _, port = request.target.rpartition(":")
+        self._count_tunnel(request)
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(_carry(reader, far_writer), _carry(far_reader, writer))
+
+    def _count_tunnel(self, request: Request) -> None:
+        self.requests["proxy"] += 1
+        names = tuple(name for name, _ in request.headers)
+        seen = Seen(
+            time.time(), "proxy", "", request.method, request.target, names, 200, None, "", 0
+        )
+        self.log.append(seen)
 
     def _strikes(self, armed: _Armed, endpoint: Endpoint) -> bool:
         """Whether a fault strikes this request; one that struck the connection does not again."""
@@ -489,6 +510,14 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
         case "body":
             return Response(200, fault.body.encode(), keep, fault.content_type)
     return response
+
+
+async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
 
 
 async def _drip(writer: asyncio.StreamWriter, data: bytes, interval_s: float) -> None:
