@@ -94,38 +94,41 @@ class Decoder:
     def __init__(self, version: Version) -> None:
         self.findings: list[Finding] = []
         self._version = version
+        self._is_json = False
         self._token_attributes = False
 
     def decode(self, text: str) -> CredentialProviderConfig | None:
         """The config with what could be decoded of it; None when it cannot be one at all."""
         try:
-            document, more = read(text)
+            document = read(text)
         except ValueError as error:
             self._refuse("", str(error))
             return None
-        if more:
+        if document.more_follow:
             message = "the kubelet reads the first YAML document alone and ignores what follows"
             hint = "take away the --- between them: all providers belong into one list"
             self.findings.append(Finding("warning", "", message, hint))
-        if not self._is_config(document):
+        self._is_json = document.is_json
+        if not self._is_config(document.value):
             return None
-        fields = self._struct("CredentialProviderConfig", document, "")
+        fields = self._struct("CredentialProviderConfig", document.value, "")
         return CredentialProviderConfig(tuple(map(_provider, fields.get("providers") or ())))
 
     def _refuse(self, path: str, message: str, hint: str = "") -> None:
         self.findings.append(Finding("fatal", path, message, hint))
 
     def _is_config(self, document: Any) -> bool:
+        said = "couldn't get version/kind; json parse error: json: cannot unmarshal"
         if document is not None and not isinstance(document, Object):
-            kind = json_kind(document)
-            self._refuse(
-                "",
-                "couldn't get version/kind; json parse error: "
-                f"json: cannot unmarshal {kind} into a CredentialProviderConfig",
-            )
+            self._refuse("", f"{said} {json_kind(document)} into a CredentialProviderConfig")
             return False
         values = dict(document or Object())
         kind, api_version = values.get("kind"), values.get("apiVersion")
+        for field, value in (("kind", kind), ("apiVersion", api_version)):
+            if value is not None and not isinstance(value, str):
+                wrong = f"{json_kind(value)} into Go struct field .{field} of type string"
+                self._refuse(field, f"{said} {wrong}")
+                return False
         if not kind:
             self._refuse("kind", "Object 'Kind' is missing", "add kind: CredentialProviderConfig")
         elif not api_version:
@@ -151,8 +154,10 @@ class Decoder:
             if reason := self._unknown(key, known):
                 self._refuse(where, f'strict decoding error: unknown field "{where}"', reason)
             elif key in values:
-                message = f'strict decoding error: duplicate field "{where}"'
-                self._refuse(where, message, "keep one of the two")
+                said = f'yaml: unmarshal errors: key "{key}" already set in map'
+                if self._is_json:
+                    said = f'duplicate field "{where}"'
+                self._refuse(where, f"strict decoding error: {said}", "keep one of the two")
             else:
                 values[key] = self._value(known[key], value, where, type_)
         return values

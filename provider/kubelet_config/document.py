@@ -7,7 +7,7 @@ it, of which the first document alone counts.
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -16,34 +16,37 @@ class Object(list[tuple[str, Any]]):
     """A JSON object as its pairs, in their order, so that a key that stands twice is seen."""
 
 
-def read(text: str) -> tuple[Any, bool]:
-    """The document, and whether more YAML documents follow it.
+class Document(NamedTuple):
+    """What a text says: ``value`` is None, bool, str, int or float, list, or Object."""
 
-    A document is None, bool, str, int or float, list, or Object. Raises ValueError, worded as
-    the kubelet would, when the text is neither YAML nor JSON.
-    """
+    value: Any
+    is_json: bool = False
+    more_follow: bool = False  # further YAML documents
+
+
+def read(text: str) -> Document:
+    """The document. Raises ValueError, near the kubelet's words, for neither YAML nor JSON."""
     try:
-        if text.lstrip()[:1] == "{":
-            return _read_json(text), False
-        return _read_yaml(text)
+        return _read_json(text) if text.lstrip()[:1] == "{" else _read_yaml(text)
     except RecursionError:
         raise ValueError("yaml: exceeded max depth") from None
 
 
-def _read_yaml(text: str) -> tuple[Any, bool]:
+def _read_yaml(text: str) -> Document:
     try:
         loader = _Loader(text)
         node = loader.get_node() if loader.check_node() else None
-        document = None if node is None else _plain(node)
+        value = None if node is None else _plain(node)
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"yaml: {line}{error.problem}") from None
     except yaml.YAMLError as error:
         raise ValueError(f"yaml: {str(error).splitlines()[0]}") from None
     try:
-        return document, loader.check_node()
+        more = loader.check_node()
     except yaml.YAMLError:  # the kubelet never gets to what is wrong there
-        return document, True
+        more = True
+    return Document(value, more_follow=more)
 
 
 def json_kind(value: Any) -> str:
@@ -77,7 +80,7 @@ for _tag, _pattern, _first in (
     (
         "float",
         r"[-+]?(0[xX][0-9a-fA-F_]+|0[bB][01_]+|0[oO][0-7_]+"
-        r"|([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?"
+        r"|[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9][0-9_]*)?|\.[0-9]+([eE][-+]?[0-9]+)?"
         r"|\.(inf|Inf|INF))|\.(nan|NaN|NAN)",
         [*"+-.0123456789"],
     ),
@@ -120,8 +123,21 @@ def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"yaml: invalid map key: line {key.start_mark.line + 1}")
 
 
-def _read_json(text: str) -> Any:
+def _read_json(text: str) -> Document:
     try:
-        return json.loads(text, object_pairs_hook=Object)
+        value = json.loads(text, object_pairs_hook=Object)
     except ValueError as error:
         raise ValueError(f"couldn't get version/kind; json parse error: {error}") from None
+    return Document(_well_formed(value), is_json=True)
+
+
+def _well_formed(value: Any) -> Any:
+    """Half a surrogate pair, which no file or terminal takes, becomes U+FFFD as in Go."""
+    match value:
+        case str():
+            return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        case Object():
+            return Object((_well_formed(key), _well_formed(each)) for key, each in value)
+        case list():
+            return [_well_formed(each) for each in value]
+    return value

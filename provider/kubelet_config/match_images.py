@@ -122,7 +122,7 @@ def pattern_error(pattern: str) -> str | None:
     try:
         _parse(pattern)
     except ValueError as error:
-        return f'parse "https://{pattern}": {error}'
+        return f'parse "https://{pattern.partition("#")[0]}": {error}'
     return None
 
 
@@ -151,7 +151,7 @@ def pattern_trap(pattern: str) -> tuple[str, str] | None:
             "which is in lower case: this pattern never matches",
             "write the path as in the image's name, without the tag",
         )
-    if ":" not in host and not all(map(_HOST_LABEL.fullmatch, url.labels)):
+    if "[" in host or (":" not in host and not all(map(_HOST_LABEL.fullmatch, url.labels))):
         return "no image has such a host, so this pattern never matches", "correct the host"
     if len(url.labels) == 1 and not url.port and host != "localhost" and ":" not in host:
         return (
@@ -179,9 +179,9 @@ def _parse(text: str) -> _Url:
 
     Raises ValueError with Go's message.
     """
+    text, _, fragment = text.partition("#")
     if re.search("[\x00-\x1f\x7f]", text):
         raise ValueError("net/url: invalid control character in URL")
-    text, _, fragment = text.partition("#")
     authority, slash, path = text.partition("?")[0].partition("/")
     userinfo, at, host = authority.rpartition("@")
     if at and not _USERINFO.fullmatch(userinfo):
@@ -194,7 +194,7 @@ def _parse(text: str) -> _Url:
 
 
 def _split_host(host: str) -> tuple[tuple[str, ...], str]:
-    """Labels and port of the host; an IPv6 address in brackets is one label."""
+    """Labels and port of the host; an IPv6 address is one label, in brackets unless a port follows."""
     if host.startswith("["):
         address, bracket, port = host[1:].rpartition("]")
         if not bracket:
@@ -204,7 +204,7 @@ def _split_host(host: str) -> tuple[tuple[str, ...], str]:
             ipaddress.IPv6Address(address)
         except ValueError:
             raise ValueError("invalid IP-literal") from None
-        return (address,), port[1:]
+        return (address if port else host,), port[1:]
     if "[" in host:
         raise ValueError("invalid IP-literal")
     name, colon, digits = host.partition(":")
@@ -226,5 +226,7 @@ def _check_escapes(bad: re.Pattern[str], text: str) -> None:
 
 
 def _label_matches(glob: str, label: str) -> bool:
-    """Go's filepath.Match: of its special characters a URL's host can hold `*` alone."""
+    """Go's filepath.Match, of whose special characters a host can hold `*`, and [] around IPv6."""
+    if glob.startswith("["):  # read as a class of characters, so it does not match itself
+        return False
     return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), label, re.DOTALL) is not None
