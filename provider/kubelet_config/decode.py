@@ -122,8 +122,9 @@ class Decoder:
         if document is not None and not isinstance(document, Object):
             self._refuse("", f"{said} {json_kind(document)} into a CredentialProviderConfig")
             return False
-        values = dict(document or Object())
-        kind, api_version = values.get("kind"), values.get("apiVersion")
+        # At this step, and only here, the kubelet does not mind upper and lower case.
+        values = {key.lower(): value for key, value in document or Object()}
+        kind, api_version = values.get("kind"), values.get("apiversion")
         for field, value in (("kind", kind), ("apiVersion", api_version)):
             if value is not None and not isinstance(value, str):
                 wrong = f"{json_kind(value)} into Go struct field .{field} of type string"
@@ -197,7 +198,7 @@ class Decoder:
             return value
         field = re.sub(r"\[[0-9]+\]", "", path)
         kind = json_kind(value)
-        target = "string" if type_ == "Duration" else type_
+        target = "string" if type_ == "Duration" else re.sub("(?=[A-Z])", "v1.", type_, count=1)
         message = f"json: cannot unmarshal {kind} into Go struct field {struct}.{field}"
         self._refuse(path, f"{message} of type {target}", _type_hint(type_, kind))
         return None

@@ -37,6 +37,8 @@ def _read_yaml(text: str) -> Document:
         loader = _Loader(text)
         node = loader.get_node() if loader.check_node() else None
         value = None if node is None else _plain(node)
+        if loader.yaml_version not in (None, (1, 1)):
+            raise ValueError("yaml: found incompatible YAML document")
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise ValueError(f"yaml: {line}{error.problem}") from None

@@ -158,7 +158,8 @@ def pattern_trap(pattern: str) -> tuple[str, str] | None:
             "a host without a dot or a port is no registry's, and * stays within one label",
             'write one label or * for each part of the host, as in "*.ocir.io"',
         )
-    labels = 3 if host.endswith("ocir.io") else 5 if re.search("oracle(gov)?cloud", host) else None
+    short, long = re.search(r"(^|[.*])ocir\.io$", host), re.search("oracle(gov)?cloud", host)
+    labels = 3 if short else 5 if long else None
     if labels not in (None, len(url.labels)):
         return (
             f"OCIR's host names of this domain have {labels} dot-separated labels, this pattern "
@@ -194,7 +195,7 @@ def _parse(text: str) -> _Url:
 
 
 def _split_host(host: str) -> tuple[tuple[str, ...], str]:
-    """Labels and port of the host; an IPv6 address is one label, in brackets unless a port follows."""
+    """Labels and port; an IPv6 address is one label, in brackets unless a port follows it."""
     if host.startswith("["):
         address, bracket, port = host[1:].rpartition("]")
         if not bracket:
