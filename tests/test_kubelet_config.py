@@ -319,9 +319,11 @@ providers:
         found = only(fatal)
         assert message in found.message
 
-    @pytest.mark.parametrize("second", ["foo: 1", render(), "[", ""])
+    @pytest.mark.parametrize(
+        "second", ["---\nfoo: 1", f"---\n{render()}", "---\n[", "---\n", "...\n%YAML 3.0\n---\n"]
+    )
     def test_a_second_document_is_ignored_with_a_warning(self, second: str) -> None:
-        found = only(validate(f"{render()}---\n{second}"))
+        found = only(validate(render() + second))
         assert found.severity == "warning"
         assert "first YAML document alone" in found.message
 

@@ -18,7 +18,7 @@ _LONGEST: Final = 2**63  # Go counts nanoseconds in a signed 64-bit integer
 
 
 def parse_go_duration(text: str) -> float:
-    """The seconds that `text` stands for, by the grammar of Go's `time.ParseDuration`.
+    """The seconds that ``text`` stands for, by the grammar of Go's ``time.ParseDuration``.
 
     A duration is an optional sign and one or more decimal numbers, each with a unit of
     ns, us, ms, s, m or h, and nothing between them; only a bare "0" needs no unit.

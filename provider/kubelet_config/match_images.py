@@ -1,8 +1,8 @@
-"""The kubelet's `matchImages`: which images a pattern matches, and the patterns for OCIR.
+"""The kubelet's ``matchImages``: which images a pattern matches, and the patterns for OCIR.
 
 The rules are those of k8s.io/kubernetes/pkg/credentialprovider/keyring.go. A pattern is
 read as a URL without its scheme. Host and port of the image must match it label by label,
-one `*` staying within one dot-separated label; the path is a plain string prefix.
+one ``*`` staying within one dot-separated label; the path is a plain string prefix.
 """
 
 import ipaddress
@@ -18,7 +18,7 @@ from provider.kubelet_config.model import (
 )
 
 COMMERCIAL_DOMAIN: Final = "oraclecloud.com"
-# Every realm that OCI's SDK knows. `oraclecloud*.com` stands for oraclecloud.com and for the
+# Every realm that OCI's SDK knows. ``oraclecloud*.com`` stands for oraclecloud.com and for the
 # numbered domains of the newer realms; which hosts get a token is for the provider to judge.
 _ALL_REALMS: Final = (
     "oraclecloud*.com",
@@ -40,10 +40,10 @@ _OCIR_HOST: Final = re.compile(r"(?:[a-z0-9-]+(\.ocir\.io)|(ocir\.)[a-z0-9-]+(\.
 def match_images(domains: Sequence[str] = (), hosts: Sequence[str] = ()) -> tuple[str, ...]:
     """The patterns that cover all of OCIR's host forms.
 
-    `domains` are realm domains such as "oraclegovcloud.com"; none means every realm that is
-    known. `hosts` are further hosts or patterns of the user's, for regions of their own.
-    The short form `<region>.ocir.io` exists in the commercial realm alone; the long form
-    `ocir.<region>.oci.<realm domain>` in every realm.
+    ``domains`` are realm domains such as "oraclegovcloud.com"; none means every realm that is
+    known. ``hosts`` are further hosts or patterns of the user's, for regions of their own.
+    The short form ``<region>.ocir.io`` exists in the commercial realm alone; the long form
+    ``ocir.<region>.oci.<realm domain>`` in every realm.
     """
     short = ("*.ocir.io",) if not domains or COMMERCIAL_DOMAIN in domains else ()
     long = (f"ocir.*.oci.{domain}" for domain in domains or _ALL_REALMS)
@@ -51,7 +51,7 @@ def match_images(domains: Sequence[str] = (), hosts: Sequence[str] = ()) -> tupl
 
 
 def matches(pattern: str, image: str) -> bool:
-    """Whether the kubelet would ask a provider with this pattern about `image`.
+    """Whether the kubelet would ask a provider with this pattern about ``image``.
 
     As the kubelet does, this cuts off the image's tag and digest first and reads a name
     without a registry as Docker Hub's. A pattern that cannot be read matches nothing.
@@ -69,7 +69,7 @@ def matches(pattern: str, image: str) -> bool:
 
 
 def repository(image: str) -> str:
-    """`image` as the kubelet hands it to providers: registry and repository, no tag, no digest."""
+    """``image`` as the kubelet hands it to providers: registry and repository, no tag, no digest."""
     name = image.partition("@")[0]
     head, slash, last = name.rpartition("/")
     name = head + slash + last.partition(":")[0]
@@ -84,7 +84,7 @@ def repository(image: str) -> str:
 
 
 def suggest_pattern(image: str) -> str:
-    """A pattern that matches `image`: for OCIR every region of its realm, else its one host."""
+    """A pattern that matches ``image``: for OCIR every region of its realm, else its one host."""
     host = repository(image).partition("/")[0]
     ocir = _OCIR_HOST.fullmatch(host)
     if ocir is None:
@@ -227,7 +227,7 @@ def _check_escapes(bad: re.Pattern[str], text: str) -> None:
 
 
 def _label_matches(glob: str, label: str) -> bool:
-    """Go's filepath.Match, of whose special characters a host can hold `*`, and [] around IPv6."""
+    """Go's filepath.Match, of whose special characters a host can hold ``*``, and [] around IPv6."""
     if glob.startswith("["):  # read as a class of characters, so it does not match itself
         return False
     return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), label, re.DOTALL) is not None

@@ -32,10 +32,10 @@ class Finding:
 
 
 class ConfigError(ValueError):
-    """The kubelet would refuse this config. ``findings`` says why; all are fatal."""
+    """The kubelet would refuse this config, or it cannot do its job. ``findings`` says why."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        super().__init__("; ".join(f"{f.path}: {f.message}" for f in findings))
+        super().__init__("; ".join(f"{f.path}: {f.message}".removeprefix(": ") for f in findings))
         self.findings = tuple(findings)
 
 
@@ -74,9 +74,10 @@ class CredentialProviderConfig:
 
 
 def parse_version(text: str | None) -> Version:
+    """(1, 34) of "1.34" or "v1.34.1"; None is the newest known. Raises ValueError."""
     if text is None:
         return NEWEST
-    match = re.match(r"v?([0-9]+)\.([0-9]+)(?![0-9])", text)
+    match = re.match(r"v?([0-9]+)\.([0-9]+)", text)
     if match is None:
         raise ValueError(f"{text!r} is no kubelet version such as 1.34")
     return int(match[1]), int(match[2])
