@@ -69,7 +69,7 @@ def matches(pattern: str, image: str) -> bool:
 
 
 def repository(image: str) -> str:
-    """``image`` as the kubelet hands it to providers: registry and repository, no tag, no digest."""
+    """``image`` as the kubelet hands it to providers: without tag and digest."""
     name = image.partition("@")[0]
     head, slash, last = name.rpartition("/")
     name = head + slash + last.partition(":")[0]
@@ -227,7 +227,7 @@ def _check_escapes(bad: re.Pattern[str], text: str) -> None:
 
 
 def _label_matches(glob: str, label: str) -> bool:
-    """Go's filepath.Match, of whose special characters a host can hold ``*``, and [] around IPv6."""
+    """Go's filepath.Match; of its special characters a host holds ``*``, and [] around IPv6."""
     if glob.startswith("["):  # read as a class of characters, so it does not match itself
         return False
     return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), label, re.DOTALL) is not None
