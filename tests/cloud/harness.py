@@ -75,6 +75,8 @@ class Cloud:
         self.control.close()
         self.ns.close()
         self._standin.wait(10)
+        if "registry" in self.__dict__:
+            self.registry.reap()
         assert self._standin.stdout is not None
         self._standin.stdout.close()
 
