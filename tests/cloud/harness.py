@@ -69,12 +69,17 @@ class Cloud:
         self.ns.hosts()
         self.ns.log()
         for folder in STORES:
-            shutil.rmtree(self.ns.path(folder), ignore_errors=True)
+            path = self.ns.path(folder)
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
         self.control.close()
         self.ns.close()
         self._standin.wait(10)
+        if "registry" in self.__dict__:
+            self.registry.reap()
         assert self._standin.stdout is not None
         self._standin.stdout.close()
 
