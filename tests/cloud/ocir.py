@@ -24,7 +24,7 @@ from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE, Endpoint, Place
 from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
-TOKEN_PATH = "/20180419/docker/token"  # noqa: S105 - a path
+TOKEN_PATH = "/20180419/docker/token"
 ANONYMOUS = "Anonymous users are only allowed read access on public repos"
 
 _RESOURCE = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|tags)/(?P<what>[^/]+)")
