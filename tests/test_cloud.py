@@ -265,7 +265,7 @@ def test_metadata_is_throttled_above_so_many_a_second(cloud: Cloud, client: Clie
     assert statuses == [200, 200, 429]
 
 
-def test_metadata_is_throttled_above_so_many_at_once(cloud: Cloud, client: Client) -> None:
+def test_metadata_is_throttled_above_so_many_at_once(cloud: Cloud) -> None:
     cloud.control.imds(Imds(max_under_way=1))
     cloud.control.latency(300)
     code = f"""
@@ -653,9 +653,7 @@ def test_run_is_a_tmpfs_and_the_machines_own_is_left_alone(cloud: Cloud) -> None
 def test_clouds_stand_side_by_side(cloud: Cloud, client: Client) -> None:
     with Cloud() as other:
         other.control.fault("token", Fault("status", status=500))
-        neighbour = Client(other.ns)
-        assert (neighbour.get(TOKEN).status, client.get(TOKEN).status) == (500, 403)
-        neighbour.close()
+        assert (other.client.get(TOKEN).status, client.get(TOKEN).status) == (500, 403)
 
 
 def test_a_cloud_starts_fast() -> None:
@@ -705,13 +703,10 @@ def test_a_command_runs_in_a_cloud_by_hand() -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="it is what every other test shows then")
 def test_a_cloud_needs_no_root() -> None:
     code = """
-import sys
-from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 with Cloud() as cloud:
-    client = Client(cloud.ns)
-    print(client.get("https://fra.ocir.io/v2/").status, len(cloud.ns.log()), cloud.ns.processes())
-    client.close()
+    status = cloud.client.get("https://fra.ocir.io/v2/").status
+    print(status, len(cloud.ns.log()), cloud.ns.processes())
 """
     # Where Python lies below /root, another user sees it through a /root of this process's own.
     python = sys.base_prefix

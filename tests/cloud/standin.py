@@ -270,7 +270,7 @@ class StandIn:
         began, request_id = time.time(), secrets.token_hex(16).upper()
         status, refusal, keep = 0, None, False
         try:
-            response = await self._answer(place, endpoint, request)
+            response = await self._answer(place, request)
             refusal = response.refusal
             response = response.with_header("opc-request-id", request_id)
             if self.latency_s:
@@ -332,7 +332,7 @@ class StandIn:
 
     # --- answering ---
 
-    async def _answer(self, place: Place, endpoint: Endpoint, request: Request) -> Response:
+    async def _answer(self, place: Place, request: Request) -> Response:
         try:
             match place.group:
                 case "imds":
