@@ -16,6 +16,7 @@ $(VENV)/.ready: packaging/requirements.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement packaging/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q provider
 	touch $@
 
 packages:
@@ -32,7 +33,7 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff format .
 
 test: lint ## everything that must hold
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
