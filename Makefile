@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What the tests run beside Python: a registry, container tools, a linter for shell scripts.
 PACKAGES := containerd docker-registry iproute2 runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test demo lock clean
+.PHONY: help setup packages lint format test coverage demo lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -34,6 +34,9 @@ format: setup ## let ruff rewrite the source
 
 test: lint ## everything that must hold
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+
+coverage: setup ## which lines of the program the tests run
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
