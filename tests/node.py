@@ -63,8 +63,7 @@ class Node:
     authority: trustme.CA = field(default_factory=trustme.CA)
 
     def __post_init__(self) -> None:
-        for name in ("upper", "work", "root"):
-            (self.folder / name).mkdir(parents=True)
+        (self.folder / "root").mkdir(parents=True)
         self.write("etc/os-release", 'NAME="Oracle Linux Server"\nID="ol"\n')
         self.write("etc/hosts", f"127.0.0.1 github.com {ASSETS}\n")
         self.write("etc/ssl/certs/ca-certificates.crt", self.authority.cert_pem.bytes().decode())
@@ -115,10 +114,10 @@ class Node:
     def _enter(self, world: World, argv: Sequence[str], bundle: Path | None = None) -> Run:
         leaf = self.authority.issue_cert("github.com", ASSETS)
         (self.folder / "github.pem").write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
-        releases = world.releases
+        releases = {k: base64.b64encode(v).decode() for k, v in (world.releases or {}).items()}
         stage = {
             **asdict(world),
-            "releases": releases and {k: base64.b64encode(v).decode() for k, v in releases.items()},
+            "releases": None if world.releases is None else releases,
             "folder": str(self.folder),
             "argv": argv,
             "bundle": bundle and str(bundle),
@@ -197,10 +196,17 @@ def _command(*argv: str) -> None:
     subprocess.run(argv, check=True)
 
 
+def _overlay(folder: Path, target: Path) -> None:
+    """The machine's root at `target`; what is written there goes to `folder`."""
+    for name in ("upper", "work"):
+        (folder / name).mkdir(exist_ok=True)
+    layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
+    _command("mount", "-t", "overlay", "-o", layers, "overlay", str(target))
+
+
 def _root(folder: Path, usr_local_kib: int | None) -> Path:
     root = folder / "root"
-    layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
-    _command("mount", "-t", "overlay", "-o", layers, "overlay", str(root))
+    _overlay(folder, root)
     _command("mount", "--rbind", "/proc", str(root / "proc"))
     for device in _DEVICES:
         (root / "dev" / device).touch()
@@ -222,7 +228,7 @@ def _container(bundle: Path, root: Path) -> list[str]:
         if mount["destination"] == "/host":
             mount["source"] = str(root)
     (bundle / "config.json").write_text(json.dumps(config))
-    _command("mount", "--bind", "-o", "ro", "/", str(bundle / "rootfs"))
+    _overlay(bundle, bundle / "rootfs")
     return ["runc", "run", "--bundle", str(bundle), f"test-{os.getpid()}"]
 
 
