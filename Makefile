@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the tests run beside Python: a registry, container tools, a linter for shell scripts.
-PACKAGES := containerd docker-registry iproute2 runc shellcheck skopeo strace
+PACKAGES := containerd curl docker-registry iproute2 runc shellcheck skopeo strace
 
 .PHONY: help setup packages lint format test coverage demo lock clean
 
