@@ -23,7 +23,10 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from PyInstaller.archive.readers import ArchiveReadError, CArchiveReader
+from PyInstaller.archive.readers import (  # type: ignore[import-untyped]
+    ArchiveReadError,
+    CArchiveReader,
+)
 
 Version = tuple[int, ...]
 
@@ -85,7 +88,9 @@ def read_needs(name: str, data: bytes) -> Needs:
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
             raise FloorError(f"{name}: section headers stripped, its symbols cannot be told")
         libraries = tuple(
-            str(tag.needed) for s in dynamic for tag in s.iter_tags() if tag.entry.d_tag == "DT_NEEDED"
+            str(tag.needed)  # type: ignore[attr-defined] # set by name of the tag
+            for s in dynamic
+            for tag in s.iter_tags("DT_NEEDED")
         )
         wanted: dict[int, Version] = {}  # by the index that .gnu.version uses
         for needed in (s for s in sections if isinstance(s, GNUVerNeedSection)):

@@ -36,7 +36,7 @@ if [ -e "$result/versions.txt" ]; then
     exit 0
 fi
 rm -rf "$work"
-mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,deps,src,root}
+mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,src,root}
 
 log=$base/python.log
 echo "building a Python for glibc $glibc (some minutes; progress in $log)" >&2
@@ -104,28 +104,29 @@ export SOURCE_DATE_EPOCH
 
 # --- libraries, static, their symbols hidden: they end up inside Python's own files ---------------
 flags="-O2 -fPIC -fvisibility=hidden"
+deps=$work/deps/usr
 (
     cd zlib
-    CFLAGS=$flags ./configure --static --prefix="$work/deps"
+    CFLAGS=$flags ./configure --static --prefix=/usr
     make -j"$jobs" libz.a
-    make install
+    make install DESTDIR="$work/deps"
 )
 (
     cd libffi
     autoreconf -fi
     CFLAGS=$flags ./configure --disable-shared --disable-docs --disable-multi-os-directory \
-        --prefix="$work/deps"
+        --prefix=/usr
     make -j"$jobs"
-    make install
+    make install DESTDIR="$work/deps"
 )
 (
     # openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. The node's openssl.cnf is
     # written for the node's OpenSSL and not for this one: it is not read.
     cd openssl
-    ./Configure "linux-$machine" --prefix="$work/deps" --libdir=lib --openssldir=/etc/ssl \
+    ./Configure "linux-$machine" --prefix=/usr --libdir=lib --openssldir=/etc/ssl \
         no-shared no-module no-engine no-legacy no-autoload-config no-tests no-docs no-apps "$flags"
     make -j"$jobs" build_libs
-    make install_dev
+    make install_dev DESTDIR="$work/deps"
 )
 
 # --- Python --------------------------------------------------------------------------------------
@@ -147,10 +148,10 @@ unicodedata unicodedata.c
 END
 # PKG_CONFIG off, so that no library of the build machine is found and linked.
 MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
-    --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$work/deps" \
+    --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
     PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
-    ZLIB_CFLAGS="-I$work/deps/include" ZLIB_LIBS="-L$work/deps/lib -lz" \
-    LIBFFI_CFLAGS="-I$work/deps/include" LIBFFI_LIBS="-L$work/deps/lib -lffi"
+    ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
+    LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
 # The executable finds libpython beside itself, wherever the folder is put.
 # shellcheck disable=SC2016 # make and the loader, not this shell, fill in $ORIGIN
 make -j"$jobs" LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib'
