@@ -1,0 +1,112 @@
+"""The program. Called by the kubelet it answers a request; every other use is in ``provider.cli``."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from provider.errors import ProviderError, Terminated
+
+
+class KubeletCall(NamedTuple):
+    """The options of a kubelet call."""
+
+    settings_file: str | None
+    verbose: bool
+
+
+def main() -> NoReturn:
+    """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    code = run(sys.argv[1:], os.environ)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            try:
+                stream.flush()
+            except OSError:
+                code = code or 1
+    os._exit(code)
+
+
+def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The program, and the one place where errors are caught. Returns the exit code."""
+    call = kubelet_call(argv)
+    try:
+        if call is None:
+            from provider.cli import run_command
+
+            return run_command(argv)
+        from provider.kubelet import answer
+
+        _no_core_dumps()
+        _end_on_signals()
+        outcome = answer(call.settings_file, environ)
+        if call.verbose:
+            _write(2, "".join(f"{line}\n" for line in outcome.log))
+        _write(1, outcome.response + "\n")
+    except Exception as error:
+        verbose = call.verbose if call else "--verbose" in argv
+        return _fail(error, verbose)
+    return 0
+
+
+def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
+    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
+    settings_file, verbose = None, False
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("-config", "--config"):
+            settings_file = value if equals else next(words, None)
+            if not settings_file:
+                return None
+        elif word == "--verbose":
+            verbose = True
+        else:
+            return None
+    return KubeletCall(settings_file, verbose)
+
+
+def _no_core_dumps() -> None:
+    """A core of this process would hold the node's key."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _end_on_signals() -> None:
+    import signal
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise Terminated(f"ended by {signal.Signals(number).name}")
+
+    signal.signal(signal.SIGTERM, end)
+    signal.signal(signal.SIGINT, end)
+
+
+def _write(fd: int, text: str) -> None:
+    data = text.encode()
+    while data:
+        data = data[os.write(fd, data) :]
+
+
+def _fail(error: Exception, verbose: bool) -> int:
+    """Say what failed, first line first. Returns the exit code."""
+    from contextlib import suppress
+
+    if isinstance(error, ProviderError):
+        failure = error
+    else:
+        # Only the type: the text of an unexpected exception may quote anything.
+        failure = ProviderError(f"unexpected {type(error).__name__}")
+    text = failure.line() + "\n"
+    if verbose:
+        import traceback
+
+        text += "".join(traceback.format_exception(error))
+    with suppress(OSError):
+        _write(2, text)
+    return failure.exit_code
+
+
+if __name__ == "__main__":
+    main()

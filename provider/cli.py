@@ -1,0 +1,66 @@
+"""The commands for people. The kubelet's call never comes here."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import click
+
+from provider import __version__
+
+HELP = """OCIR credentials for the kubelet of OKE nodes, with no stored password.
+
+Without a command it is what the kubelet calls: it reads a CredentialProviderRequest from standard
+input and prints a CredentialProviderResponse. To see one by hand, on an OCI instance:
+
+\b
+  echo '{"apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+         "kind": "CredentialProviderRequest",
+         "image": "fra.ocir.io/namespace/repository"}' | oke-credential-provider
+
+Settings come from the environment (in the CredentialProviderConfig: env), or from a YAML file alone
+when --config FILE is given.
+"""
+
+
+@click.group(
+    help=HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.version_option(__version__, prog_name="oke-credential-provider")
+@click.option(
+    "--config", metavar="FILE", help="A kubelet call's settings file (also: -config FILE)."
+)
+@click.option("--verbose", is_flag=True, help="Show the log, and a traceback after an error.")
+def commands(config: str | None, verbose: bool) -> None:
+    """See HELP. The options are a kubelet call's; here they only stand in the help."""
+
+
+@commands.command()
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+)
+def version(output: str) -> None:
+    """Say what this program is and what it was built from."""
+    from provider.version import version as look
+
+    found = dataclasses.asdict(look())
+    if output == "json":
+        click.echo(json.dumps(found, indent=2))
+        return
+    click.echo(f"oke-credential-provider {found.pop('version')}")
+    for name, value in found.items():
+        click.echo(
+            f"  {name.replace('_', ' '):<14}{str(value).lower() if name == 'frozen' else value}"
+        )
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Run a command. Returns the exit code; raises ProviderError."""
+    try:
+        code = commands.main(list(argv), prog_name="oke-credential-provider", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,191 @@
+"""Every way in which a call can fail, as one family of exceptions.
+
+Each error has a stable ``code`` (what people grep for), a ``message`` (what failed, where), a
+``hint`` (what to do) and an ``exit_code``. ``provider.main`` catches the root, and only there.
+
+No token, key or certificate is ever put into a message.
+"""
+
+from typing import ClassVar
+
+
+class ProviderError(Exception):
+    """Root of all errors. Subclasses set ``code``, ``exit_code`` and a default ``hint``."""
+
+    code: ClassVar[str] = "internal"
+    exit_code: ClassVar[int] = 70
+    default_hint: ClassVar[str] = (
+        "This is a fault of the program. Run it with --verbose and report the output."
+    )
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint or self.default_hint
+
+    def line(self) -> str:
+        """The one line that the kubelet puts into its log (it logs all of a failing plugin's stderr)."""
+        text = f"oke-credential-provider: {self.code}: {self.message} | {self.hint}"
+        return " ".join(text.split())
+
+
+class BadRequest(ProviderError):
+    """Standard input is not a CredentialProviderRequest that this program can answer."""
+
+    code = "bad-request"
+    exit_code = 10
+    default_hint = (
+        "The kubelet sends a credentialprovider.kubelet.k8s.io/v1 CredentialProviderRequest; "
+        "set that apiVersion for this provider in the CredentialProviderConfig."
+    )
+
+
+class BadSettings(ProviderError):
+    """An environment variable or a key of the settings file has a wrong value."""
+
+    code = "bad-settings"
+    exit_code = 11
+    default_hint = (
+        "Correct it in the provider's env (CredentialProviderConfig) or in the settings file."
+    )
+
+
+class BadUserPrincipal(ProviderError):
+    """The OCI config file, its profile or its key cannot be used."""
+
+    code = "bad-user-principal"
+    exit_code = 12
+    default_hint = "Check OCI_CONFIG_FILE and OCI_CLI_PROFILE; on a node use OCIR_AUTH_METHOD=INSTANCE_PRINCIPAL."
+
+
+class ImdsUnreachable(ProviderError):
+    """The instance metadata service did not answer."""
+
+    code = "imds-unreachable"
+    exit_code = 20
+    default_hint = (
+        "Is this an OCI instance, and do its firewall rules let root reach 169.254.169.254 port 80?"
+    )
+
+
+class ImdsThrottled(ProviderError):
+    """The instance metadata service kept answering 429."""
+
+    code = "imds-throttled"
+    exit_code = 21
+    default_hint = (
+        "Something on this node asks the metadata service too often; the kubelet will try again. "
+        "Look for agents that poll 169.254.169.254."
+    )
+
+
+class ImdsUnusable(ProviderError):
+    """The instance metadata service answered, but not with an identity."""
+
+    code = "imds-unusable"
+    exit_code = 22
+    default_hint = (
+        "The instance needs the metadata service version 2 and an instance principal certificate; "
+        "check with: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
+    )
+
+
+class FederationUnreachable(ProviderError):
+    """The federation endpoint (auth.<region>.<realm domain>) gave no usable answer."""
+
+    code = "federation-unreachable"
+    exit_code = 30
+    default_hint = (
+        "Check DNS, route table and security rules: a private subnet reaches it by a Service Gateway "
+        "for 'All <region> Services In Oracle Services Network' or by a NAT gateway."
+    )
+
+
+class FederationRefused(ProviderError):
+    """The federation endpoint refused the instance's certificate."""
+
+    code = "federation-refused"
+    exit_code = 31
+    default_hint = (
+        "OCI does not accept this instance's certificate. Check the node's clock; "
+        "if it is right, reboot or replace the node and give Oracle support the opc-request-id."
+    )
+
+
+class FederationMalformed(ProviderError):
+    """The federation endpoint answered with something that is not a token."""
+
+    code = "federation-malformed"
+    exit_code = 32
+    default_hint = (
+        "Something between the node and OCI may be answering in its place: check proxies."
+    )
+
+
+class RegistryUnreachable(ProviderError):
+    """The registry gave no usable answer to the token request."""
+
+    code = "registry-unreachable"
+    exit_code = 40
+    default_hint = (
+        "Check DNS, route table and security rules: a private subnet reaches OCIR by a Service Gateway "
+        "for 'All <region> Services In Oracle Services Network' or by a NAT gateway."
+    )
+
+
+class TokenRefused(ProviderError):
+    """The registry's token endpoint refused the principal."""
+
+    code = "token-refused"
+    exit_code = 41
+    default_hint = (
+        "OCI knows the principal but the registry gives it no token. Check the image's region and realm, "
+        "and REGISTRY_TOKEN_PATH."
+    )
+
+
+class TokenMalformed(ProviderError):
+    """The registry's token endpoint answered with something that is not a token."""
+
+    code = "token-malformed"
+    exit_code = 42
+    default_hint = (
+        "Something between the node and OCI may be answering in its place: check proxies."
+    )
+
+
+class ClockSkew(ProviderError):
+    """OCI refused a signature because this machine's clock is wrong."""
+
+    code = "clock-skew"
+    exit_code = 50
+    default_hint = "OCI allows 5 minutes. Start chronyd (NTP at 169.254.169.254 on OCI), then: chronyc makestep"
+
+
+class TlsUntrusted(ProviderError):
+    """A server's certificate could not be verified."""
+
+    code = "tls-untrusted"
+    exit_code = 51
+    default_hint = (
+        "Check the node's clock, its CA bundle (ca-certificates) and whether a proxy intercepts TLS; "
+        "SSL_CERT_FILE can name another bundle."
+    )
+
+
+class DeadlineExceeded(ProviderError):
+    """The call's time ran out. The kubelet kills a plugin after 60 s without a reason; we give one."""
+
+    code = "deadline"
+    exit_code = 60
+    default_hint = (
+        "A server was too slow. The kubelet will try again; see the log for the step that waited."
+    )
+
+
+class Terminated(ProviderError):
+    """SIGTERM or SIGINT ended the call."""
+
+    code = "terminated"
+    exit_code = 61
+    default_hint = "The caller ended this call; nothing is left behind."

@@ -1,0 +1,83 @@
+"""A registry token for a host: everything that goes over the network, in the order that is fastest.
+
+What can wait for nothing starts first and runs side by side: the metadata service is asked before
+the larger imports begin; the session key is made and TLS is opened while it answers.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from provider.background import Background
+from provider.deadline import Deadline
+from provider.errors import BadSettings, RegistryUnreachable
+from provider.grant import Grant, PullCheck, Token, check_without_asking
+from provider.image import Image
+from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
+from provider.network import Network
+from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
+from provider.registry import check_pull, request_token
+from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.transport import Origin
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+
+def instance_realm_domain(deadline: Deadline) -> str:
+    """The realm domain of this instance, from IMDS. Raises Imds*."""
+    return region_info(Metadata((REGION_INFO,), deadline).get(REGION_INFO)).realm_domain
+
+
+def exchange(
+    image: Image, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
+) -> Grant:
+    """Prove who we are to OCI and get a token for ``image``'s registry.
+
+    Makes four GETs to IMDS, one POST to the federation endpoint, one GET to the token endpoint and
+    at most one HEAD of a manifest. Raises the ProviderError of the step that failed.
+    """
+    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    origin = _registry(image, settings)
+    paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
+    metadata = Metadata(paths, deadline) if by_instance else None
+    network = Network(deadline, environ)
+    registry = network.client(origin, RegistryUnreachable)
+    registry.open_early()
+    key = Background(_session_key) if by_instance else None
+
+    from provider.principal import instance_principal, user_principal
+
+    if metadata and key:
+        principal = instance_principal(metadata, key, network)
+    else:
+        principal = user_principal(settings.oci_config_file, settings.oci_profile)
+    token = request_token(registry, settings.registry_token_path, principal.signer)
+    known = check_without_asking(image, settings)
+    return Grant(token, principal.name, known or check_pull(registry, image, token))
+
+
+def check(
+    image: Image, token: Token, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
+) -> PullCheck:
+    """Ask the registry about one more image with a token that is there already. Raises BadSettings."""
+    registry = Network(deadline, environ).client(_registry(image, settings), RegistryUnreachable)
+    return check_pull(registry, image, token)
+
+
+def _registry(image: Image, settings: Settings) -> Origin:
+    split = split_host(image.host)
+    assert split is not None  # the host rules let nothing else come here
+    host, port = split
+    scheme = settings.registry_protocol
+    if scheme == "http" and host not in LOOPBACK:
+        raise BadSettings(
+            f"REGISTRY_PROTOCOL is http, and the registry {host} is not on this machine",
+            "A signature or a token must not travel unencrypted: use https.",
+        )
+    return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
+
+
+def _session_key() -> "RSAPrivateKey":
+    from provider.principal import session_key
+
+    return session_key()

@@ -1,0 +1,68 @@
+"""Image references: what the kubelet (or a person) names.
+
+The kubelet cuts tag and digest off before it asks a plugin; other callers send them. The grammar is
+that of github.com/distribution/reference: ``[host[:port]/]path[:tag][@digest]``, tag and digest
+both allowed at once.
+"""
+
+import re
+from typing import NamedTuple
+
+from provider.errors import BadRequest
+
+DEFAULT_HOST = "docker.io"
+_MAX_LENGTH = 1024
+
+_HOST = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", re.A
+)
+_REPOSITORY = re.compile(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", re.A)
+_TAG = re.compile(r"\w[\w.-]{0,127}", re.A)
+_DIGEST = re.compile(r"[A-Za-z0-9.+_-]+:[0-9A-Fa-f]{32,}", re.A)
+
+
+class Image(NamedTuple):
+    """A parsed image reference.
+
+    ``host`` is the registry as the reference names it, with its port if one is given: the kubelet
+    looks credentials up by exactly that text.
+    """
+
+    host: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @property
+    def reference(self) -> str:
+        """What to ask the registry's manifest endpoint for."""
+        return self.digest or self.tag or "latest"
+
+    @property
+    def is_oke_public(self) -> bool:
+        """True for Oracle's public OKE images, which a booting node pulls first."""
+        return "oke-public" in self.repository.split("/")
+
+
+def parse_image(text: str) -> Image:
+    """Split an image reference. Raises BadRequest when it is not one."""
+    if len(text) > _MAX_LENGTH:
+        raise BadRequest(f"the image reference is longer than {_MAX_LENGTH} characters")
+    name, at, digest = text.partition("@")
+    host, slash, path = name.partition("/")
+    # As docker reads it: a first component without dot, port or capital is no host.
+    if not slash or (host == host.lower() and host != "localhost" and not set(host) & set(".:[")):
+        host, path = DEFAULT_HOST, name
+    repository, colon, tag = path.partition(":")
+    well_formed = (
+        _HOST.fullmatch(host)
+        and _REPOSITORY.fullmatch(repository)
+        and (not colon or _TAG.fullmatch(tag))
+        and (not at or _DIGEST.fullmatch(digest))
+    )
+    if not well_formed:
+        raise BadRequest(
+            f"{text!r} is not an image reference",
+            "An image is written host[:port]/repository[:tag][@digest].",
+        )
+    return Image(host, repository, tag or None, digest or None)

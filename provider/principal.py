@@ -1,0 +1,172 @@
+"""Who asks: the node itself, or a user of an OCI config file."""
+
+import json
+import os
+import re
+from typing import NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+
+from provider.background import Background
+from provider.errors import (
+    BadUserPrincipal,
+    FederationMalformed,
+    FederationRefused,
+    FederationUnreachable,
+    ImdsUnusable,
+)
+from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
+from provider.network import Network
+from provider.signer import Signer
+from provider.transport import Origin
+
+_FEDERATION_PATH = "/v1/x509"
+_SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
+
+
+class Principal(NamedTuple):
+    """An identity that OCI knows. ``name`` is for the log, and no secret."""
+
+    name: str
+    signer: Signer
+
+
+def session_key() -> RSAPrivateKey:
+    """A key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU, in
+    which other threads run.
+    """
+    return generate_private_key(65537, 2048)
+
+
+def instance_principal(
+    metadata: Metadata, key: Background[RSAPrivateKey], network: Network
+) -> Principal:
+    """The node's identity: its certificate, exchanged for a token at the federation endpoint.
+
+    ``POST https://auth.<region>.<realm domain>/v1/x509``, signed by the certificate's key (as
+    oci.auth.federation_client of the SDK does). Raises Imds*, Federation*, ClockSkew.
+    """
+    where = region_info(metadata.get(REGION_INFO))
+    federation = network.client(
+        Origin("https", f"auth.{where.region}.{where.realm_domain}", 443), FederationUnreachable
+    )
+    federation.open_early()
+    leaf = _Leaf.parse(metadata.get(CERTIFICATE), metadata.get(KEY))
+    intermediate = metadata.get(INTERMEDIATE)
+    private = key.result(network.deadline, "making a session key")
+    body = json.dumps(
+        {
+            "certificate": _without_armour(leaf.pem, CERTIFICATE),
+            "publicKey": _public_key(private),
+            "intermediateCertificates": [_without_armour(intermediate, INTERMEDIATE)],
+        }
+    ).encode()
+    answer = federation.request(
+        "POST", _FEDERATION_PATH, lambda: leaf.signer.sign_post(_FEDERATION_PATH, body), body
+    )
+    if answer.status != 200:
+        answer.check_clock()
+        raise FederationRefused(f"{answer.describe()} to {leaf.instance}")
+    try:
+        token = json.loads(answer.body)["token"]
+        if not _SECURITY_TOKEN.fullmatch(token):
+            raise ValueError
+    except (ValueError, KeyError, TypeError, RecursionError):
+        # No cause attached: it would quote the answer, and with it the token.
+        raise FederationMalformed(f"{answer.describe()} without a token") from None
+    return Principal(leaf.instance, Signer(f"ST${token}", private))
+
+
+class _Leaf(NamedTuple):
+    """The instance's certificate. ``instance`` is the OCID that it names."""
+
+    pem: bytes
+    instance: str
+    signer: Signer
+
+    @classmethod
+    def parse(cls, pem: bytes, key_pem: bytes) -> "_Leaf":
+        from cryptography.hazmat.primitives.hashes import SHA1
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+        from cryptography.x509 import load_pem_x509_certificate
+
+        try:
+            certificate = load_pem_x509_certificate(pem)
+            key = load_pem_private_key(key_pem, None)
+            subject = [str(attribute.value) for attribute in certificate.subject]
+        except (ValueError, TypeError) as error:
+            raise ImdsUnusable(
+                "the metadata service's certificate or key cannot be read"
+            ) from error
+        named = dict(value.partition(":")[::2] for value in subject)
+        # oci.auth.auth_utils: opc-identity is what service tenancies' certificates carry.
+        tenancy = named.get("opc-tenant") or named.get("opc-identity")
+        if not isinstance(key, RSAPrivateKey) or not tenancy:
+            raise ImdsUnusable(
+                "the metadata service's certificate names no tenancy, or its key is not RSA"
+            )
+        # SHA-1 names the certificate here; it protects nothing.
+        fingerprint = certificate.fingerprint(SHA1()).hex(":").upper()  # noqa: S303
+        signer = Signer(f"{tenancy}/fed-x509/{fingerprint}", key)
+        return cls(pem, named.get("opc-instance") or "this instance", signer)
+
+
+def _without_armour(pem: bytes, what: str) -> str:
+    """A PEM block's base64 text. Raises ImdsUnusable when it is not one."""
+    block = re.fullmatch(
+        rb"\s*-----BEGIN [A-Z ]+-----([A-Za-z0-9+/=\s]+)-----END [A-Z ]+-----\s*", pem
+    )
+    if not block:
+        raise ImdsUnusable(f"the metadata service's {what} is not one PEM block")
+    return b"".join(block[1].split()).decode()
+
+
+def _public_key(key: RSAPrivateKey) -> str:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    return _without_armour(pem, "public key")
+
+
+def user_principal(file: str | None, profile: str | None) -> Principal:
+    """The identity of a profile of an OCI config file, read by the SDK.
+
+    An API key, with or without a pass phrase, or a session (``security_token_file``, as made by
+    ``oci session authenticate``). Raises BadUserPrincipal.
+    """
+    # Here, since it takes longer than everything else together.
+    from oci import config, exceptions, signer
+
+    file = file or config.DEFAULT_LOCATION
+    profile = profile or config.DEFAULT_PROFILE
+    where = f"profile {profile} of {file}"
+    try:
+        values = config.from_file(file, profile)
+        session = values.get("security_token_file")
+        if session:
+            with open(os.path.expanduser(session), encoding="ascii") as opened:
+                token = opened.read().strip()
+            if not _SECURITY_TOKEN.fullmatch(token):
+                raise BadUserPrincipal(f"{where}: security_token_file holds no token")
+            name, key_id = "session", f"ST${token}"
+        else:
+            config.validate_config({**values, "region": values.get("region") or "not needed"})
+            name, key_id = (
+                values["user"],
+                "/".join(values[k] for k in ("tenancy", "user", "fingerprint")),
+            )
+        key = signer.load_private_key_from_file(
+            values.get("key_file", ""), values.get("pass_phrase")
+        )
+    except exceptions.InvalidConfig as error:
+        faults = ", ".join(f"{k} is {v}" for k, v in sorted(error.args[0].items()))
+        raise BadUserPrincipal(f"{where}: {faults}") from None
+    except exceptions.ClientError as error:
+        # The SDK's texts name the file and the fault, and quote no key.
+        raise BadUserPrincipal(f"{where}: {error}") from None
+    except OSError as error:
+        raise BadUserPrincipal(f"{where}: {error.filename}: {error.strerror}") from error
+    except Exception as error:
+        # configparser and cryptography quote what they read.
+        raise BadUserPrincipal(f"{where} cannot be read ({type(error).__name__})") from None
+    return Principal(f"{name} ({where})", Signer(key_id, key))

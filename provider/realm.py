@@ -1,0 +1,138 @@
+"""Which host names are OCIR's: decided before anything is signed.
+
+OCI's registry has these names (docs.oracle.com, "Preparing for Container Registry"):
+
+* realm OC1 only: ``<region key>.ocir.io`` and ``<region id>.ocir.io``;
+* every realm: ``ocir.<region id>.oci.<realm domain>``.
+
+A signature is a proof of identity and must never reach a host that is not OCI's, so the rules name
+whole hosts, label by label; nothing is searched for inside a name.
+"""
+
+import re
+from typing import NamedTuple
+
+# As in oci.regions_definitions of the SDK (a test holds the two equal). A copy, since importing
+# anything of the SDK costs far more than all the rest of a call that needs no network.
+REALM_DOMAINS = {
+    "oc1": "oraclecloud.com",
+    "oc2": "oraclegovcloud.com",
+    "oc3": "oraclegovcloud.com",
+    "oc4": "oraclegovcloud.uk",
+    "oc8": "oraclecloud8.com",
+    "oc9": "oraclecloud9.com",
+    "oc10": "oraclecloud10.com",
+    "oc14": "oraclecloud14.com",
+    "oc15": "oraclecloud15.com",
+    "oc19": "oraclecloud.eu",
+    "oc20": "oraclecloud20.com",
+    "oc21": "oraclecloud21.com",
+    "oc23": "oraclecloud23.com",
+    "oc24": "oraclecloud24.com",
+    "oc26": "oraclecloud26.com",
+    "oc29": "oraclecloud29.com",
+    "oc35": "oraclecloud35.com",
+    "oc42": "oraclecloud42.com",
+    "oc51": "oraclecloud51.com",
+    "oc52": "oraclecloud52.com",
+}
+LOOPBACK = ("localhost", "127.0.0.1")
+HTTPS_PORT = 443
+HTTP_PORT = 80
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.A)
+_NUMBER = re.compile(r"[0-9]+", re.A)
+_PORT = re.compile(r"[1-9][0-9]{0,4}", re.A)
+
+
+class HostPattern(NamedTuple):
+    """A registry host that the user lists: dot-separated labels, ``*`` standing for a whole one.
+
+    ``port`` None means the protocol's own port.
+    """
+
+    labels: tuple[str, ...]
+    port: int | None
+
+    def matches(self, host: str, port: int | None) -> bool:
+        """True when ``host`` has the same labels, and the same port."""
+        labels = host.split(".")
+        return (
+            port == self.port
+            and len(labels) == len(self.labels)
+            and all(ours in ("*", label) for ours, label in zip(self.labels, labels, strict=True))
+        )
+
+
+def is_domain_name(text: str) -> bool:
+    """True for a lower-case DNS name of two or more labels that is not an IP address."""
+    labels = text.split(".")
+    return (
+        len(text) <= 253
+        and len(labels) >= 2
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not _NUMBER.fullmatch(labels[-1])
+    )
+
+
+def parse_host_pattern(text: str) -> HostPattern | None:
+    """``ocir.my.cloud``, ``ocir.*.oci.my.cloud``, ``registry.my.cloud:8443``; None when it is neither.
+
+    The last two labels may not be ``*``: a pattern that covers a whole top-level domain would hand
+    signatures to anybody. Of addresses only loopback is allowed, for trying things out.
+    """
+    host, colon, port_text = text.lower().partition(":")
+    if colon and not _is_port(port_text):
+        return None
+    port = int(port_text) if colon else None
+    labels = tuple(host.split("."))
+    named = ".".join("x" if label == "*" else label for label in labels)
+    if host not in LOOPBACK and (not is_domain_name(named) or "*" in labels[-2:]):
+        return None
+    return HostPattern(labels, port)
+
+
+def split_host(image_host: str) -> tuple[str, int | None] | None:
+    """An image's registry as (lower-case name, port or None); None when it has no such form."""
+    host, colon, port_text = image_host.lower().partition(":")
+    if colon and not _is_port(port_text):
+        return None
+    if host not in LOOPBACK and not is_domain_name(host):
+        return None
+    return host, int(port_text) if colon else None
+
+
+def is_ocir(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
+    """True when signatures may go to this registry: by OCI's public names, or by the user's list."""
+    split = split_host(image_host)
+    if split is None:
+        return False
+    host, port = split
+    if any(pattern.matches(host, port) for pattern in listed):
+        return True
+    if port not in (None, HTTPS_PORT):
+        return False
+    labels = host.split(".")
+    if len(labels) == 3 and labels[1:] == ["ocir", "io"]:
+        return True
+    return claimed_realm_domain(image_host) in REALM_DOMAINS.values()
+
+
+def claimed_realm_domain(image_host: str) -> str | None:
+    """The realm domain that ``ocir.<region id>.oci.<realm domain>`` claims, else None.
+
+    A claim only: it holds when the domain is a known realm's, or what this instance's own metadata
+    service names (dedicated and Alloy regions have domains that no list knows).
+    """
+    split = split_host(image_host)
+    if split is None or split[1] not in (None, HTTPS_PORT):
+        return None
+    service, _, rest = split[0].partition(".")
+    region, oci, domain = rest.partition(".oci.")
+    if service != "ocir" or not oci or "." in region or not is_domain_name(domain):
+        return None
+    return domain
+
+
+def _is_port(text: str) -> bool:
+    return bool(_PORT.fullmatch(text)) and int(text) <= 65535

@@ -1,0 +1,392 @@
+"""HTTP/1.1 to one server: bounded in time and size, never redirected, retried where that can help.
+
+``http.client`` parses the answers. It is imported when the first one is read, so that a request is
+on its way as early as possible after the start of the program.
+"""
+
+import io
+import random
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from provider import __version__
+from provider.background import Background
+from provider.deadline import Deadline
+from provider.errors import ClockSkew, DeadlineExceeded, ProviderError, TlsUntrusted
+
+if TYPE_CHECKING:
+    import ssl
+    from email.message import Message
+
+MAX_BODY = 1 << 20
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+_ATTEMPTS = 4
+_FIRST_WAIT = 0.2
+_LONGEST_WAIT = 5.0
+# OCI refuses a signature whose date is more than 5 minutes off (docs.oracle.com, "Request Signatures").
+CLOCK_TOLERANCE = 300
+
+
+class Origin(NamedTuple):
+    """Where a server is. ``scheme`` is http or https."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @property
+    def netloc(self) -> str:
+        """Host, with its port when that is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        usual = {"http": 80, "https": 443}[self.scheme]
+        return host if self.port == usual else f"{host}:{self.port}"
+
+
+class Proxy(NamedTuple):
+    """An HTTP proxy that tunnels to https servers."""
+
+    host: str
+    port: int
+    authorization: str | None
+
+
+class Answer(NamedTuple):
+    """What a server answered. ``headers`` is case-insensitive. ``at`` is our clock, in Unix seconds."""
+
+    status: int
+    headers: "Message"
+    body: bytes
+    asked: str
+    at: float
+
+    @property
+    def request_id(self) -> str:
+        """OCI's id of the request, which its support asks for."""
+        return _printable(self.headers.get("opc-request-id", "none"), 100)
+
+    @property
+    def clock_ahead(self) -> float | None:
+        """Seconds by which the server's clock is ahead of ours; None when it sent no date."""
+        from email.utils import parsedate_to_datetime
+
+        try:
+            return parsedate_to_datetime(self.headers.get("date", "")).timestamp() - self.at
+        except (ValueError, TypeError, OverflowError):
+            return None
+
+    def describe(self) -> str:
+        """Status, request id and OCI's error code: for an error's message. Never the body."""
+        return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"
+
+    def check_clock(self) -> None:
+        """Raises ClockSkew when this refusal is explained by our clock."""
+        ahead = self.clock_ahead
+        if ahead is not None and abs(ahead) > CLOCK_TOLERANCE:
+            side = "behind" if ahead > 0 else "ahead of"
+            raise ClockSkew(
+                f"this machine's clock is {abs(ahead):.0f} s {side} OCI's: {self.describe()}"
+            )
+
+
+class Failure(Exception):
+    """A connection that failed. ``heals`` tells whether another try makes sense."""
+
+    def __init__(self, reason: str, heals: bool = True) -> None:
+        super().__init__(reason)
+        self.heals = heals
+
+
+class Connection:
+    """One connection to ``origin``: ``open``, then ``send`` and ``receive`` in turns."""
+
+    def __init__(
+        self,
+        origin: Origin,
+        trust: "Callable[[], ssl.SSLContext] | None" = None,
+        proxy: Proxy | None = None,
+    ) -> None:
+        self.origin = origin
+        self._trust = trust
+        self._proxy = proxy
+        self._socket: socket.socket | None = None
+        self._asked = ""
+
+    def open(self, deadline: Deadline) -> None:
+        """Connect, by the proxy if there is one, and set up TLS. Raises Failure, TlsUntrusted."""
+        address = (self._proxy.host, self._proxy.port) if self._proxy else self.origin[1:]
+        doing = f"connecting to {address[0]} port {address[1]}"
+        try:
+            timeout = min(_CONNECT_SECONDS, deadline.left(doing))
+            self._socket = socket.create_connection(address, timeout=timeout)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except socket.gaierror as error:
+            heals = error.errno == socket.EAI_AGAIN
+            raise Failure(f"{address[0]} has no address in DNS: {error.strerror}", heals) from error
+        except TimeoutError as error:
+            raise Failure(f"{doing}: no answer within {timeout:.0f} s") from error
+        except OSError as error:
+            raise Failure(f"{doing}: {error.strerror or error}") from error
+        if self._proxy:
+            self._tunnel(self._proxy, deadline)
+        if self._trust:
+            self._secure(self._trust(), deadline)
+
+    def _tunnel(self, proxy: Proxy, deadline: Deadline) -> None:
+        target = f"{self.origin.host}:{self.origin.port}"
+        headers = {"host": target}
+        if proxy.authorization:
+            headers["proxy-authorization"] = proxy.authorization
+        self.send("CONNECT", target, headers, b"", deadline)
+        status = self.receive(MAX_BODY, deadline).status
+        if status != 200:
+            raise Failure(
+                f"the proxy {proxy.host}:{proxy.port} answered {status} to CONNECT {target}"
+            )
+
+    def _secure(self, context: "ssl.SSLContext", deadline: Deadline) -> None:
+        import ssl
+
+        assert self._socket is not None
+        try:
+            self._socket.settimeout(deadline.left(f"setting up TLS with {self.origin.host}"))
+            self._socket = context.wrap_socket(self._socket, server_hostname=self.origin.host)
+        except ssl.SSLCertVerificationError as error:
+            raise TlsUntrusted(
+                f"the certificate of {self.origin.netloc} is not trusted: {error.verify_message}"
+            ) from error
+        except TimeoutError as error:
+            raise Failure(f"TLS with {self.origin.host}: no answer in time") from error
+        except ssl.SSLEOFError as error:
+            raise Failure(f"TLS with {self.origin.host}: the connection was closed") from error
+        except ssl.SSLError as error:
+            raise Failure(f"TLS with {self.origin.host}: {error.reason}", heals=False) from error
+        except OSError as error:
+            raise Failure(f"TLS with {self.origin.host}: {error.strerror or error}") from error
+
+    def send(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, deadline: Deadline
+    ) -> None:
+        """Send a request. Raises Failure."""
+        lines = [
+            f"{method} {target} HTTP/1.1",
+            *(f"{name}: {value}" for name, value in headers.items()),
+        ]
+        self._asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
+        assert self._socket is not None
+        try:
+            self._socket.settimeout(deadline.left(f"sending {self._asked}"))
+            self._socket.sendall("\r\n".join([*lines, "", ""]).encode("ascii") + body)
+        except OSError as error:
+            raise Failure(f"{self._asked}: {error.strerror or error}") from error
+
+    def receive(self, limit: int, deadline: Deadline) -> Answer:
+        """The answer to what was sent, its body at most ``limit`` bytes. Raises Failure."""
+        from http.client import HTTPException, HTTPResponse
+
+        assert self._socket is not None
+        method = self._asked.partition(" ")[0]
+        incoming = _Incoming(self._socket, deadline, self._asked)
+        response = HTTPResponse(incoming, method=method)  # type: ignore[arg-type] # it only calls makefile
+        try:
+            response.begin()
+            if incoming.ended:
+                # http.client takes an end within the headers for the end of the headers.
+                raise Failure(f"{self._asked}: the answer was cut off")
+            # A tunnel has no body: what follows is the other server's.
+            body = (
+                b"" if method == "CONNECT" and response.status == 200 else response.read(limit + 1)
+            )
+        except (HTTPException, OSError) as error:
+            reason = getattr(error, "strerror", None) or f"broken answer ({type(error).__name__})"
+            raise Failure(f"{self._asked}: {reason}") from error
+        if len(body) > limit:
+            raise Failure(f"{self._asked}: the answer is larger than {limit} bytes", heals=False)
+        if response.length and method not in ("HEAD", "CONNECT"):
+            raise Failure(f"{self._asked}: the answer was cut off")
+        if response.will_close and method != "CONNECT":
+            self.close()
+        return Answer(response.status, response.headers, body, self._asked, time.time())
+
+    @property
+    def is_open(self) -> bool:
+        """True while a further request can be sent."""
+        return self._socket is not None
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+class _Incoming(io.RawIOBase):
+    """A socket's bytes, each wait for them bounded by the deadline: a server that sends one byte a
+    second would otherwise never meet a time-out.
+    """
+
+    def __init__(self, sock: socket.socket, deadline: Deadline, asked: str) -> None:
+        self._sock = sock
+        self._deadline = deadline
+        self._asked = asked
+        self.ended = False
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What http.client asks of a socket."""
+        return io.BufferedReader(self, 65536)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))
+        try:
+            count = self._sock.recv_into(buffer)
+        except TimeoutError:
+            self._deadline.left(f"waiting for {self._asked}")
+            raise
+        self.ended = count == 0
+        return count
+
+
+class Client:
+    """Requests to one origin over one connection that is kept open between them.
+
+    ``unreachable`` is the error to raise when no answer can be had.
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        deadline: Deadline,
+        unreachable: type[ProviderError],
+        trust: "Background[ssl.SSLContext]",
+        proxy: Proxy | None = None,
+    ) -> None:
+        self.origin = origin
+        self.retries = 0
+        self._deadline = deadline
+        self._unreachable = unreachable
+        self._trust = trust
+        self._proxy = proxy
+        self._connection: Connection | None = None
+        self._opening: Background[Connection] | None = None
+
+    def open_early(self) -> None:
+        """Begin to connect now, while other work is done."""
+        self._opening = Background(lambda: self._open(self._deadline))
+
+    def request(
+        self,
+        method: str,
+        target: str,
+        headers: Callable[[], Mapping[str, str]],
+        body: bytes = b"",
+        attempts: int = _ATTEMPTS,
+    ) -> Answer:
+        """Ask, and ask again after a failed connection, a 429 or a 5xx, while there is time.
+
+        ``headers`` is called for each try, since a signature covers the time. Answers of any other
+        status are returned. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded.
+        """
+        asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
+        reason = ""
+        for attempt in range(attempts):
+            try:
+                answer = self._ask(method, target, headers(), body)
+            except Failure as failure:
+                reason, retry_after = str(failure), 0.0
+                if not failure.heals:
+                    attempts = attempt + 1
+            else:
+                if answer.status != 429 and answer.status < 500:
+                    return answer
+                reason, retry_after = answer.describe(), seconds_to_wait(answer)
+            wait = backoff(attempt, retry_after)
+            if attempt + 1 >= attempts or wait >= self._deadline.left(f"asking {asked}"):
+                raise self._unreachable(
+                    f"{reason} ({attempt + 1} {'try' if attempt == 0 else 'tries'})"
+                )
+            self.retries += 1
+            time.sleep(wait)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+        limit = self._deadline.within(_ANSWER_SECONDS, f"asking {self.origin.netloc}")
+        try:
+            connection, fresh = self._connected(limit)
+            try:
+                return self._exchange(connection, method, target, headers, body, limit)
+            except Failure:
+                # A server may close a kept connection at any time; a new one tells what is true.
+                if fresh:
+                    raise
+                connection = self._connection = self._open(limit)
+                return self._exchange(connection, method, target, headers, body, limit)
+        except DeadlineExceeded as error:
+            self._connection = None
+            self._deadline.left(
+                f"waiting for {method} {self.origin.scheme}://{self.origin.netloc}{target}"
+            )
+            raise Failure(error.message) from error
+
+    def _connected(self, limit: Deadline) -> tuple[Connection, bool]:
+        """A connection, and whether it was opened just now."""
+        if self._connection is not None and self._connection.is_open:
+            return self._connection, False
+        opening, self._opening = self._opening, None
+        if opening is not None:
+            self._connection = opening.result(limit, f"connecting to {self.origin.netloc}")
+            return self._connection, False
+        self._connection = self._open(limit)
+        return self._connection, True
+
+    def _open(self, deadline: Deadline) -> Connection:
+        trust = self._trust
+        secure = self.origin.scheme == "https"
+        connection = Connection(
+            self.origin,
+            (lambda: trust.result(deadline, "loading CA certificates")) if secure else None,
+            self._proxy,
+        )
+        connection.open(deadline)
+        return connection
+
+    def _exchange(
+        self,
+        connection: Connection,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        limit: Deadline,
+    ) -> Answer:
+        base = {"host": self.origin.netloc, "user-agent": USER_AGENT, "accept-encoding": "identity"}
+        try:
+            connection.send(method, target, {**base, **headers}, body, limit)
+            return connection.receive(MAX_BODY, limit)
+        except Exception:
+            connection.close()
+            raise
+
+
+USER_AGENT = f"oke-credential-provider/{__version__}"
+
+
+def backoff(attempt: int, at_least: float) -> float:
+    """Seconds to wait after try number ``attempt`` (from 0): doubling, with jitter, so that nodes
+    that failed together do not come back together.
+    """
+    return at_least + random.uniform(0.5, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * float(2**attempt))
+
+
+def seconds_to_wait(answer: Answer) -> float:
+    """What Retry-After asks for, in seconds; 0 without it. OCI documents the seconds form only."""
+    text = answer.headers.get("retry-after", "").strip()
+    return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0
+
+
+def _printable(text: str, length: int) -> str:
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:length])

@@ -1,0 +1,82 @@
+"""Whom TLS trusts, and by which proxy servers are reached: what the node says of its network."""
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from provider.errors import BadSettings
+from provider.transport import Proxy
+
+if TYPE_CHECKING:
+    import ssl
+
+# Looked for in this order. OpenSSL's own default is a path of the machine that built it, which a
+# frozen program must not rely on.
+NODE_BUNDLES = (
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Oracle Linux
+    "/etc/ssl/certs/ca-certificates.crt",  # Ubuntu, Debian
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",  # Oracle Linux without the legacy link
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
+
+
+def bundle(environ: Mapping[str, str]) -> str:
+    """The file (or hashed folder) of CA certificates: the user's, the node's, certifi's."""
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        path = environ.get(name)
+        if path:
+            if not os.path.exists(path):
+                raise BadSettings(
+                    f"{name} is {path!r}, which does not exist", f"Correct or unset {name}."
+                )
+            return path
+    for path in NODE_BUNDLES:
+        if os.path.isfile(path):
+            return path
+    import certifi
+
+    return certifi.where()
+
+
+def tls_context(environ: Mapping[str, str]) -> "ssl.SSLContext":
+    """A client context that verifies certificate and host name. Raises BadSettings."""
+    import ssl
+
+    path = bundle(environ)
+    # Not create_default_context: it writes session keys to where SSLKEYLOGFILE says, and loads
+    # OpenSSL's default bundle.
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
+    except OSError as error:
+        raise BadSettings(f"{path} holds no CA certificates that can be read") from error
+    return context
+
+
+def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
+    """The proxy for https to ``host`` by HTTPS_PROXY and NO_PROXY. Raises BadSettings."""
+    url = environ.get("https_proxy") or environ.get("HTTPS_PROXY")
+    if not url:
+        return None
+    import base64
+    from urllib.parse import unquote, urlsplit
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # left out of the stubs
+
+    # urllib knows the many forms of NO_PROXY.
+    no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if proxy_bypass_environment(host, {"no": no_proxy}):
+        return None
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or 80
+    except ValueError as error:
+        raise BadSettings("HTTPS_PROXY is not a URL") from error
+    if parts.scheme != "http" or not parts.hostname:
+        raise BadSettings("HTTPS_PROXY is not of the form http://[user:password@]host[:port]")
+    authorization = None
+    if parts.username is not None:
+        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
+    return Proxy(parts.hostname, port, authorization)

@@ -1,0 +1,121 @@
+"""Steering the stand-in from outside: one typed method per command."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from typing import Any
+
+from tests.cloud.model import (
+    TENANCY,
+    USER,
+    ApiKey,
+    Endpoint,
+    Fault,
+    Group,
+    Iam,
+    Imds,
+    Report,
+    Secret,
+    Session,
+    from_json,
+    to_json,
+)
+
+
+class Control:
+    """A connection to the stand-in's control socket. Commands have taken effect on return."""
+
+    def __init__(self, path: Path) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(10)
+        self._socket.connect(str(path))
+        self._answers = self._socket.makefile("rb")
+
+    def _call(self, op: str, value: Any = None) -> Any:
+        self._socket.sendall(json.dumps({"op": op, "value": value}).encode() + b"\n")
+        answer = json.loads(self._answers.readline())
+        if "error" in answer:
+            raise RuntimeError(f"the stand-in refused {op}: {answer['error']}")
+        return answer["value"]
+
+    def fault(self, target: Endpoint | Group, fault: Fault) -> None:
+        """Let `target` misbehave, in place of what fault it had."""
+        self._call("fault", {"target": target, "fault": to_json(fault)})
+
+    def clear_faults(self) -> None:
+        self._call("clear_faults")
+
+    def latency(self, milliseconds: float) -> None:
+        """Delay every answer of every endpoint by so much."""
+        self._call("latency", milliseconds)
+
+    def seed(self, value: int) -> None:
+        """Make the random faults the same again."""
+        self._call("seed", value)
+
+    def report(self) -> Report:
+        return from_json(Report, self._call("report"))
+
+    def reset_counters(self) -> None:
+        self._call("reset_counters")
+
+    def secrets(self) -> list[Secret]:
+        """Every secret handed out since the start."""
+        return [from_json(Secret, secret) for secret in self._call("secrets")]
+
+    def imds(self, imds: Imds) -> None:
+        self._call("imds", to_json(imds))
+
+    def iam(self, iam: Iam) -> None:
+        self._call("iam", to_json(iam))
+
+    def clock(self, offset_s: float) -> None:
+        """Set the stand-in's clock off by so many seconds (positive: ahead)."""
+        self._call("clock", offset_s)
+
+    def lifetimes(self, *, security_s: float = 1200.0, registry_s: float = 3600.0) -> None:
+        """How long the tokens of federation and of OCIR live."""
+        self._call("lifetimes", {"security_s": security_s, "registry_s": registry_s})
+
+    def rotate_identity(self) -> None:
+        """Give the instance a new key and certificate."""
+        self._call("rotate_identity")
+
+    def api_key(
+        self, tenancy: str = TENANCY, user: str = USER, passphrase: str | None = None
+    ) -> ApiKey:
+        """A new API key for a user, known to the stand-in."""
+        value = {"tenancy": tenancy, "user": user, "passphrase": passphrase}
+        return from_json(ApiKey, self._call("api_key", value))
+
+    def session(self, tenancy: str = TENANCY, user: str = USER) -> Session:
+        """A new session token for a user."""
+        return from_json(Session, self._call("session", {"tenancy": tenancy, "user": user}))
+
+    def upstream(self, port: int | None) -> None:
+        """Put the docker-registry at 127.0.0.1:`port` behind OCIR's /v2/."""
+        self._call("upstream", port)
+
+    def push_token(self, repository: str) -> str:
+        """A docker-registry token that may push to `repository`."""
+        return str(self._call("push_token", repository))
+
+    def reset(self) -> None:
+        """As at the start: no fault, no latency, no skew, default IAM and metadata, zero counts.
+
+        Keys, API keys, the list of secrets and the registry behind stay.
+        """
+        self.clear_faults()
+        self.latency(0)
+        self.clock(0)
+        self.seed(0)
+        self.lifetimes()
+        self.imds(Imds())
+        self.iam(Iam())
+        self.reset_counters()
+
+    def close(self) -> None:
+        self._answers.close()
+        self._socket.close()

@@ -1,0 +1,95 @@
+"""The whole cloud: namespace, stand-in, and real parts when they are asked for."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from functools import cached_property
+from types import TracebackType
+from typing import Literal
+
+from tests.cloud.control import Control
+from tests.cloud.namespace import REPOSITORY, Namespace
+from tests.cloud.registry import Registry
+
+# Where the program may keep what it shares between calls.
+STORES = ("/run/oke-credential-provider",)
+
+
+class Cloud:
+    """A running test cloud; `ns` runs programs inside, `control` steers the stand-in."""
+
+    def __init__(
+        self,
+        *,
+        log: Literal["journal", "devlog", ""] = "journal",
+        tmp: Literal["host", "fresh", "noexec"] = "host",
+    ) -> None:
+        self.ns = Namespace(log=log, tmp=tmp)
+        try:
+            self._standin = self._start()
+            self.control = Control(self.ns.folder / "control")
+            self.ca = (self.ns.folder / "ca.pem").read_text()
+            self.ns.trust(self.ca)
+        except BaseException:
+            self.ns.close()
+            raise
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        process = self.ns.popen(
+            [sys.executable, "-m", "tests.cloud.standin", str(self.ns.folder)],
+            cwd=str(REPOSITORY),
+            stderr=None,
+        )
+        assert process.stdout is not None
+        if process.stdout.readline() != b"ready\n":
+            raise RuntimeError("the stand-in did not start; its stderr says why")
+        return process
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The real registry; started when first asked for, and from then on behind OCIR."""
+        return Registry(self.ns, self.control)
+
+    def strays(self) -> list[int]:
+        """The pids inside that are not the cloud's own: what a program has left running."""
+        own = {self._standin.pid}
+        if "registry" in self.__dict__:
+            own |= self.registry.pids()
+        return [pid for pid in self.ns.processes() if pid not in own]
+
+    def reset(self) -> None:
+        """As at the start, for the next test: stand-in, hosts, log, store, no strays."""
+        for pid in self.strays():
+            os.kill(pid, signal.SIGKILL)
+        self.control.reset()
+        self.ns.hosts()
+        self.ns.log()
+        for folder in STORES:
+            path = self.ns.path(folder)
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
+
+    def close(self) -> None:
+        self.control.close()
+        self.ns.close()
+        self._standin.wait(10)
+        if "registry" in self.__dict__:
+            self.registry.reap()
+        assert self._standin.stdout is not None
+        self._standin.stdout.close()
+
+    def __enter__(self) -> Cloud:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

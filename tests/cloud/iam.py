@@ -1,0 +1,51 @@
+"""Who may read what: a pure look-up in an `Iam`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tests.cloud.model import Iam
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a token was made for. `proven_at` is when the federation or session token was issued:
+
+    group membership is frozen in there, so a token older than its group stays useless.
+    """
+
+    ocid: str
+    tenancy: str
+    compartment: str | None  # None for a user
+    realm: str
+    proven_at: float
+
+
+def names(entries: Sequence[str], repository: str) -> bool:
+    """Whether `repository` is among `entries`: equal to one, or below one that ends in "/"."""
+    return any(
+        repository.startswith(entry) if entry.endswith("/") else repository == entry
+        for entry in entries
+    )
+
+
+def is_public(iam: Iam, repository: str) -> bool:
+    return names(iam.public, repository)
+
+
+def may_read(iam: Iam, principal: Principal | None, repository: str, now: float) -> bool:
+    """Whether `principal` (None: anonymous) may read `repository` at `now` (epoch seconds)."""
+    if is_public(iam, repository):
+        return True
+    if principal is None:
+        return False
+    subjects = {principal.ocid} | {
+        group.name
+        for group in iam.dynamic_groups
+        if group.compartment == principal.compartment and group.since <= principal.proven_at
+    }
+    return any(
+        policy.subject in subjects and repository.startswith(policy.prefix) and policy.since <= now
+        for policy in iam.policies
+    )

@@ -1,0 +1,365 @@
+"""What the stand-in and its users say to each other: plain frozen data, all of it JSON-able."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar, get_args
+
+# --- names -------------------------------------------------------------------------------------
+
+Endpoint = Literal[
+    "imds.region",  # /instance/region and /instance/regionInfo
+    "imds.cert",
+    "imds.key",
+    "imds.intermediate",
+    "imds.instance",  # the rest of /instance/
+    "imds.unknown",
+    "federation",
+    "token",
+    "manifest",
+    "blob",
+    "ping",  # /v2/ itself
+    "registry.unknown",
+    "elsewhere",  # a host that is not OCI's: nothing of ours may ever arrive there
+    "proxy",  # an HTTP proxy
+]
+Group = Literal["imds", "federation", "registry", "elsewhere", "proxy"]
+ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
+GROUPS: tuple[Group, ...] = get_args(Group)
+
+TENANCY = "ocid1.tenancy.oc1..aaaaaaaastandintenancy"
+COMPARTMENT = "ocid1.compartment.oc1..aaaaaaaastandincompartment"
+INSTANCE = "ocid1.instance.oc1.eu-frankfurt-1.antheljtstandininstance"
+USER = "ocid1.user.oc1..aaaaaaaastandinuser"
+REGISTRY_USER = "BEARER_TOKEN"  # whose password an OCIR token is
+ISSUER, SERVICE = "ocir-standin", "ocir"  # what docker-registry expects in its own tokens
+
+
+def group_of(target: Endpoint | Group) -> Group:
+    """The group of hosts that serves an endpoint; a group is its own."""
+    if target.startswith("imds"):
+        return "imds"
+    if target == "federation" or target == "elsewhere" or target == "proxy":
+        return target
+    return "registry"
+
+
+# --- places ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A region as IMDS `/instance/regionInfo` names it."""
+
+    key: str
+    name: str
+    realm: str
+    domain: str
+
+
+FRANKFURT = Region("FRA", "eu-frankfurt-1", "oc1", "oraclecloud.com")
+ASHBURN = Region("IAD", "us-ashburn-1", "oc1", "oraclecloud.com")
+LANGLEY = Region("LFI", "us-langley-1", "oc2", "oraclegovcloud.com")
+ACME = Region("ACM", "us-acme-1", "oc77", "acmecloud.example")  # a dedicated region
+REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Host names that share one address; `region` is None where the host is not OCI's."""
+
+    group: Group
+    address: str
+    ports: tuple[int, ...]
+    hosts: tuple[str, ...]
+    region: Region | None = None
+
+
+IMDS_ADDRESS = "169.254.169.254"
+PLACES: tuple[Place, ...] = (
+    Place("imds", IMDS_ADDRESS, (80,), ()),
+    *(
+        Place("federation", f"127.0.1.{n}", (443,), (f"auth.{r.name}.{r.domain}",), r)
+        for n, r in enumerate(REGIONS, 1)
+    ),
+    *(
+        Place(
+            "registry",
+            f"127.0.2.{n}",
+            (443,),
+            (
+                # Only OC1 has the short forms.
+                *((f"{r.key.lower()}.ocir.io", f"{r.name}.ocir.io") if r.realm == "oc1" else ()),
+                f"ocir.{r.name}.oci.{r.domain}",
+            ),
+            r,
+        )
+        for n, r in enumerate(REGIONS, 1)
+    ),
+    Place(
+        "elsewhere",
+        "127.0.3.1",
+        (80, 443),
+        ("elsewhere.example", "fra.ocir.io.elsewhere.example", "evilocir.io"),
+    ),
+    Place("proxy", "127.0.4.1", (3128,), ("proxy.example",)),
+)
+
+
+# --- faults ------------------------------------------------------------------------------------
+
+FaultKind = Literal[
+    # the connection
+    "refused",  # the listener is closed
+    "black_hole",  # accepted, never answered
+    "reset_accept",
+    "tls_expired",
+    "tls_wrong_name",
+    "tls_unknown_ca",
+    "tls_old",  # TLS 1.0 and 1.1 only
+    # the answer
+    "latency",  # the right answer, delay_ms late
+    "status",  # `status`, `headers`, `body`
+    "echo",  # `status`, with the request's own Authorization and body quoted in the answer
+    "redirect",  # `status` (302 when 200) to `location`
+    "reset_headers",
+    "reset_body",
+    "slow_headers",  # one byte per interval_s
+    "slow_body",
+    "endless_headers",
+    "endless_body",
+    "huge_body",  # 50 MB, with its length
+    "cut_body",  # Content-Length says more than is sent
+    "content_type",  # the right answer under `content_type`
+    "html",
+    "invalid_json",
+    "patch",  # the right JSON answer with `patch` merged over it
+    "body",  # 200 with `body`
+]
+CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
+    (
+        "refused",
+        "black_hole",
+        "reset_accept",
+        "tls_expired",
+        "tls_wrong_name",
+        "tls_unknown_ca",
+        "tls_old",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way for an endpoint to misbehave, until it is cleared.
+
+    Set on an endpoint that shares its address with others, a fault of the connection works so:
+    `black_hole` and `reset_accept` strike once the request is known; `refused` and the TLS faults
+    strike the whole address, and those of "manifest" only after a token has been answered. For a
+    call that asks for no token, set them on "registry".
+    """
+
+    kind: FaultKind
+    status: int = 200
+    headers: tuple[tuple[str, str], ...] = ()
+    body: str = ""
+    content_type: str = "application/json"
+    patch: Mapping[str, object] = field(default_factory=dict)
+    location: str = "https://elsewhere.example/stolen"
+    delay_ms: float = 0.0
+    interval_s: float = 1.0
+    times: int | None = None  # healed after so many requests
+    rate: float = 1.0  # the share of requests that it strikes, at random
+
+    def __post_init__(self) -> None:
+        if self.kind == "refused" and (self.times is not None or self.rate < 1.0):
+            raise ValueError("a refused connection is not seen, so it cannot be counted")
+
+
+# --- identity and access management ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class DynamicGroup:
+    """The instances of one compartment. Tokens issued before `since` never count as members."""
+
+    name: str = "nodes"
+    compartment: str = COMPARTMENT
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`subject` (a dynamic group's name or a user's OCID) may read repositories under `prefix`."""
+
+    subject: str = "nodes"
+    prefix: str = "ns/"
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Iam:
+    """Who may read what. `public` and `repositories` name a repository, or all below when "x/"."""
+
+    dynamic_groups: tuple[DynamicGroup, ...] = (DynamicGroup(),)
+    policies: tuple[Policy, ...] = (Policy(), Policy(subject=USER))
+    public: tuple[str, ...] = ("ns/public", "ns/oke-public/", "axoxdievda5j/oke-public/")
+    # What exists while no real registry stands behind.
+    repositories: tuple[str, ...] = (
+        "ns/repo",
+        "ns/app",
+        "ns/public",
+        "ns/many/",
+        "ns/oke-public/",
+        "axoxdievda5j/oke-public/",
+        "other/secret",
+    )
+
+
+# --- IMDS --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Imds:
+    """What the metadata service says and how it behaves."""
+
+    region: Region = FRANKFURT
+    region_info: Mapping[str, object] | None = None  # instead of what `region` gives
+    instance: str = INSTANCE
+    compartment: str = COMPARTMENT
+    tenancy: str = TENANCY
+    metadata: Mapping[str, object] = field(
+        default_factory=lambda: {"oke_init_script": "c2NyaXB0", "apiserver_host": "10.0.0.5"}
+    )
+    v1_only: bool = False
+    max_under_way: int | None = None  # 429 above so many requests at once
+    max_per_second: int | None = None
+
+
+# --- what is read back -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One request as the stand-in saw it. `status` 0: no answer was completed."""
+
+    time: float
+    endpoint: Endpoint
+    host: str
+    method: str
+    path: str
+    header_names: tuple[str, ...]
+    status: int
+    refusal: str | None
+    request_id: str
+    connection: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """What one endpoint has seen since the last reset."""
+
+    requests: int = 0
+    statuses: Mapping[str, int] = field(default_factory=dict)
+    peak: int = 0  # most requests under way at once
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All counters. `connections` counts accepted connections by group of hosts."""
+
+    endpoints: Mapping[Endpoint, Count]
+    connections: Mapping[Group, int]
+    handshake_failures: Mapping[Group, int]
+    requests: tuple[Seen, ...]
+
+    def count(self, endpoint: Endpoint) -> int:
+        """Requests that `endpoint` received."""
+        return self.endpoints[endpoint].requests if endpoint in self.endpoints else 0
+
+    def of_group(self, group: Group) -> int:
+        """Requests that all endpoints of `group` received."""
+        return sum(c.requests for e, c in self.endpoints.items() if group_of(e) == group)
+
+    def refusals(self) -> list[str]:
+        """Why requests were refused, in order."""
+        return [r.refusal for r in self.requests if r.refusal is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Something that must appear nowhere but where it was meant to go."""
+
+    kind: str
+    value: str
+
+    def needles(self) -> tuple[str, ...]:
+        """Parts by which a leak shows, even when it is cut, wrapped or escaped.
+
+        A PEM gives its full lines, a JWT its payload and its signature: a header says nothing.
+        """
+        if "-----BEGIN" in self.value:
+            return tuple(line for line in self.value.splitlines() if len(line) == 64)
+        if self.value.count(".") == 2:
+            _, payload, signature = self.value.split(".")
+            return payload[:48], payload[-48:], signature[:48]
+        return (self.value,)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A user's API signing key that the stand-in knows; `private_pem` may need `passphrase`."""
+
+    tenancy: str
+    user: str
+    fingerprint: str
+    private_pem: str
+    passphrase: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A user's session token (as `oci session authenticate` leaves it) and its private key."""
+
+    tenancy: str
+    user: str
+    token: str
+    private_pem: str
+
+
+# --- JSON --------------------------------------------------------------------------------------
+
+T = TypeVar("T")
+
+
+def to_json(value: object) -> Any:
+    """Frozen data as what json.dumps takes."""
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+
+
+def from_json(kind: type[T], value: Any) -> T:
+    """The inverse of `to_json` for the types of this module; an unknown field is a TypeError."""
+    return typing.cast(T, _decode(kind, value))
+
+
+def _decode(kind: Any, value: Any) -> Any:
+    origin = typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None:
+            return None
+        return _decode(next(k for k in get_args(kind) if k is not type(None)), value)
+    if origin is tuple:
+        inner = get_args(kind)
+        if inner[-1] is Ellipsis:
+            return tuple(_decode(inner[0], v) for v in value)
+        return tuple(_decode(k, v) for k, v in zip(inner, value, strict=True))
+    if origin is not None and isinstance(value, Mapping) and origin is not Literal:
+        return {k: _decode(get_args(kind)[1], v) for k, v in value.items()}
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{k: _decode(hints.get(k, object), v) for k, v in value.items()})  # type: ignore[operator]
+    return value

@@ -1,0 +1,266 @@
+"""A network and mount namespace in which OCI's names and addresses lead to the stand-in.
+
+As root it unshares network and mounts; as a user also a user namespace in which it is root.
+What runs inside is a plain child process: its pid, signals and exit status are its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Literal
+
+from tests.cloud import holder
+from tests.cloud.model import IMDS_ADDRESS, PLACES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
+_RED_HAT_BUNDLE = Path("/etc/pki/tls/certs/ca-bundle.crt")
+_Stream = int | IO[bytes] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A process that has ended; a negative `returncode` is the signal that ended it."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+    seconds: float  # from before the start until its output was closed and it was reaped
+
+    def check(self) -> Completed:
+        """Itself, or an AssertionError that shows stderr."""
+        if self.returncode != 0:
+            raise AssertionError(f"{self.argv[0]}: {self.returncode}\n{self.stderr.decode()}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """One datagram that the log socket received. `fields` is empty for syslog's form."""
+
+    raw: bytes
+
+    @property
+    def fields(self) -> dict[str, str]:
+        """journald's native protocol: KEY=value lines, or KEY, a 64-bit length and the value."""
+        fields, rest = {}, self.raw
+        if rest.startswith(b"<"):
+            return {}
+        while rest:
+            line, _, rest = rest.partition(b"\n")
+            key, equals, value = line.partition(b"=")
+            if not equals:
+                (length,) = struct.unpack_from("<Q", rest)
+                value, rest = rest[8 : 8 + length], rest[8 + length + 1 :]
+            fields[key.decode()] = value.decode()
+        return fields
+
+    @property
+    def text(self) -> str:
+        return self.raw.decode(errors="replace")
+
+
+class Namespace:
+    """Made on entry, gone with all its processes on `close` or with the process that made it."""
+
+    def __init__(
+        self,
+        *,
+        log: Literal["journal", "devlog", ""] = "journal",
+        tmp: Literal["host", "fresh", "noexec"] = "host",
+    ) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
+        try:
+            self._start(log, tmp)
+        except BaseException:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+
+    def _start(self, log: str, tmp: str) -> None:
+        hosts = self.folder / "hosts"
+        hosts.write_text(hosts_file())
+        bundles = {}
+        if _RED_HAT_BUNDLE.exists():
+            copy = self.folder / "ca-bundle.crt"
+            copy.write_bytes(_RED_HAT_BUNDLE.read_bytes())
+            bundles[str(_RED_HAT_BUNDLE)] = str(copy)
+        layout: holder.Layout = {
+            "folder": str(self.folder),
+            "hosts": str(hosts),
+            "bundles": bundles,
+            "imds": IMDS_ADDRESS,
+            "log": log,
+            "tmp": tmp,
+            "keep": [str(self.folder), str(REPOSITORY), sys.prefix, sys.base_prefix],
+        }
+        self._user = os.geteuid() != 0
+        user = ["--user", "--map-root-user"] if self._user else []
+        self._holder = subprocess.Popen(
+            [
+                _tool("unshare"),
+                *user,
+                *("--net", "--mount", "--propagation", "private"),
+                *(sys.executable, "-I", "-S", holder.__file__),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        try:
+            self._ask(json.dumps(layout), "ready")
+        except BaseException:
+            self._holder.kill()
+            self._holder.wait()
+            raise
+        keep = "--preserve-credentials"  # the user is root there already
+        self._enter = (
+            _tool("nsenter"),
+            *((f"--user=/proc/{self._holder.pid}/ns/user", keep) if self._user else ()),
+            f"--net=/proc/{self._holder.pid}/ns/net",
+            f"--mount=/proc/{self._holder.pid}/ns/mnt",
+            "--",
+        )
+
+    def _ask(self, line: str, expected: str | None = None) -> str:
+        assert self._holder.stdin is not None and self._holder.stdout is not None
+        self._holder.stdin.write(line.encode() + b"\n")
+        self._holder.stdin.flush()
+        answer = self._holder.stdout.readline().decode().strip()
+        if not answer or expected not in (None, answer):
+            raise RuntimeError("the namespace could not be made; its stderr says why")
+        return answer
+
+    def path(self, inside: str) -> Path:
+        """Where a path of the namespace lies as seen from outside."""
+        return Path(f"/proc/{self._holder.pid}/root") / inside.lstrip("/")
+
+    def trust(self, pem: str) -> None:
+        """Add a root certificate to the machine's own: bundle and hashed folder."""
+        for bundle in (_DEBIAN_BUNDLE, _RED_HAT_BUNDLE):
+            if self.path(str(bundle)).exists():
+                with self.path(str(bundle)).open("a") as file:
+                    file.write("\n" + pem)
+        folder = self.path("/etc/ssl/certs")
+        if folder.is_dir():
+            name = subprocess.run(
+                [_tool("openssl"), "x509", "-noout", "-subject_hash"],
+                input=pem.encode(),
+                stdout=subprocess.PIPE,
+                check=True,
+            ).stdout.decode()
+            (folder / f"{name.strip()}.0").write_text(pem)
+
+    def hosts(self, text: str | None = None) -> None:
+        """Replace /etc/hosts (None: as at the start). A name that is not there is unknown."""
+        self.path("/etc/hosts").write_text(hosts_file() if text is None else text)
+
+    def command(self, argv: Sequence[str], cwd: str = "/") -> list[str]:
+        """`argv` with what makes it run inside. The pid stays that of the first process."""
+        return [*self._enter, *(() if cwd == "/" else (_tool("env"), "-C", cwd)), *argv]
+
+    def popen(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        stdin: _Stream = subprocess.DEVNULL,
+        stdout: _Stream = subprocess.PIPE,
+        stderr: _Stream = subprocess.PIPE,
+    ) -> subprocess.Popen[bytes]:
+        """Start a process inside, with the kubelet's environment: PATH and `env`, no HOME."""
+        return subprocess.Popen(
+            self.command(argv, cwd),
+            env={"PATH": PATH, **(env or {})},
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        cwd: str = "/",
+        timeout: float = 60.0,
+    ) -> Completed:
+        """Run to the end, as the kubelet does: until every holder of stdout has closed it.
+
+        Raises subprocess.TimeoutExpired after `timeout` seconds, when all of it has been killed.
+        """
+        began = time.perf_counter()
+        process = self.popen(argv, env=env, cwd=cwd, stdin=subprocess.PIPE)
+        try:
+            stdout, stderr = process.communicate(stdin, timeout)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        seconds = time.perf_counter() - began
+        return Completed(tuple(argv), process.returncode, stdout, stderr, seconds)
+
+    def log(self) -> list[LogEntry]:
+        """What the log socket has received since the last call."""
+        return [LogEntry(base64.b64decode(text)) for text in json.loads(self._ask("log"))]
+
+    def processes(self) -> list[int]:
+        """The pids of all processes inside, but for the holder."""
+        ours, pids = os.readlink(f"/proc/{self._holder.pid}/ns/net"), []
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{name}/ns/net") == ours:
+                    pids.append(int(name))
+            except OSError:
+                continue  # it has ended, or is not ours to see
+        return [pid for pid in pids if pid != self._holder.pid]
+
+    def close(self) -> None:
+        """Kill everything inside and remove the folder."""
+        assert self._holder.stdin is not None and self._holder.stdout is not None
+        self._holder.stdin.close()
+        self._holder.wait(10)
+        self._holder.stdout.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self) -> Namespace:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def hosts_file() -> str:
+    """/etc/hosts with every name of the cloud."""
+    lines = ["127.0.0.1 localhost", "::1 localhost"]
+    lines += [f"{place.address} {' '.join(place.hosts)}" for place in PLACES if place.hosts]
+    return "\n".join(lines) + "\n"
+
+
+def _tool(name: str) -> str:
+    path = shutil.which(name, path=PATH)
+    if path is None:
+        raise RuntimeError(f"{name} is needed for the test cloud and is not on {PATH}")
+    return path

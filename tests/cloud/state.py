@@ -1,0 +1,141 @@
+"""What the stand-in knows: its keys, its settings, the secrets that it has handed out."""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+from tests.cloud import jwt, pki
+from tests.cloud.iam import Principal
+from tests.cloud.model import ApiKey, Iam, Imds, Secret, Session
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What IMDS hands an instance, as PEM, and the chain behind it."""
+
+    key: rsa.RSAPrivateKey
+    certificate: x509.Certificate
+    key_pem: str
+    cert_pem: str
+
+
+@dataclass(slots=True)
+class State:
+    """Mutable, owned by the stand-in's one loop."""
+
+    tls: pki.Authority
+    instances: pki.Authority
+    intermediate: pki.Authority
+    token_key: rsa.RSAPrivateKey
+    leaf_key: rsa.RSAPrivateKey
+    identity: Identity
+    imds: Imds = field(default_factory=Imds)
+    iam: Iam = field(default_factory=Iam)
+    clock_offset_s: float = 0.0
+    security_lifetime_s: float = 1200.0
+    registry_lifetime_s: float = 3600.0
+    upstream_port: int | None = None
+    users: dict[str, rsa.RSAPublicKey] = field(default_factory=dict)  # by API keyId
+    secrets: list[Secret] = field(default_factory=list)
+
+    @classmethod
+    def new(cls) -> State:
+        with ThreadPoolExecutor(4) as pool:  # key generation runs outside the GIL
+            intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
+        instances = pki.authority("Stand-in Instance Identity Root")
+        name = pki.authority("Stand-in Instance Identity Intermediate", intermediate_key)
+        certificate = instances.issue(name.certificate.subject, intermediate_key, is_ca=True)
+        intermediate = pki.Authority(certificate, intermediate_key)
+        imds = Imds()
+        state = cls(
+            tls=pki.authority("Stand-in TLS Root"),
+            instances=instances,
+            intermediate=intermediate,
+            token_key=token_key,
+            leaf_key=leaf_key,
+            identity=_identity(intermediate, leaf_key, imds),
+            imds=imds,
+        )
+        state._keep_identity()
+        return state
+
+    def now(self) -> float:
+        """The time by the stand-in's own clock, epoch seconds."""
+        return time.time() + self.clock_offset_s
+
+    def keep(self, kind: str, value: str) -> str:
+        """Note a secret that goes out, and return it."""
+        self.secrets.append(Secret(kind, value))
+        return value
+
+    def set_imds(self, imds: Imds) -> None:
+        """Take new metadata; a changed identity gets a new certificate."""
+        old, self.imds = self.imds, imds
+        if (imds.instance, imds.compartment, imds.tenancy) != (
+            old.instance,
+            old.compartment,
+            old.tenancy,
+        ):
+            self.identity = _identity(self.intermediate, self.leaf_key, imds)
+            self._keep_identity()
+
+    def rotate_identity(self) -> None:
+        """Give the instance a new key and certificate, as OCI does every few hours."""
+        self.leaf_key = pki.rsa_key()
+        self.identity = _identity(self.intermediate, self.leaf_key, self.imds)
+        self._keep_identity()
+
+    def security_token(self, principal: Principal, key: rsa.RSAPublicKey) -> str:
+        """A token that binds `principal` to the session key: what federation answers."""
+        now = self.now()
+        claims: dict[str, object] = {
+            "sub": principal.ocid,
+            "opc-instance": principal.ocid,
+            "iss": "authService.oracle.com",
+            "ptype": "user" if principal.compartment is None else "instance",
+            "opc-compartment": principal.compartment,
+            "opc-tenant": principal.tenancy,
+            "tenant": principal.tenancy,
+            "realm": principal.realm,
+            "iat": int(now),
+            "proven": now,
+            "exp": int(now + self.security_lifetime_s),
+            "jwk": json.dumps(jwt.jwk_of(key, principal.ocid)),
+            "use": "security",
+        }
+        token = jwt.sign(self.token_key, claims, "asw_standin")
+        return self.keep("security token", token)
+
+    def new_api_key(self, tenancy: str, user: str, passphrase: str | None) -> ApiKey:
+        key = pki.rsa_key()
+        fingerprint = pki.api_fingerprint(key.public_key())
+        self.users[f"{tenancy}/{user}/{fingerprint}"] = key.public_key()
+        self.keep("api key", pki.pem_of(key))
+        pem = pki.pem_of(key, passphrase)
+        if passphrase is not None:
+            self.keep("api key, encrypted", pem)
+            self.keep("passphrase", passphrase)
+        return ApiKey(tenancy, user, fingerprint, pem, passphrase)
+
+    def new_session(self, tenancy: str, user: str) -> Session:
+        key = pki.rsa_key()
+        principal = Principal(user, tenancy, None, self.imds.region.realm, self.now())
+        pem = self.keep("session key", pki.pem_of(key))
+        return Session(tenancy, user, self.security_token(principal, key.public_key()), pem)
+
+    def _keep_identity(self) -> None:
+        self.keep("instance key", self.identity.key_pem)
+        self.keep("instance certificate", self.identity.cert_pem)
+        self.keep("intermediate certificate", pki.cert_pem(self.intermediate.certificate))
+
+
+def _identity(issuer: pki.Authority, key: rsa.RSAPrivateKey, imds: Imds) -> Identity:
+    name = pki.instance_name(imds.instance, imds.compartment, imds.tenancy)
+    certificate = issuer.issue(name, key)
+    return Identity(key, certificate, pki.pem_of(key), pki.cert_pem(certificate))

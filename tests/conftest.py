@@ -1,0 +1,77 @@
+"""One test cloud for each worker, as new for each test; and the program in each of its forms."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.cloud.client import Client
+from tests.cloud.harness import Cloud
+from tests.cloud.namespace import REPOSITORY, Completed
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One form of the program under test: how the kubelet would start it."""
+
+    name: str
+    argv: tuple[str, ...]
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def run(
+        self,
+        cloud: Cloud,
+        *args: str,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+    ) -> Completed:
+        """Run it inside `cloud` to its end; see Namespace.run."""
+        return cloud.ns.run(
+            [*self.argv, *args], stdin=stdin, env={**self.env, **(env or {})}, timeout=timeout
+        )
+
+
+def programs() -> list[Program]:
+    """The forms to test: PROGRAMS, as JSON `{"name": ["argv", ...]}`, else the source."""
+    if text := os.environ.get("PROGRAMS"):
+        return [Program(name, tuple(argv)) for name, argv in json.loads(text).items()]
+    script = Path(sys.executable).with_name("oke-credential-provider")
+    if script.exists():
+        return [Program("source", (str(script),))]
+    path = {"PYTHONPATH": str(REPOSITORY)}
+    return [Program("source", (sys.executable, "-m", "provider"), path)]
+
+
+@pytest.fixture(params=programs(), ids=lambda program: program.name)
+def program(request: pytest.FixtureRequest) -> Program:
+    form = request.param
+    assert isinstance(form, Program)
+    return form
+
+
+@pytest.fixture(scope="session")
+def _cloud() -> Iterator[Cloud]:
+    with Cloud() as cloud:
+        yield cloud
+
+
+@pytest.fixture
+def cloud(_cloud: Cloud) -> Cloud:
+    """The worker's cloud as at its start; its registry runs once a test has asked for it."""
+    _cloud.reset()
+    return _cloud
+
+
+@pytest.fixture
+def client(cloud: Cloud) -> Iterator[Client]:
+    """A plain HTTP client inside the cloud."""
+    client = Client(cloud.ns)
+    yield client
+    client.close()
