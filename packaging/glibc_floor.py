@@ -23,7 +23,7 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from PyInstaller.archive.readers import (  # type: ignore[import-untyped]
+from PyInstaller.archive.readers import (
     ArchiveReadError,
     CArchiveReader,
 )
@@ -62,6 +62,7 @@ class Needs:
 
 
 def dotted(version: Version) -> str:
+    """A version as people write it: 2.28."""
     return ".".join(map(str, version))
 
 
@@ -87,11 +88,7 @@ def read_needs(name: str, data: bytes) -> Needs:
         dynamic = [s for s in sections if isinstance(s, DynamicSection)]
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
             raise FloorError(f"{name}: section headers stripped, its symbols cannot be told")
-        libraries = tuple(
-            str(tag.needed)  # type: ignore[attr-defined] # set by name of the tag
-            for s in dynamic
-            for tag in s.iter_tags("DT_NEEDED")
-        )
+        libraries = tuple(str(tag.needed) for s in dynamic for tag in s.iter_tags("DT_NEEDED"))
         wanted: dict[int, Version] = {}  # by the index that .gnu.version uses
         for needed in (s for s in sections if isinstance(s, GNUVerNeedSection)):
             for _, versions in needed.iter_versions():
@@ -164,6 +161,7 @@ def report(needs: list[Needs]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Print the floor of what was named; exit code 1 when it is above --max."""
     parser = argparse.ArgumentParser(description="Tell which glibc a program needs.")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--max", type=parse_version, metavar="X.Y", help="fail above this glibc")

@@ -10,7 +10,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
-from PyInstaller.archive.writers import CArchiveWriter  # type: ignore[import-untyped]
+from PyInstaller.archive.writers import CArchiveWriter
 
 SCRIPT = Path(__file__).parent.parent / "packaging" / "glibc_floor.py"
 
