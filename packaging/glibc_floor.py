@@ -88,7 +88,8 @@ def read_needs(name: str, data: bytes) -> Needs:
         dynamic = [s for s in sections if isinstance(s, DynamicSection)]
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
             raise FloorError(f"{name}: section headers stripped, its symbols cannot be told")
-        libraries = tuple(str(tag.needed) for s in dynamic for tag in s.iter_tags("DT_NEEDED"))
+        tags = (tag for s in dynamic for tag in s.iter_tags("DT_NEEDED"))
+        libraries = tuple(str(tag.needed) for tag in tags)  # type: ignore[attr-defined] # by its kind
         wanted: dict[int, Version] = {}  # by the index that .gnu.version uses
         for needed in (s for s in sections if isinstance(s, GNUVerNeedSection)):
             for _, versions in needed.iter_versions():
