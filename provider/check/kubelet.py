@@ -99,7 +99,7 @@ def judge_init_scripts(scripts: Mapping[str, str], flags_set: bool | None) -> St
         if match
     ]
     if not found:
-        return ok(INIT_SCRIPT, tried, f"{', '.join(scripts)}: no --kubelet-extra-args=")
+        return ok(INIT_SCRIPT, f"{tried}; seen: {', '.join(scripts)}", "no --kubelet-extra-args=")
     report = warning if flags_set else failed
     return report(
         INIT_SCRIPT,
