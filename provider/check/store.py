@@ -34,7 +34,7 @@ def look_at_store(
     if os.geteuid() != 0 and os.path.lexists(folder):
         return steps.not_visible(STORE, tried, f"{folder} is root's", "Run it as root.")
     if not os.path.lexists(folder):
-        return steps.ok(STORE, tried, f"{folder} is not there yet: no call has got a token")
+        return steps.ok(STORE, tried, "none yet")
     try:
         entries = shared(environ)
         stale = _stale(entries, image, settings, environ) if fresh.cause == "ok" and image else None
@@ -47,7 +47,7 @@ def look_at_store(
             "The folder is made anew by the next call:",
             f"  rm -r {folder}",
         )
-    came = "; ".join(map(_told, entries)) or "no token is shared at present"
+    came = "; ".join(map(_told, entries)) or "none at present"
     if stale:
         return steps.warning(
             STORE,

@@ -122,7 +122,7 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
             settings = settings_from_environment(plugin.environ)
     except ProviderError as error:
         return Taken(broken(SETTINGS, tried, error))
-    came = f"{settings.ocir_auth_method}, by {tried}"
+    came = settings.ocir_auth_method
     if plugin.guessed:
         return Taken(
             not_visible(
