@@ -37,6 +37,7 @@ class Layout(TypedDict):
     "noexec". `keep` names folders that stay visible although they lie under a hidden /tmp.
     """
 
+    folder: str  # of the owner, removed at the end
     hosts: str  # the file that stands at /etc/hosts
     bundles: dict[str, str]  # the CA bundle's path on this machine: the file that stands there
     imds: str
@@ -210,6 +211,7 @@ def main() -> None:
                 received.append(base64.b64encode(receive(listening)).decode())
             elif sys.stdin.readline() == "":
                 kill_everybody()
+                shutil.rmtree(layout["folder"], ignore_errors=True)
                 return
             else:  # the one command: hand over what has come
                 while listening is not None and select.select([listening], [], [], 0)[0]:

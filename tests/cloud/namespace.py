@@ -100,6 +100,7 @@ class Namespace:
             copy.write_bytes(_RED_HAT_BUNDLE.read_bytes())
             bundles[str(_RED_HAT_BUNDLE)] = str(copy)
         layout: holder.Layout = {
+            "folder": str(self.folder),
             "hosts": str(hosts),
             "bundles": bundles,
             "imds": IMDS_ADDRESS,
@@ -126,9 +127,10 @@ class Namespace:
             self._holder.kill()
             self._holder.wait()
             raise
+        keep = "--preserve-credentials"  # the user is root there already
         self._enter = (
             _tool("nsenter"),
-            *([f"--user=/proc/{self._holder.pid}/ns/user"] if self._user else []),
+            *((f"--user=/proc/{self._holder.pid}/ns/user", keep) if self._user else ()),
             f"--net=/proc/{self._holder.pid}/ns/net",
             f"--mount=/proc/{self._holder.pid}/ns/mnt",
             "--",

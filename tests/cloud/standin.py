@@ -58,6 +58,7 @@ _CHUNK = b"x" * 65536
 # Endless answers trickle: unbounded all the same, and the machine stays usable.
 _ENDLESS_PAUSE_S = 0.05
 _MAX_LOG = 200_000
+_PROTOCOL_VERSION_ALERT = bytes((21, 3, 2, 0, 2, 2, 70))
 
 
 @dataclass(slots=True)
@@ -222,11 +223,18 @@ class StandIn:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = asyncio.StreamReader(limit=64 * 1024)
         protocol = asyncio.StreamReaderProtocol(reader)
+        old = sock.dup() if context is self.tls["tls_old"] else None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
         except (OSError, ssl.SSLError):
             self.handshake_failures[place.group] += 1
+            if old is not None:  # asyncio drops OpenSSL's alert, by which a client knows
+                with contextlib.suppress(OSError):
+                    old.send(_PROTOCOL_VERSION_ALERT)
             return
+        finally:
+            if old is not None:
+                old.close()
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         number = next(self.numbers)
         with contextlib.suppress(OSError, ssl.SSLError):
@@ -397,7 +405,7 @@ class StandIn:
             case "endless_headers":
                 writer.write(head[:-2])
                 while True:
-                    writer.write(b"X-More: " + _CHUNK[:4096] + b"\r\n")
+                    writer.write((b"X-More: " + _CHUNK[:200] + b"\r\n") * 20)
                     await writer.drain()
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
             case "endless_body":
