@@ -188,9 +188,13 @@ class Connection:
 
         assert self._socket is not None
         method = self._asked.partition(" ")[0]
-        response = HTTPResponse(_Incoming(self._socket, deadline, self._asked), method=method)  # type: ignore[arg-type] # it only calls makefile
+        incoming = _Incoming(self._socket, deadline, self._asked)
+        response = HTTPResponse(incoming, method=method)  # type: ignore[arg-type] # it only calls makefile
         try:
             response.begin()
+            if incoming.ended:
+                # http.client takes an end within the headers for the end of the headers.
+                raise Failure(f"{self._asked}: the answer was cut off")
             # A tunnel has no body: what follows is the other server's.
             body = (
                 b"" if method == "CONNECT" and response.status == 200 else response.read(limit + 1)
@@ -227,6 +231,7 @@ class _Incoming(io.RawIOBase):
         self._sock = sock
         self._deadline = deadline
         self._asked = asked
+        self.ended = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """What http.client asks of a socket."""
@@ -238,10 +243,12 @@ class _Incoming(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))
         try:
-            return self._sock.recv_into(buffer)
+            count = self._sock.recv_into(buffer)
         except TimeoutError:
             self._deadline.left(f"waiting for {self._asked}")
             raise
+        self.ended = count == 0
+        return count
 
 
 class Client:

@@ -66,7 +66,9 @@ class Client:
         answer = json.loads(self._process.stdout.readline())
         return Outcome(**{**answer, "body": base64.b64decode(answer["body"])})
 
-    def get(self, url: str, headers: Mapping[str, str] | None = None, timeout: float = 5) -> Outcome:
+    def get(
+        self, url: str, headers: Mapping[str, str] | None = None, timeout: float = 5
+    ) -> Outcome:
         return self.request("GET", url, headers, timeout=timeout)
 
     def close(self) -> None:
@@ -82,9 +84,7 @@ def _connect(url: str, timeout: float) -> http.client.HTTPConnection:
     if parts.scheme == "http":
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=timeout)
     context = ssl.create_default_context(cafile=_BUNDLE)
-    return http.client.HTTPSConnection(
-        parts.hostname, parts.port, timeout=timeout, context=context
-    )
+    return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=timeout, context=context)
 
 
 def _perform(order: Mapping[str, Any]) -> dict[str, object]:

@@ -47,7 +47,7 @@ def verify(state: State, place: Place, request: Request) -> tuple[Principal, rsa
     signatures.check_signature(request, signature, key)
     try:
         root = state.instances.certificate
-        now = dt.datetime.fromtimestamp(state.now(), dt.timezone.utc)
+        now = dt.datetime.fromtimestamp(state.now(), dt.UTC)
         pki.check_chain(leaf, intermediates, root, now)
     except pki.BadChain as error:
         raise Refused(str(error)) from error

@@ -65,9 +65,7 @@ def network(imds: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
         for request, address in ((_SIOCSIFADDR, imds), (_SIOCSIFNETMASK, "255.255.255.255")):
-            packed = struct.pack(
-                "16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(address)
-            )
+            packed = struct.pack("16sHH4s8x", b"lo:1", socket.AF_INET, 0, socket.inet_aton(address))
             fcntl.ioctl(control, request, packed)
 
 

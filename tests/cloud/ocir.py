@@ -24,7 +24,7 @@ from tests.cloud.model import Endpoint, Place
 from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
-TOKEN_PATH = "/20180419/docker/token"  # noqa: S105 - a path
+TOKEN_PATH = "/20180419/docker/token"
 USER = "BEARER_TOKEN"
 ISSUER = "ocir-standin"  # what docker-registry is told to expect in its tokens
 SERVICE = "ocir"

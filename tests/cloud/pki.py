@@ -101,7 +101,7 @@ def _build(
     start: dt.datetime | None,
     end: dt.datetime | None,
 ) -> x509.Certificate:
-    now = dt.datetime.now(dt.timezone.utc)
+    now = dt.datetime.now(dt.UTC)
     builder = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -550,7 +550,7 @@ def _contexts(state: State) -> dict[str, ssl.SSLContext]:
     """TLS contexts by name: "good", and one for each TLS fault."""
     hosts = [host for place in PLACES for host in place.hosts]
     good = pki.server_chain(state.tls, hosts)
-    yesterday = dt.datetime.now(dt.timezone.utc) - dt.timedelta(days=1)
+    yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     unknown = pki.authority("Nobody's Root")
     return {
         "good": pki.server_context(*good),

@@ -50,9 +50,7 @@ class State:
             intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
         instances = pki.authority("Stand-in Instance Identity Root")
         name = pki.authority("Stand-in Instance Identity Intermediate", intermediate_key)
-        certificate = instances.issue(
-            name.certificate.subject, intermediate_key, is_ca=True
-        )
+        certificate = instances.issue(name.certificate.subject, intermediate_key, is_ca=True)
         intermediate = pki.Authority(certificate, intermediate_key)
         imds = Imds()
         state = cls(

@@ -1,0 +1,45 @@
+"""The kubelet's CredentialProviderConfig: written, read and judged as the kubelet would.
+
+A config that the kubelet does not accept ends the kubelet at its start, and the node never
+joins. All here is pure: text in, text or findings out.
+"""
+
+from provider.kubelet_config.decode import load, merge
+from provider.kubelet_config.go_duration import parse_go_duration
+from provider.kubelet_config.match_images import (
+    match_images,
+    matches,
+    patterns_that_match,
+    providers_for,
+    suggest_pattern,
+)
+from provider.kubelet_config.model import (
+    PROVIDER_NAME,
+    ConfigError,
+    CredentialProvider,
+    CredentialProviderConfig,
+    Finding,
+    TokenAttributes,
+)
+from provider.kubelet_config.render import render
+from provider.kubelet_config.rules import validate, validate_directory
+
+__all__ = [
+    "PROVIDER_NAME",
+    "ConfigError",
+    "CredentialProvider",
+    "CredentialProviderConfig",
+    "Finding",
+    "TokenAttributes",
+    "load",
+    "match_images",
+    "matches",
+    "merge",
+    "parse_go_duration",
+    "patterns_that_match",
+    "providers_for",
+    "render",
+    "suggest_pattern",
+    "validate",
+    "validate_directory",
+]
