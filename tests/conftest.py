@@ -70,8 +70,6 @@ def cloud(_cloud: Cloud) -> Cloud:
 
 
 @pytest.fixture
-def client(cloud: Cloud) -> Iterator[Client]:
+def client(cloud: Cloud) -> Client:
     """A plain HTTP client inside the cloud."""
-    client = Client(cloud.ns)
-    yield client
-    client.close()
+    return cloud.client

@@ -157,7 +157,9 @@ def test_a_date_may_be_five_minutes_off(state: State, offset: float, accepted: b
         if accepted:
             assert ocir.verify(state, REGISTRY, request).ocid == USER
         else:
-            with pytest.raises(Refused, match=r"\-31\d s off" if offset > 0 else r"\+3[01]\d s off"):
+            with pytest.raises(
+                Refused, match=r"\-31\d s off" if offset > 0 else r"\+3[01]\d s off"
+            ):
                 ocir.verify(state, REGISTRY, request)
     finally:
         state.clock_offset_s = 0.0
@@ -171,7 +173,9 @@ def test_a_principal_of_one_realm_is_refused_by_a_registry_of_another(state: Sta
 
 
 def test_parameters_may_be_spaced_and_ordered_freely_but_not_repeated() -> None:
-    text = 'Signature  keyId="k", version="1",algorithm="rsa-sha256" , headers="date",signature="AA=="'
+    text = (
+        'Signature  keyId="k", version="1",algorithm="rsa-sha256" , headers="date",signature="AA=="'
+    )
     assert parse(text).key_id == "k"
     with pytest.raises(Refused, match="keyId twice"):
         parse(text + ',keyId="other"')
@@ -298,7 +302,7 @@ def test_an_instance_of_another_region_is_refused(state: State) -> None:
 
 
 def test_a_session_key_that_is_too_small_is_refused(state: State) -> None:
-    small = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()  # noqa: S505
     der = base64.b64encode(pki.spki(small)).decode()
     with pytest.raises(Refused, match="2048 bits"):
         federation._read_body(body(publicKey=der)(federation_request(state)))

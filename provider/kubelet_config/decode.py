@@ -80,10 +80,12 @@ def merge(files: Mapping[str, str]) -> CredentialProviderConfig:
 
 
 def config_files(files: Mapping[str, str]) -> list[str]:
+    """The names that a kubelet reads in a directory, in its order."""
     return sorted(file for file in files if file.endswith(CONFIG_SUFFIXES))
 
 
 def duplicate_name(name: str, hint: str) -> Finding:
+    """Two providers of one name, which is fatal to a kubelet."""
     message = f'duplicate provider name "{name}" found in configuration file(s)'
     return Finding("fatal", "providers", message, hint)
 

@@ -11,6 +11,7 @@ from functools import cached_property
 from types import TracebackType
 from typing import Literal
 
+from tests.cloud.client import Client
 from tests.cloud.control import Control
 from tests.cloud.namespace import REPOSITORY, Namespace
 from tests.cloud.registry import Registry
@@ -54,9 +55,16 @@ class Cloud:
         """The real registry; started when first asked for, and from then on behind OCIR."""
         return Registry(self.ns, self.control)
 
+    @cached_property
+    def client(self) -> Client:
+        """A plain HTTP client inside, to look at the cloud without the program."""
+        return Client(self.ns)
+
     def strays(self) -> list[int]:
         """The pids inside that are not the cloud's own: what a program has left running."""
         own = {self._standin.pid}
+        if "client" in self.__dict__:
+            own.add(self.client.pid)
         if "registry" in self.__dict__:
             own |= self.registry.pids()
         return [pid for pid in self.ns.processes() if pid not in own]
@@ -69,12 +77,19 @@ class Cloud:
         self.ns.hosts()
         self.ns.log()
         for folder in STORES:
-            shutil.rmtree(self.ns.path(folder), ignore_errors=True)
+            path = self.ns.path(folder)
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+            shutil.rmtree(path, ignore_errors=True)
 
     def close(self) -> None:
         self.control.close()
+        if "client" in self.__dict__:
+            self.client.close()
         self.ns.close()
         self._standin.wait(10)
+        if "registry" in self.__dict__:
+            self.registry.reap()
         assert self._standin.stdout is not None
         self._standin.stdout.close()
 

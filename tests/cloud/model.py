@@ -35,6 +35,8 @@ TENANCY = "ocid1.tenancy.oc1..aaaaaaaastandintenancy"
 COMPARTMENT = "ocid1.compartment.oc1..aaaaaaaastandincompartment"
 INSTANCE = "ocid1.instance.oc1.eu-frankfurt-1.antheljtstandininstance"
 USER = "ocid1.user.oc1..aaaaaaaastandinuser"
+REGISTRY_USER = "BEARER_TOKEN"  # whose password an OCIR token is
+ISSUER, SERVICE = "ocir-standin", "ocir"  # what docker-registry expects in its own tokens
 
 
 def group_of(target: Endpoint | Group) -> Group:
@@ -157,7 +159,8 @@ class Fault:
 
     Set on an endpoint that shares its address with others, a fault of the connection works so:
     `black_hole` and `reset_accept` strike once the request is known; `refused` and the TLS faults
-    strike the whole address, and those of "manifest" only after a token has been answered.
+    strike the whole address, and those of "manifest" only after a token has been answered. For a
+    call that asks for no token, set them on "registry".
     """
 
     kind: FaultKind

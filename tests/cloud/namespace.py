@@ -27,8 +27,8 @@ from tests.cloud.model import IMDS_ADDRESS, PLACES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_DEBIAN_BUNDLE = Path("/etc/ssl/certs/ca-certificates.crt")
-_RED_HAT_BUNDLE = Path("/etc/pki/tls/certs/ca-bundle.crt")
+# Where distributions keep the bundle of roots: Debian and Ubuntu, Oracle Linux.
+_BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 _Stream = int | IO[bytes] | None
 
 
@@ -94,15 +94,14 @@ class Namespace:
     def _start(self, log: str, tmp: str) -> None:
         hosts = self.folder / "hosts"
         hosts.write_text(hosts_file())
-        bundles = {}
-        if _RED_HAT_BUNDLE.exists():
-            copy = self.folder / "ca-bundle.crt"
-            copy.write_bytes(_RED_HAT_BUNDLE.read_bytes())
-            bundles[str(_RED_HAT_BUNDLE)] = str(copy)
+        self._bundles: dict[str, Path] = {}
+        for bundle in filter(os.path.exists, _BUNDLES):
+            self._bundles[bundle] = self.folder / Path(bundle).name
+            shutil.copyfile(bundle, self._bundles[bundle])
         layout: holder.Layout = {
             "folder": str(self.folder),
             "hosts": str(hosts),
-            "bundles": bundles,
+            "bundles": {bundle: str(copy) for bundle, copy in self._bundles.items()},
             "imds": IMDS_ADDRESS,
             "log": log,
             "tmp": tmp,
@@ -146,16 +145,18 @@ class Namespace:
         return answer
 
     def path(self, inside: str) -> Path:
-        """Where a path of the namespace lies as seen from outside."""
+        """Where a path of the namespace lies as seen from outside.
+
+        An absolute symlink on the way would lead outside: use it for /run and its like.
+        """
         return Path(f"/proc/{self._holder.pid}/root") / inside.lstrip("/")
 
     def trust(self, pem: str) -> None:
         """Add a root certificate to the machine's own: bundle and hashed folder."""
-        for bundle in (_DEBIAN_BUNDLE, _RED_HAT_BUNDLE):
-            if self.path(str(bundle)).exists():
-                with self.path(str(bundle)).open("a") as file:
-                    file.write("\n" + pem)
-        folder = self.path("/etc/ssl/certs")
+        for copy in self._bundles.values():
+            with copy.open("a") as file:
+                file.write("\n" + pem)
+        folder = self.path(os.path.realpath("/etc/ssl/certs"))
         if folder.is_dir():
             name = subprocess.run(
                 [_tool("openssl"), "x509", "-noout", "-subject_hash"],
@@ -167,7 +168,7 @@ class Namespace:
 
     def hosts(self, text: str | None = None) -> None:
         """Replace /etc/hosts (None: as at the start). A name that is not there is unknown."""
-        self.path("/etc/hosts").write_text(hosts_file() if text is None else text)
+        (self.folder / "hosts").write_text(hosts_file() if text is None else text)
 
     def command(self, argv: Sequence[str], cwd: str = "/") -> list[str]:
         """`argv` with what makes it run inside. The pid stays that of the first process."""

@@ -20,14 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.cloud import jwt, pki, signatures
 from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.iam import Principal, may_read, names
-from tests.cloud.model import Endpoint, Place
+from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE, Endpoint, Place
 from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
 TOKEN_PATH = "/20180419/docker/token"
-USER = "BEARER_TOKEN"
-ISSUER = "ocir-standin"  # what docker-registry is told to expect in its tokens
-SERVICE = "ocir"
 ANONYMOUS = "Anonymous users are only allowed read access on public repos"
 
 _RESOURCE = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|tags)/(?P<what>[^/]+)")
@@ -184,8 +181,8 @@ def _basic_token(authorization: str) -> str:
     except (binascii.Error, ValueError) as error:
         raise Refused("malformed Basic credentials") from error
     user, _, password = text.partition(":")
-    if user != USER:
-        raise Refused(f"the user is not {USER}")
+    if user != REGISTRY_USER:
+        raise Refused(f"the user is not {REGISTRY_USER}")
     return password
 
 

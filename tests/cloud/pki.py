@@ -177,7 +177,7 @@ def instance_units(certificate: x509.Certificate) -> dict[str, str]:
 
 def fingerprint(certificate: x509.Certificate) -> str:
     """SHA-1 in upper-case hexadecimal with colons, as in a federation keyId."""
-    digest = certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - OCI's choice
+    digest = certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - OCI names it so
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 

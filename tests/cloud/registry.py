@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cloud.control import Control
+from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE
 from tests.cloud.namespace import Completed, Namespace
-from tests.cloud.ocir import ISSUER, SERVICE, USER
 
 _PORT = 5000
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -66,6 +66,12 @@ class Registry:
         parts = (self._process, self._containerd)
         return {part.pid for part in parts if part is not None}
 
+    def reap(self) -> None:
+        """Wait for its processes, when the namespace has been closed."""
+        for part in (self._process, self._containerd):
+            if part is not None:
+                part.wait(10)
+
     def push(self, repository: str, tags: Sequence[str] = ("latest",)) -> None:
         """Put the image into `repository`, past OCIR's access control."""
         token = self._control.push_token(repository)
@@ -78,7 +84,9 @@ class Registry:
                 f"docker://127.0.0.1:{_PORT}/{repository}:{tag}",
             ).check()
 
-    def pull_with_skopeo(self, image: str, password: str | None, user: str = USER) -> Completed:
+    def pull_with_skopeo(
+        self, image: str, password: str | None, user: str = REGISTRY_USER
+    ) -> Completed:
         """Copy `image` from its registry to a folder; `password` None: without credentials."""
         auth = self.folder / "auth.json"
         host = image.partition("/")[0]
@@ -88,7 +96,9 @@ class Registry:
         target = self.folder / "pulled"
         return self._skopeo("copy", f"--authfile={auth}", f"docker://{image}", f"dir:{target}")
 
-    def pull_with_containerd(self, image: str, password: str | None, user: str = USER) -> Completed:
+    def pull_with_containerd(
+        self, image: str, password: str | None, user: str = REGISTRY_USER
+    ) -> Completed:
         """Pull `image` by ctr into a containerd inside; `password` None: without credentials.
 
         The image is removed again, so that each call is a whole pull.
@@ -112,7 +122,7 @@ class Registry:
             version = 2
             root = "{self.folder}/containerd"
             state = "{self.folder}/containerd-state"
-            disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.tracing.processor.v1.otlp"]
+            disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
             """

@@ -38,6 +38,7 @@ from tests.cloud.http1 import (
 from tests.cloud.model import (
     CONNECTION_FAULTS,
     PLACES,
+    SERVICE,
     Count,
     Endpoint,
     Fault,
@@ -269,7 +270,7 @@ class StandIn:
         began, request_id = time.time(), secrets.token_hex(16).upper()
         status, refusal, keep = 0, None, False
         try:
-            response = await self._answer(place, endpoint, request)
+            response = await self._answer(place, request)
             refusal = response.refusal
             response = response.with_header("opc-request-id", request_id)
             if self.latency_s:
@@ -279,7 +280,7 @@ class StandIn:
             closing = not request.keep_alive()
             if endpoint == "token" and response.status == 200 and self._arm_manifest():
                 closing = True
-            status, keep = await self._send(writer, request, response, fault, closing)
+            status, keep = await self._send(reader, writer, request, response, fault, closing)
         finally:
             self.under_way[endpoint] -= 1
             self.statuses.setdefault(endpoint, Counter())[str(status)] += 1
@@ -331,7 +332,7 @@ class StandIn:
 
     # --- answering ---
 
-    async def _answer(self, place: Place, endpoint: Endpoint, request: Request) -> Response:
+    async def _answer(self, place: Place, request: Request) -> Response:
         try:
             match place.group:
                 case "imds":
@@ -362,6 +363,7 @@ class StandIn:
 
     async def _send(
         self,
+        reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         request: Request,
         response: Response,
@@ -375,7 +377,7 @@ class StandIn:
         body = b"" if request.method == "HEAD" else response.body
         match fault.kind if fault is not None else None:
             case "black_hole":
-                await self._hold(writer)
+                await self._hold(reader, writer)
                 return 0, False
             case "reset_accept":
                 _reset_stream(writer)
@@ -426,9 +428,9 @@ class StandIn:
         await writer.drain()
         return response.status, not closing
 
-    async def _hold(self, writer: asyncio.StreamWriter) -> None:
+    async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Say nothing until the client goes away or the faults are cleared."""
-        while self.faults and not writer.is_closing():
+        while self.faults and not reader.at_eof() and not writer.is_closing():
             await asyncio.sleep(0.05)
 
     # --- control ---
@@ -447,17 +449,17 @@ class StandIn:
         """Carry out one command of `control.Control`."""
         commands: dict[str, Callable[[Any], Any]] = {
             "fault": lambda v: self.set_fault(v["target"], from_json(Fault, v["fault"])),
-            "clear_faults": lambda v: self.clear_faults(),
+            "clear_faults": lambda _: self.clear_faults(),
             "latency": lambda v: setattr(self, "latency_s", v / 1000),
-            "seed": lambda v: self.draw.seed(v),
-            "report": lambda v: to_json(self.report()),
-            "reset_counters": lambda v: self.reset_counters(),
-            "secrets": lambda v: [to_json(s) for s in self.state.secrets],
+            "seed": self.draw.seed,
+            "report": lambda _: to_json(self.report()),
+            "reset_counters": lambda _: self.reset_counters(),
+            "secrets": lambda _: [to_json(s) for s in self.state.secrets],
             "imds": lambda v: self.state.set_imds(from_json(Imds, v)),
             "iam": lambda v: setattr(self.state, "iam", from_json(Iam, v)),
             "clock": lambda v: setattr(self.state, "clock_offset_s", v),
             "lifetimes": self._lifetimes,
-            "rotate_identity": lambda v: self.state.rotate_identity(),
+            "rotate_identity": lambda _: self.state.rotate_identity(),
             "api_key": lambda v: to_json(self.state.new_api_key(**v)),
             "session": lambda v: to_json(self.state.new_session(**v)),
             "upstream": lambda v: setattr(self.state, "upstream_port", v),
@@ -471,7 +473,7 @@ class StandIn:
 
     def _push_token(self, repository: str) -> str:
         access = [{"type": "repository", "name": repository, "actions": ["pull", "push"]}]
-        return ocir.repository_token(self.state, ocir.SERVICE, access)
+        return ocir.repository_token(self.state, SERVICE, access)
 
 
 def _route(place: Place, request: Request) -> Endpoint:
