@@ -23,6 +23,7 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
+from provider.transport import REACHED
 from tests.cloud.model import Endpoint, Fault, FaultKind
 
 Asked = Literal[
@@ -162,9 +163,11 @@ class Expected:
     fewest: int
     most: int
     deadline: float  # seconds: DEADLINE_SECONDS of the calls
+    hint: str = ""  # what the one line must advise
 
 
-_IMDS_TRIES, _SERVER_TRIES = 6, 4
+# Four tries at a server, and one more when a connection that was opened early has been closed.
+_IMDS_TRIES, _SERVER_TRIES = 6, 5
 
 
 def expected(cell: Cell) -> Expected:
@@ -186,12 +189,18 @@ def expected(cell: Cell) -> Expected:
         assert cell.trouble.times is not None
         return Expected(None, True, cell.trouble.times + 1, cell.trouble.times + 1, deadline)
     error = _error(cell.group, kind)
-    if kind is Nature.TRANSIENT:
-        return Expected(error, False, 2, tries, deadline)
-    if kind is Nature.THROTTLED:
-        return Expected(error, False, 1 if _patience(cell.trouble) > deadline else 2, tries, deadline)
-    # Whoever is let wait may ask again within its time; nothing else is worth another try.
-    return Expected(error, False, 1, tries if hangs else 1, deadline)
+    impatient = kind is Nature.THROTTLED and _patience(cell.trouble) > deadline
+    again = kind in (Nature.TRANSIENT, Nature.THROTTLED) and not impatient
+    # Who is let wait may ask again within its time; else only what can change is worth another try.
+    most = tries if again or hangs else 1
+    return Expected(error, False, 2 if again else 1, most, deadline, _hint(cell, error))
+
+
+def _hint(cell: Cell, error: type[ProviderError]) -> str:
+    """The error's own advice; but nobody who was answered shall look for a fault of the network."""
+    unreachable = (ImdsUnreachable, FederationUnreachable, RegistryUnreachable)
+    answered = isinstance(cell.trouble, Fault) and cell.trouble.kind in ("status", "echo")
+    return REACHED if answered and error in unreachable else error.default_hint
 
 
 def _error(group: str, kind: Nature) -> type[ProviderError]:
