@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What the tests run beside Python: a registry, container tools, a linter for shell scripts.
 PACKAGES := containerd docker-registry iproute2 runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test demo lock clean
+.PHONY: help setup packages lint format test faults demo lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -33,6 +33,9 @@ format: setup ## let ruff rewrite the source
 
 test: lint ## everything that must hold
 	$(BIN)/pytest
+
+faults: setup ## the whole fault matrix, as a table
+	$(BIN)/python -m tests.faults
 
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo

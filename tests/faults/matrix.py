@@ -179,8 +179,7 @@ def expected(cell: Cell) -> Expected:
     deadline = 3.0 if waits else 10.0
     if cell.endpoint == "manifest":
         # It only decides how long the kubelet keeps the token: asked once, and never a failure.
-        return Expected(None, _proves(cell.trouble), 0, cell.calls if kind is Nature.HEALS else 1,
-                        deadline)  # fmt: skip
+        return Expected(None, _proves(cell.trouble), 0, 1, 10.0)
     tries = _IMDS_TRIES if cell.group == "imds" else _SERVER_TRIES
     if kind is Nature.HARMLESS:
         return Expected(None, True, 1, 1, deadline)

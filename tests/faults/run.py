@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Fault, Report
 from tests.cloud.namespace import REPOSITORY, Completed, hosts_file
-from tests.faults.matrix import Cell, Clock, Dns, Expected, Trouble, expected, later_than
+from tests.faults.matrix import Cell, Clock, Dns, Expected, expected, later_than
 from tests.kubelet import read_response, request
 
 REGISTRY = "fra.ocir.io"
