@@ -302,7 +302,7 @@ def test_an_instance_of_another_region_is_refused(state: State) -> None:
 
 
 def test_a_session_key_that_is_too_small_is_refused(state: State) -> None:
-    small = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()  # noqa: S505
+    small = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()
     der = base64.b64encode(pki.spki(small)).decode()
     with pytest.raises(Refused, match="2048 bits"):
         federation._read_body(body(publicKey=der)(federation_request(state)))

@@ -24,10 +24,10 @@ def main() -> int:
     began, failed = time.monotonic(), 0
     for program in programs():
         results = run_all(program, chosen, options.clouds)
-        print(table(program, results))
+        print(table(program, chosen, results))
         for cell, wrong in results.items():
             for fault in wrong:
-                print(f"FAILED {program.name} {cell.id}: {fault}")
+                print(f"FAILED {program.name} {cell}: {fault}")
             failed += bool(wrong)
     seconds = time.monotonic() - began
     count = len(chosen) * len(programs())
@@ -36,7 +36,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[Cell, list[str]]:
+def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[str, list[str]]:
     """Judge the cells, several at a time, each in a cloud of its own."""
     clouds: SimpleQueue[Cloud] = SimpleQueue()
     made = [Cloud() for _ in range(at_once)]
@@ -50,11 +50,11 @@ def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[Cell
         finally:
             clouds.put(cloud)
 
-    results = {}
+    results: dict[str, list[str]] = {}
     try:
         with ThreadPoolExecutor(at_once) as pool:
             for number, (cell, wrong) in enumerate(zip(chosen, pool.map(one, chosen), strict=True)):
-                results[cell] = wrong
+                results[cell.id] = wrong
                 if sys.stderr.isatty():
                     print(f"\r{number + 1} of {len(chosen)}", end="", file=sys.stderr)
     finally:
@@ -63,7 +63,7 @@ def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[Cell
     return results
 
 
-def table(program: Program, results: dict[Cell, list[str]]) -> str:
+def table(program: Program, chosen: Sequence[Cell], results: dict[str, list[str]]) -> str:
     """A row for each trouble, a column for each endpoint: the code that every call ended with."""
     lines = [
         f"{program.name}: the outcome of one call alone, and of {STORM} at once; FAILED where it differs",
@@ -74,20 +74,20 @@ def table(program: Program, results: dict[Cell, list[str]]) -> str:
     for name, trouble in troubles().items():
         columns = []
         for endpoint in ENDPOINTS:
-            here = [cell for cell in results if (cell.name, cell.endpoint) == (name, endpoint)]
+            here = [c for c in chosen if (c.name, c.endpoint) == (name, endpoint)]
             columns.append(_outcome(here, results))
         if any(columns):
             lines.append(f"| {name} | {nature(trouble).value} | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 
 
-def _outcome(here: Sequence[Cell], results: dict[Cell, list[str]]) -> str:
+def _outcome(here: Sequence[Cell], results: dict[str, list[str]]) -> str:
     if not here:
         return ""
     must = expected(here[0])
     credentials = "credentials" if must.proven else "credentials for 120 s"
     outcome = must.error.code if must.error else credentials
-    return f"FAILED ({outcome})" if any(results[cell] for cell in here) else outcome
+    return f"FAILED ({outcome})" if any(results[cell.id] for cell in here) else outcome
 
 
 if __name__ == "__main__":
