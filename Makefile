@@ -3,9 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the tests run beside Python: a registry, container tools, a linter for shell scripts.
-PACKAGES := containerd docker-registry iproute2 runc shellcheck skopeo strace
+PACKAGES := containerd curl docker-registry iproute2 runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test faults demo lock clean
+.PHONY: help setup packages lint format test coverage demo lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -16,6 +16,7 @@ $(VENV)/.ready: packaging/requirements.txt pyproject.toml
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement packaging/requirements.txt
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m compileall -q provider
 	touch $@
 
 packages:
@@ -32,8 +33,12 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff format .
 
 test: lint ## everything that must hold
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
+coverage: setup ## which lines of the program the tests run
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+
+.PHONY: faults
 faults: setup ## the whole fault matrix, as a table
 	$(BIN)/python -m tests.faults
 

@@ -44,7 +44,9 @@ def programs() -> list[Program]:
         return [Program(name, tuple(argv)) for name, argv in json.loads(text).items()]
     script = Path(sys.executable).with_name("oke-credential-provider")
     if script.exists():
-        return [Program("source", (str(script),))]
+        # Coverage measures the program too, when it is asked to.
+        measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_PROCESS_")}
+        return [Program("source", (str(script),), measured)]
     path = {"PYTHONPATH": str(REPOSITORY)}
     return [Program("source", (sys.executable, "-m", "provider"), path)]
 

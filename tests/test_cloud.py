@@ -203,6 +203,8 @@ def test_a_late_policy_makes_an_old_token_useful(cloud: Cloud, client: Client) -
     token = token_of(cloud)
     answer = client.get(MANIFEST, bearer(token))
     assert answer.status == 403 and "not authorized" in answer.json()["message"]
+    cloud.control.iam(Iam(policies=(Policy(since=time.time() + 60),)))
+    assert client.get(MANIFEST, bearer(token)).status == 403
     cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
     assert client.get(MANIFEST, bearer(token)).status == 200
 

@@ -257,10 +257,10 @@ def test_a_wrong_clock_is_called_that(cloud: Cloud, program: Program, offset: fl
 
 def test_one_deadline_ends_a_call_that_hangs(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("black_hole"))
-    env = {"DEADLINE_SECONDS": "1.5"}
+    env = {"DEADLINE_SECONDS": "3"}
     result = program.run(cloud, stdin=request(IMAGE), env=env)
     assert result.returncode == 60
-    assert result.seconds < 4
+    assert result.seconds < 6
     assert "auth.eu-frankfurt-1.oraclecloud.com" in result.stderr.decode()
 
 

@@ -126,7 +126,11 @@ def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
 
 
 def parse(lines: list[str]) -> Record:
-    read, written, connected, run, other = set(), set(), set(), set(), set()
+    read: set[str] = set()
+    written: set[str] = set()
+    connected: set[str] = set()
+    run: set[str] = set()
+    other: set[str] = set()
     for line in lines:
         match = _LINE.match(line)
         if match is None or "= -1 ENO" in line or "= -1 EACCES" in line:
@@ -143,7 +147,7 @@ def parse(lines: list[str]) -> Record:
             written |= set(_absolute(rest))
         else:
             other.add(call)
-    return Record(*(frozenset(found) for found in (read, written, connected, run, other)))
+    return Record(*map(frozenset, (read, written, connected, run, other)))
 
 
 def _absolute(rest: str) -> Iterator[str]:

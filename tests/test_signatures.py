@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import importlib
 import json
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tests.cloud import federation, ocir, pki
+from tests.cloud import federation, jwt, ocir, pki
 from tests.cloud.http1 import Request
 from tests.cloud.iam import Principal
 from tests.cloud.model import FRANKFURT, INSTANCE, LANGLEY, PLACES, TENANCY, USER, Imds, Place
@@ -136,6 +137,19 @@ def test_a_signature_by_another_key_than_the_tokens_is_refused(state: State) -> 
     other = sdk_tokens.SecurityTokenSigner(signer.api_key.removeprefix("ST$"), pki.rsa_key())
     with pytest.raises(Refused, match="does not verify"):
         ocir.verify(state, REGISTRY, signed(other))
+
+
+def test_a_registry_token_is_no_security_token_and_the_other_way_round(state: State) -> None:
+    signer = instance_signer(state)
+    security = signer.api_key.removeprefix("ST$")
+    with pytest.raises(Refused, match="not a registry token"):
+        ocir._claims(state, security, "registry")
+    claims = {**jwt.verify(state.token_key.public_key(), security), "use": "registry"}
+    registry = sdk_tokens.SecurityTokenSigner(
+        jwt.sign(state.token_key, claims, "kid"), signer.private_key
+    )
+    with pytest.raises(Refused, match="not a security token"):
+        ocir.verify(state, REGISTRY, signed(registry))
 
 
 def test_an_expired_security_token_is_refused(state: State) -> None:
@@ -289,6 +303,14 @@ def test_a_chain_through_a_certificate_that_is_no_authority_is_refused(state: St
     now = leaf.not_valid_before_utc
     with pytest.raises(pki.BadChain, match="not a certificate authority"):
         pki.check_chain(leaf, chain, state.instances.certificate, now)
+
+
+@pytest.mark.parametrize("days", [-2, 3])
+def test_a_certificate_is_refused_outside_its_time(state: State, days: int) -> None:
+    now = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
+    chain = [state.intermediate.certificate]
+    with pytest.raises(pki.BadChain, match="not valid at this time"):
+        pki.check_chain(state.identity.certificate, chain, state.instances.certificate, now)
 
 
 def test_an_instance_of_another_region_is_refused(state: State) -> None:

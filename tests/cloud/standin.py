@@ -412,7 +412,7 @@ class StandIn:
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
             case "endless_body":
                 writer.write(head)
-                while True:
+                while not writer.is_closing():
                     writer.write(b"10000\r\n" + _CHUNK + b"\r\n")
                     await writer.drain()
                     await asyncio.sleep(_ENDLESS_PAUSE_S)

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Builds a CPython that runs on any Linux with glibc 2.28 (Oracle Linux 8) or newer, with the shared
+# libpython that PyInstaller wants, and prints the folder that holds it (bin/python3, lib/).
+#
+#   packaging/portable_python.sh        a rerun prints the folder at once, until this script changes
+#
+# The C compiler of ziglang (a PyPI package) links against the glibc of a chosen age, whatever glibc
+# the build machine has. Python, OpenSSL, zlib and libffi come from the source packages of Debian
+# stable, with its security patches; apt checks them against Debian's keys. Each architecture is
+# built on itself.
+#
+# Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev make perl, and a
+# python3 with venv.
+set -Eeuo pipefail
+
+suite=trixie
+python=python3.13
+glibc=2.28
+jobs=${JOBS:-2}
+
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=packaging/debian.sh
+. "$here/debian.sh"
+
+machine=$(uname -m)
+key=$(cat "$here/portable_python.sh" "$here/ziglang.txt" | sha256sum | cut -c1-12)
+mkdir -p "$here/../build/portable"
+base=$(cd "$here/../build/portable" && pwd)
+result=$base/python-$machine-$key
+work=$base/work
+
+exec 9>"$base/lock"
+flock 9 # two builds at once would share the work folder
+if [ -e "$result/versions.txt" ]; then
+    echo "$result"
+    exit 0
+fi
+rm -rf "$work"
+mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,src,root}
+
+log=$base/python.log
+echo "building a Python for glibc $glibc (some minutes; progress in $log)" >&2
+exec 3>&1 4>&2 >"$log" 2>&1
+say() { echo "$*" | tee -a /dev/fd/4; }
+trap 'tail -n 30 "$log" >&4; say "failed: see $log"' ERR
+
+# --- sources -------------------------------------------------------------------------------------
+# apt with lists of its own: the machine's sources and packages are not touched.
+mirror=$(debian_mirror)
+cat >"$work/apt/sources.list" <<END
+deb-src [signed-by=$debian_keyring] $mirror $suite main
+deb-src [signed-by=$debian_keyring] $mirror-security $suite-security main
+END
+touch "$work/apt/status"
+cat >"$work/apt/conf" <<END
+Dir::Etc::sourcelist "$work/apt/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$work/apt/lists";
+Dir::State::status "$work/apt/status";
+Dir::Cache "$work/apt/cache";
+APT::Sandbox::User "$(id -un)";
+END
+export APT_CONFIG=$work/apt/conf
+
+# fetch PACKAGE: unpacks its newest source into src/PACKAGE. A mirror that is being brought up to
+# date may list a version that it cannot give yet; then the one before it does.
+fetch() {
+    local package=$1 version
+    while read -r version; do
+        if apt-get source -q "$package=$version"; then
+            mv "$package"-*/ "$package"
+            echo "$package $version" >>"$work/versions.txt"
+            return
+        fi
+        say "warning: $package $version is listed but cannot be had"
+    done < <(apt-cache showsrc --only-source "$package" | sed -n 's/^Version: //p' | sort -urV)
+    return 1
+}
+
+apt-get update
+cd "$work/src"
+for package in "$python" openssl zlib libffi; do fetch "$package"; done
+
+# --- compiler ------------------------------------------------------------------------------------
+python3 -m venv "$work/zig"
+"$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
+echo "ziglang $("$zig" version)" >>"$work/versions.txt"
+export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
+
+# Found by name on PATH, so that no path of this machine gets into what OpenSSL and Python say of
+# their compiler. zig turns UBSan on unless told not to, and forbids __DATE__, which clang takes from
+# SOURCE_DATE_EPOCH.
+cat >"$work/bin/cc" <<END
+#!/bin/sh
+exec "$zig" cc -target $machine-linux-gnu.$glibc -fno-sanitize=undefined -Wno-date-time \\
+    -ffile-prefix-map="$work"=. "\$@"
+END
+for tool in ar ranlib; do printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" >"$work/bin/$tool"; done
+chmod +x "$work"/bin/*
+export PATH=$work/bin:$PATH CC=cc AR=ar RANLIB=ranlib
+SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l "$python/debian/changelog" -S Timestamp)
+export SOURCE_DATE_EPOCH
+
+# --- libraries, static, their symbols hidden: they end up inside Python's own files ---------------
+flags="-O2 -fPIC -fvisibility=hidden"
+deps=$work/deps/usr
+(
+    cd zlib
+    CFLAGS=$flags ./configure --static --prefix=/usr
+    make -j"$jobs" libz.a
+    make install DESTDIR="$work/deps"
+)
+(
+    cd libffi
+    autoreconf -fi
+    CFLAGS=$flags ./configure --disable-shared --disable-docs --disable-multi-os-directory \
+        --prefix=/usr
+    make -j"$jobs"
+    make install DESTDIR="$work/deps"
+)
+(
+    # openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. The node's openssl.cnf is
+    # written for the node's OpenSSL and not for this one: it is not read.
+    cd openssl
+    ./Configure "linux-$machine" --prefix=/usr --libdir=lib --openssldir=/etc/ssl \
+        no-shared no-module no-engine no-legacy no-autoload-config no-tests no-docs no-apps "$flags"
+    make -j"$jobs" build_libs
+    make install_dev DESTDIR="$work/deps"
+)
+
+# --- Python --------------------------------------------------------------------------------------
+cd "$python"
+# Small modules go into libpython: a file less to find, unpack and load at each start. Large ones
+# that a program may not need stay files, so that a freeze can leave them out. _hashlib would be a
+# second copy of libcrypto, loaded by every "import hashlib"; Python's own hashes do instead.
+cat >Modules/Setup.local <<'END'
+*disabled*
+_hashlib
+_codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibytecodec
+*shared*
+_ctypes _ctypes/_ctypes.c _ctypes/callbacks.c _ctypes/callproc.c _ctypes/stgdict.c _ctypes/cfield.c
+_decimal _decimal/_decimal.c
+_elementtree _elementtree.c
+_ssl _ssl.c
+pyexpat pyexpat.c
+unicodedata unicodedata.c
+END
+# PKG_CONFIG off, so that no library of the build machine is found and linked.
+MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
+    --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
+    PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
+    ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
+    LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
+# The executable finds libpython beside itself, wherever the folder is put.
+# shellcheck disable=SC2016 # make and the loader, not this shell, fill in $ORIGIN
+make -j"$jobs" LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib'
+make install DESTDIR="$work/root"
+root=$work/root/opt/python
+
+# pip and uv ask this module (PEP 600): a venv of this Python never gets a wheel that wants more.
+cat >"$root/lib/$python/_manylinux.py" <<END
+def manylinux_compatible(major: int, minor: int, arch: str) -> bool:
+    return (major, minor) <= (${glibc/./, })
+END
+
+# --- check, and put in place in one step ----------------------------------------------------------
+"$root/bin/python3" -I -c 'import ssl, zlib, ctypes.util, hashlib, venv, ensurepip, _manylinux
+print(ssl.OPENSSL_VERSION); assert not hasattr(hashlib, "scrypt")'
+mv "$work/versions.txt" "$root/versions.txt"
+mv "$root" "$result"
+rm -rf "$work"
+echo "$result" >&3
