@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from provider.check import kubelet
-from provider.check.node import ConfigFiles, Executable, Processes
+from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
 from provider.check.step import Step, exit_code, not_visible, ok, warning
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
@@ -388,6 +388,21 @@ def test_another_provider_that_is_first_in_line_is_told(node: Node) -> None:
     assert checked.code == 0
     assert checked.causes() == {"matchImages": "another-provider-first"}
     assert "other matches too" in checked.step("matchImages")["came"]
+
+
+def test_a_process_of_a_pod_or_of_another_user_is_not_taken_for_the_kubelet() -> None:
+    service = "0::/system.slice/kubelet.service\n"
+    pod = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-pod7.slice/cri-containerd-1.scope\n"
+    assert is_believed(0, service, ours=0)
+    assert is_believed(0, service, ours=1000)
+    assert not is_believed(1000, service, ours=0)
+    assert not is_believed(0, pod, ours=0)
+
+
+def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
+    words = ("kubelet", "--a=1", "--b", "2", "--a", "3", "--ab=4")
+    running = Kubelet(1, words, None, None, 0.0)
+    assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
 
 
 # --- settings -----------------------------------------------------------------------------------
