@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from provider.errors import BadRequest, ProviderError, Terminated
+from provider.frozen import enter, leave
 
 if TYPE_CHECKING:
     from provider.deadline import Deadline
@@ -21,6 +22,7 @@ class KubeletCall(NamedTuple):
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    enter()
     code = run(sys.argv[1:], os.environ)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -28,6 +30,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
+    leave()
     os._exit(code)
 
 
