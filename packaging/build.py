@@ -108,6 +108,7 @@ def one_file(launcher: Path, tree: Path, target: Path) -> None:
 
 
 def main() -> None:
+    """Read the command line, build, say what came of it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "binary")

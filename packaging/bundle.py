@@ -31,6 +31,7 @@ UNUSED = (
     *("OpenSSL", "brotli", "brotlicffi", "h2", "socks", "zstandard"),  # options of urllib3
     *("_yaml", "yaml.cyaml"),  # settings are too short to need the C parser
     *("_ctypes", "ctypes", "uuid._uuid", "_uuid"),  # libffi, libuuid: the fall-backs are as good
+    *("_asyncio", "_pickle"),  # speed that nobody needs
     *("bz2", "_bz2", "lzma", "_lzma"),  # archives that nobody opens
     *("_decimal", "_pydecimal", "decimal", "fractions", "statistics"),
     *("_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
@@ -40,11 +41,14 @@ UNUSED = (
     *("dateutil.tz.win", "dateutil.zoneinfo"),
 )
 
-# Imported by the SDK alone, which takes longer than all else anyway.
-SLOW_PATH = {
-    *("argparse", "asyncio", "chardet", "circuitbreaker", "ftplib", "idna", "jwt", "oci", "pytz"),
-    *("tarfile", "typing_extensions", "urllib3"),
-}
+# Never imported by a call with an instance principal: for the SDK, for YAML, for people's commands.
+SLOW_PATH = frozenset(
+    """
+    argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
+    inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
+    tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
+    """.split()
+)
 
 # Character sets of the base library: what Python starts with, and what sockets and YAML name.
 _CODECS = re.compile(
@@ -58,7 +62,8 @@ def sdk_view(folder: Path) -> None:
     models) and with an ``__init__`` that imports nothing, in front of which stands 57 MB.
     """
     spec = importlib.util.find_spec("oci")
-    assert spec is not None and spec.origin is not None  # noqa: PT018
+    if spec is None or spec.origin is None:
+        raise LookupError("the SDK (oci) is not installed")
     view = folder / "oci"
     shutil.rmtree(view, ignore_errors=True)
     view.mkdir(parents=True)
@@ -114,9 +119,7 @@ def with_small_base_library(datas: Toc, folder: Path) -> Toc:
         for info in sorted(source.infolist(), key=lambda info: info.filename):
             if not info.filename.startswith("encodings/") or _CODECS.fullmatch(info.filename):
                 target.writestr(info, source.read(info))
-    return [
-        (name, str(small) if name == small.name else file, kind) for name, file, kind in datas
-    ]
+    return [(name, str(small) if name == small.name else file, kind) for name, file, kind in datas]
 
 
 def libc_floor(files: Iterable[Path]) -> str:

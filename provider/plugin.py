@@ -1,20 +1,22 @@
 """The kubelet's question and our answer: image + settings + "get me a token" -> response."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from provider.exchange import Grant
 from provider.image import Image
 from provider.realm import claimed_realm_domain, is_ocir
 from provider.response import NO_CREDENTIALS, Response, cache_seconds
 from provider.settings import INSTANCE_PRINCIPAL, Settings
+
+if TYPE_CHECKING:
+    from provider.exchange import Grant
 
 
 class Reply(NamedTuple):
     """The response, and what it rests on: ``grant`` is None when the registry is not OCIR."""
 
     response: Response
-    grant: Grant | None
+    grant: "Grant | None"
 
     def outcome(self) -> tuple[str, dict[str, object]]:
         """How this call ended, for the log: level and fields."""
@@ -34,7 +36,7 @@ def reply(
     image: Image,
     settings: Settings,
     instance_realm_domain: Callable[[], str],
-    get_grant: Callable[[Image], Grant],
+    get_grant: Callable[[Image], "Grant"],
 ) -> Reply:
     """Answer the question for ``image``.
 

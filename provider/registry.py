@@ -2,12 +2,14 @@
 
 import json
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from provider.errors import ProviderError, TokenMalformed, TokenRefused
 from provider.image import Image
-from provider.signer import Signer
-from provider.transport import Client
+
+if TYPE_CHECKING:
+    from provider.signer import Signer
+    from provider.transport import Client
 
 # The token becomes a header's value and a password.
 _TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
@@ -31,7 +33,7 @@ class Token(NamedTuple):
     request_id: str
 
 
-def request_token(client: Client, path: str, signer: Signer) -> Token:
+def request_token(client: "Client", path: str, signer: "Signer") -> Token:
     """``GET https://<registry><path>``, signed. Raises TokenRefused, TokenMalformed, ClockSkew.
 
     The endpoint gives a token to any principal of the tenancy, whatever the policies say; only a
@@ -75,7 +77,7 @@ def is_oke_public(image: Image) -> bool:
     return "oke-public" in image.repository.split("/")
 
 
-def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
+def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
     """HEAD the image's manifest with the token, once. Never raises for what the network does: the
     token is there, and the pull itself will tell.
     """
