@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from provider.errors import ProviderError, Terminated
+from provider.frozen import enter, leave
 
 
 class KubeletCall(NamedTuple):
@@ -17,6 +18,7 @@ class KubeletCall(NamedTuple):
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    enter()
     code = run(sys.argv[1:], os.environ)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -24,6 +26,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
+    leave()
     os._exit(code)
 
 
