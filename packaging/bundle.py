@@ -5,13 +5,14 @@ A table of contents ("toc") is PyInstaller's: (name in the bundle, source file, 
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import sys
 import sysconfig
 import zipfile
 from collections.abc import Iterable
-from importlib.metadata import Distribution, distributions
+from importlib.metadata import distribution, packages_distributions
 from pathlib import Path
 from types import CodeType
 from typing import BinaryIO
@@ -20,40 +21,48 @@ from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection
 from PyInstaller.archive.writers import ZlibArchiveWriter
 
+from provider import __version__
+from provider.licenses import OWN_NAME, as_text, license_of
+
 Toc = list[tuple[str, str, str]]
 
 # What the SDK imports by way of `oci.auth`; naming it makes an SDK that moved it fail the build.
 SDK_SIGNERS = ("oci.auth.signers", "oci.config", "oci.exceptions", "oci.signer")
 
-# Reached by an import that never runs here, or that has a fall-back.
-UNUSED = (
-    *("pkcs11", "asn1crypto", "crc32c"),  # hardware keys; checksums of object storage
-    *("OpenSSL", "brotli", "brotlicffi", "h2", "socks", "zstandard"),  # options of urllib3
-    *("_yaml", "yaml.cyaml"),  # settings are too short to need the C parser
-    *("_ctypes", "ctypes", "uuid._uuid", "_uuid"),  # libffi, libuuid: the fall-backs are as good
-    *("_asyncio", "_pickle"),  # speed that nobody needs
-    *("bz2", "_bz2", "lzma", "_lzma"),  # archives that nobody opens
-    *("_decimal", "_pydecimal", "decimal", "fractions", "statistics"),
-    *("_codecs_cn", "_codecs_hk", "_codecs_iso2022", "_codecs_jp", "_codecs_kr", "_codecs_tw"),
-    *("_multibytecodec", "multiprocessing", "concurrent.futures.process"),
-    *("distutils", "doctest", "lib2to3", "pdb", "pydoc", "setuptools", "tkinter", "unittest"),
-    *("curses", "readline", "sqlite3", "xml", "xmlrpc", "pyexpat", "_pytest", "pytest"),
-    *("dateutil.tz.win", "dateutil.zoneinfo"),
-)
+
+def _names(text: str) -> list[str]:
+    return text.split()
+
+
+# Reached by an import that never runs here, or that has a fall-back: hardware keys and checksums of
+# object storage; options of urllib3 and PyYAML; archives and arithmetic that nobody asks for;
+# East Asian character sets; developers' tools.
+UNUSED = _names("""
+    asn1crypto crc32c pkcs11
+    OpenSSL brotli brotlicffi h2 socks zstandard _yaml yaml.cyaml
+    _asyncio _bz2 _ctypes _decimal _lzma _pickle _pydecimal _uuid bz2 ctypes decimal fractions lzma
+    statistics concurrent.futures.process multiprocessing
+    _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibytecodec
+    _pytest curses distutils doctest lib2to3 pdb pydoc pyexpat pytest readline setuptools sqlite3
+    tkinter unittest xml xmlrpc
+    dateutil.zoneinfo
+""")
 
 # Never imported by a call with an instance principal: for the SDK, for YAML, for people's commands.
-SLOW_PATH = frozenset(
-    """
+SLOW_PATH = _names("""
     argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
     inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
     tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
-    """.split()
-)
+""")
 
-# Character sets of the base library: what Python starts with, and what sockets and YAML name.
+# What Python itself imports, before PyInstaller's importer is at work, from base_library.zip.
+_BASE = re.compile(
+    r"(_collections_abc|abc|codecs|genericpath|io|os|posixpath|stat"
+    r"|encodings/(__init__|aliases|ascii|latin_1|utf_8))\.pyc"
+)
+# Character sets that sockets, zip archives and YAML name. The other hundred are left out.
 _CODECS = re.compile(
-    r"encodings/(__init__|aliases|ascii|charmap|cp437|idna|latin_1|punycode|raw_unicode_escape"
-    r"|unicode_escape|utf_(8|8_sig|16|16_be|16_le|32|32_be|32_le))\.pyc"
+    r"encodings/(cp437|idna|punycode|raw_unicode_escape|unicode_escape|utf_8_sig|utf_(16|32)\w*)\.pyc"
 )
 
 
@@ -85,7 +94,7 @@ def without_docstrings(toc: Toc) -> Toc:
     ]
 
 
-class PyzWriter(ZlibArchiveWriter):
+class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # untyped
     """PyInstaller's archive of modules, with those that a kubelet call may import stored
     uncompressed: reading them costs 5 ms less. The others are compressed for the sake of size.
     """
@@ -109,17 +118,26 @@ def is_used_data(name: str) -> bool:
     return name in ("base_library.zip", "certifi/cacert.pem")
 
 
-def with_small_base_library(datas: Toc, folder: Path) -> Toc:
-    """``datas`` with a base library that has the codecs in use only: Python reads its index at each
-    start. Entries keep PyInstaller's fixed dates.
+def split_base_library(datas: Toc, folder: Path) -> tuple[Toc, Toc]:
+    """``datas`` with a base library of what Python imports before the importer of PyInstaller is
+    there, and a toc of the other modules, to be put with all the others: an import from a zip
+    archive takes several times as long, and some 40 of these are made at each start.
     """
     small = folder / "base_library.zip"
     [full] = [source for name, source, _ in datas if name == small.name]
+    moved: Toc = []
     with zipfile.ZipFile(full) as source, zipfile.ZipFile(small, "w") as target:
         for info in sorted(source.infolist(), key=lambda info: info.filename):
-            if not info.filename.startswith("encodings/") or _CODECS.fullmatch(info.filename):
+            if _BASE.fullmatch(info.filename):
                 target.writestr(info, source.read(info))
-    return [(name, str(small) if name == small.name else file, kind) for name, file, kind in datas]
+            elif not info.filename.startswith("encodings/") or _CODECS.fullmatch(info.filename):
+                name = info.filename.removesuffix(".pyc").removesuffix("/__init__")
+                spec = importlib.util.find_spec(name.replace("/", "."))
+                # "frozen" ones are in libpython.
+                if spec and spec.origin and spec.origin != "frozen":
+                    moved.append((spec.name, spec.origin, "PYMODULE-1"))
+    kept = [(name, str(small) if name == small.name else file, kind) for name, file, kind in datas]
+    return kept, moved
 
 
 def libc_floor(files: Iterable[Path]) -> str:
@@ -140,21 +158,39 @@ def licenses(toc: Toc) -> str:
     """The licences of all that ``toc`` brings along, as one text. Raises LookupError for a part
     whose licence cannot be found: nothing may travel without one.
     """
-    owners = {
-        str(distribution.locate_file(file)): distribution
-        for distribution in distributions()
-        for file in distribution.files or ()
-    }
-    used: dict[str, Distribution] = {}
-    for _, source, _ in toc:
-        if distribution := owners.get(source):
-            used[distribution.name] = distribution
-    return ""
+    owners = packages_distributions()
+    packages = {"pyinstaller"}  # its bootloader
+    for name, _, _ in toc:
+        top = re.split(r"[./]", name)[0]
+        if top in owners:
+            packages.update(owners[top])
+        elif not _is_pythons(name, top) and top not in ("provider", "provider_build"):
+            raise LookupError(f"whose is {name}, and under what licence?")
+    packages.discard(OWN_NAME)
+    native = sorted((Path(__file__).parent / "licenses").glob("*.txt"))
+    return as_text(
+        [
+            *((d.name, d.version, license_of(d)) for d in map(distribution, packages)),
+            *((path.stem, "", path.read_text()) for path in native),
+            ("Python", platform.python_version(), _python_license()),
+            (OWN_NAME, __version__, (Path(__file__).parent.parent / "LICENSE").read_text()),
+        ]
+    )
+
+
+def _is_pythons(name: str, top: str) -> bool:
+    """True for a part of Python, or for a library whose licence stands in ``licenses/``."""
+    if re.match(r"base_library.zip|python3\.\d+/lib-dynload/", name):
+        return True
+    if top in sys.stdlib_module_names:
+        return True
+    return re.match(r"lib(crypto|ssl|z|ffi|python3)\b", name) is not None
 
 
 def _python_license() -> str:
-    return (Path(sysconfig.get_path("stdlib")) / "LICENSE.txt").read_text()
-
-
-def _ours(path: str) -> bool:
-    return path.startswith(sys.prefix)
+    installed = Path(sysconfig.get_path("stdlib")) / "LICENSE.txt"
+    debian = Path(f"/usr/share/doc/python{sys.version_info[0]}.{sys.version_info[1]}/copyright")
+    for path in (installed, debian):
+        if path.is_file():
+            return path.read_text()
+    raise LookupError(f"neither {installed} nor {debian} has Python's licence")

@@ -35,7 +35,9 @@
 /* In a folder of ours, the number of the process that it belongs to. Unpacked first, removed last. */
 #define MARKER "pid"
 #define PROGRAM "bin/program/oke-credential-provider"
-#define EXIT_NOWHERE 71
+/* As in provider/errors.py. */
+#define EXIT_CANNOT_UNPACK 71
+#define EXIT_DAMAGED 72
 
 static char reasons[4096];
 
@@ -284,7 +286,7 @@ int main(int argc, char **argv)
     /* A descriptor that the caller closed must not become one of our files. */
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
-            return EXIT_NOWHERE;
+            return EXIT_CANNOT_UNPACK;
 
     struct archive archive;
     if (open_archive(&archive)) {
@@ -293,11 +295,11 @@ int main(int argc, char **argv)
             if (bases[i] && bases[i][0] == '/')
                 run_in(bases[i], &archive, argv);
         fprintf(stderr,
-                "oke-credential-provider: nowhere-to-unpack: %s| Set TMPDIR to a folder where programs"
-                " may run and %u MB are free, and run the command install there once: the installed"
+                "oke-credential-provider: cannot-unpack: %s| Set TMPDIR to a folder where programs may"
+                " run and 40 MB are free, and run the command install there once: the installed"
                 " program unpacks nothing.\n",
-                reasons, (unsigned)(archive.size >> 20) + 1);
-        return EXIT_NOWHERE;
+                reasons);
+        return EXIT_CANNOT_UNPACK;
     }
     char self[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -309,8 +311,8 @@ int main(int argc, char **argv)
         run(self, argv);
     }
     fprintf(stderr,
-            "oke-credential-provider: incomplete: the program is not beside %s: %s | Install it"
+            "oke-credential-provider: damaged: the program beside %s cannot be run: %s | Install it"
             " again.\n",
-            argv[0] ? argv[0] : "this file", strerror(errno));
-    return EXIT_NOWHERE;
+            length > 0 ? self : "this file", strerror(errno));
+    return EXIT_DAMAGED;
 }

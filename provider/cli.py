@@ -54,6 +54,14 @@ def version(output: str) -> None:
         )
 
 
+@commands.command()
+def licenses() -> None:
+    """Print the licences of the software in this program."""
+    from provider.licenses import licenses as read
+
+    click.echo(read())
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run a command. Returns the exit code; raises ProviderError."""
     try:
