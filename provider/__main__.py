@@ -3,17 +3,11 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from provider.arguments import kubelet_call
 from provider.errors import ProviderError, Terminated
 from provider.frozen import enter, leave
-
-
-class KubeletCall(NamedTuple):
-    """The options of a kubelet call."""
-
-    settings_file: str | None
-    verbose: bool
 
 
 def main() -> NoReturn:
@@ -50,23 +44,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         verbose = call.verbose if call else "--verbose" in argv
         return _fail(error, verbose)
     return 0
-
-
-def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
-    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
-    settings_file, verbose = None, False
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("-config", "--config"):
-            settings_file = value if equals else next(words, None)
-            if not settings_file:
-                return None
-        elif word == "--verbose":
-            verbose = True
-        else:
-            return None
-    return KubeletCall(settings_file, verbose)
 
 
 def _no_core_dumps() -> None:

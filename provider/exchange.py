@@ -37,7 +37,7 @@ def exchange(
     at most one HEAD of a manifest. Raises the ProviderError of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
-    origin = _registry(image, settings)
+    origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
     network = Network(deadline, environ)
@@ -48,7 +48,7 @@ def exchange(
     from provider.principal import instance_principal, user_principal
 
     if metadata and key:
-        principal = instance_principal(metadata, key, network)
+        principal = instance_principal(metadata.get, key, network)
     else:
         principal = user_principal(settings.oci_config_file, settings.oci_profile)
     token = request_token(registry, settings.registry_token_path, principal.signer)
@@ -60,12 +60,15 @@ def check(
     image: Image, token: Token, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
 ) -> PullCheck:
     """Ask the registry about one more image with a token that is there already. Raises BadSettings."""
-    registry = Network(deadline, environ).client(_registry(image, settings), RegistryUnreachable)
+    registry = Network(deadline, environ).client(
+        registry_origin(image.host, settings), RegistryUnreachable
+    )
     return check_pull(registry, image, token)
 
 
-def _registry(image: Image, settings: Settings) -> Origin:
-    split = split_host(image.host)
+def registry_origin(image_host: str, settings: Settings) -> Origin:
+    """Where the registry that an image names is asked. Raises BadSettings."""
+    split = split_host(image_host)
     assert split is not None  # the host rules let nothing else come here
     host, port = split
     scheme = settings.registry_protocol

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
@@ -15,7 +16,7 @@ from provider.errors import (
     FederationUnreachable,
     ImdsUnusable,
 )
-from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
+from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, region_info
 from provider.network import Network
 from provider.signer import Signer
 from provider.transport import Origin
@@ -39,20 +40,21 @@ def session_key() -> RSAPrivateKey:
 
 
 def instance_principal(
-    metadata: Metadata, key: Background[RSAPrivateKey], network: Network
+    metadata: Callable[[str], bytes], key: Background[RSAPrivateKey], network: Network
 ) -> Principal:
     """The node's identity: its certificate, exchanged for a token at the federation endpoint.
 
+    ``metadata`` gives what the metadata service has at a path.
     ``POST https://auth.<region>.<realm domain>/v1/x509``, signed by the certificate's key (as
     oci.auth.federation_client of the SDK does). Raises Imds*, Federation*, ClockSkew.
     """
-    where = region_info(metadata.get(REGION_INFO))
+    where = region_info(metadata(REGION_INFO))
     federation = network.client(
         Origin("https", f"auth.{where.region}.{where.realm_domain}", 443), FederationUnreachable
     )
     federation.open_early()
-    leaf = _Leaf.parse(metadata.get(CERTIFICATE), metadata.get(KEY))
-    intermediate = metadata.get(INTERMEDIATE)
+    leaf = _Leaf.parse(metadata(CERTIFICATE), metadata(KEY))
+    intermediate = metadata(INTERMEDIATE)
     private = key.result(network.deadline, "making a session key")
     body = json.dumps(
         {
