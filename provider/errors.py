@@ -210,3 +210,22 @@ class Damaged(ProviderError):
     code = "damaged"
     exit_code = 72
     default_hint = "Install it again."
+
+
+class CannotInstall(ProviderError):
+    """``install`` or ``uninstall`` met something that it does not go past."""
+
+    code = "cannot-install"
+    exit_code = 73
+    default_hint = "Correct the cause and run it again; what worked before still works."
+
+
+class StillInUse(ProviderError):
+    """``uninstall``: the running kubelet was started with what would go, and could not start again."""
+
+    code = "still-in-use"
+    exit_code = 74
+    default_hint = (
+        "Take the --image-credential-provider flags from the kubelet and restart it first; --force"
+        " does not wait for that."
+    )
