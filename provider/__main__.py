@@ -88,9 +88,9 @@ def answer(call: KubeletCall, environ: Mapping[str, str]) -> str:
     deadline = Deadline(settings.deadline_seconds)
     fields: dict[str, object] = {}
     try:
+        _end_on_signals()
         image = parse_request(_read_request(deadline)).image
         fields = {"registry": image.host, "image": image.repository}
-        _end_on_signals()
         given = reply(
             image,
             settings,
