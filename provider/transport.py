@@ -161,7 +161,9 @@ class Connection:
         assert self._socket is not None
         try:
             self._socket.settimeout(deadline.left(f"setting up TLS with {self.origin.host}"))
-            self._socket = context.wrap_socket(self._socket, server_hostname=self.origin.host)
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=self.origin.host.encode()
+            )
         except ssl.SSLCertVerificationError as error:
             raise TlsUntrusted(
                 f"the certificate of {self.origin.netloc} is not trusted: {error.verify_message}"
