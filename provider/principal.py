@@ -6,7 +6,14 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509 import load_pem_x509_certificate
 
 from provider.background import Background
 from provider.errors import (
@@ -30,13 +37,6 @@ class Principal(NamedTuple):
 
     name: str
     signer: Signer
-
-
-def session_key() -> RSAPrivateKey:
-    """A key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU, in
-    which other threads run.
-    """
-    return generate_private_key(65537, 2048)
 
 
 def instance_principal(
@@ -88,10 +88,6 @@ class _Leaf(NamedTuple):
 
     @classmethod
     def parse(cls, pem: bytes, key_pem: bytes) -> "_Leaf":
-        from cryptography.hazmat.primitives.hashes import SHA1
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-        from cryptography.x509 import load_pem_x509_certificate
-
         try:
             certificate = load_pem_x509_certificate(pem)
             # "Unsafe" means: believe that its numbers are primes. To prove it takes 30 ms, and OCI,
@@ -126,8 +122,6 @@ def _without_armour(pem: bytes, what: str) -> str:
 
 
 def _public_key(key: RSAPrivateKey) -> str:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return _without_armour(pem, "public key")
 
