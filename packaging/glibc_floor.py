@@ -3,7 +3,7 @@
     python packaging/glibc_floor.py [--max 2.28] PATH...
 
 A path is a one-file executable of PyInstaller (what is packed in it is read too), any other ELF
-file, or a folder, which is searched. For each file it prints the newest version of glibc that one
+file, or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one
 of its symbols wants, then the floor of all together, then which libraries the node must have.
 
 Exit status: 0; 1 if the floor is above --max, or if a library is needed that is neither in the
@@ -23,19 +23,18 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from PyInstaller.archive.readers import (  # type: ignore[import-untyped]
-    ArchiveReadError,
-    CArchiveReader,
-)
+from PyInstaller.archive.readers import ArchiveReadError, CArchiveReader
 
 Version = tuple[int, ...]
 
 ELF_MAGIC = b"\x7fELF"
 
-# The parts of glibc itself, and libgcc_s, which no distribution of ours is without.
+# The parts of glibc itself, and what no supported distribution is without: libgcc_s, and libz, which
+# rpm and dpkg link to. PyInstaller's own start-up code wants libz before anything is unpacked.
 ON_EVERY_NODE = (
     *("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libdl.so.2", "libm.so.6"),
     *("libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2", "libgcc_s.so.1"),
+    "libz.so.1",
 )
 
 # Version names without a number, by the glibc that introduced them.
@@ -62,6 +61,7 @@ class Needs:
 
 
 def dotted(version: Version) -> str:
+    """(2, 28) -> 2.28."""
     return ".".join(map(str, version))
 
 
@@ -114,17 +114,16 @@ def read_needs(name: str, data: bytes) -> Needs:
 
 
 def elf_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each ELF file that the path is, holds or has packed in it.
+    """Name and content of each ELF file that the path is, holds or, if a file, has packed in it.
 
     Raises OSError, and FloorError if the path itself is a file but no ELF file.
     """
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file() and not file.is_symlink():
-                with file.open("rb") as stream:
-                    is_elf = stream.read(4) == ELF_MAGIC
-                if is_elf:
-                    yield from elf_files(file)
+                data = file.read_bytes()
+                if data.startswith(ELF_MAGIC):
+                    yield str(file.relative_to(path)), data
         return
     data = path.read_bytes()
     if not data.startswith(ELF_MAGIC):
@@ -164,6 +163,7 @@ def report(needs: list[Needs]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    """Run the command line. Returns the exit status, see the top of this file."""
     parser = argparse.ArgumentParser(description="Tell which glibc a program needs.")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--max", type=parse_version, metavar="X.Y", help="fail above this glibc")
