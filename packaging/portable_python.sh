@@ -9,6 +9,7 @@
 # stable, with its security patches; apt checks them against Debian's keys. Each architecture is
 # built on itself.
 #
+# JOBS=N: at once, 2. ZIG=FILE: use this zig (an emulated machine runs that of the real one faster).
 # Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev binutils make
 # perl, and a python3 with venv.
 set -Eeuo pipefail
@@ -82,9 +83,12 @@ cd "$work/src"
 for package in "$python" openssl zlib libffi; do fetch "$package"; done
 
 # --- compiler ------------------------------------------------------------------------------------
-python3 -m venv "$work/zig"
-"$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
-zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
+zig=${ZIG:-}
+if [ -z "$zig" ]; then
+    python3 -m venv "$work/zig"
+    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
+fi
 echo "ziglang $("$zig" version)" >>"$work/versions.txt"
 export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
 
