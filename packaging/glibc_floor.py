@@ -2,8 +2,8 @@
 
     python packaging/glibc_floor.py [--max 2.28] PATH...
 
-A path is a one-file executable of PyInstaller (what is packed in it is read too), any other ELF
-file, or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one
+A path is an ELF file (if a zip archive is appended to it, as to the one-file program, what is packed
+in there is read too) or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one
 of its symbols wants, then the floor of all together, then which libraries the node must have.
 
 Exit status: 0; 1 if the floor is above --max, or if a library is needed that is neither in the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,6 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from PyInstaller.archive.readers import ArchiveReadError, CArchiveReader
 
 Version = tuple[int, ...]
 
@@ -129,14 +129,12 @@ def elf_files(path: Path) -> Iterator[tuple[str, bytes]]:
     if not data.startswith(ELF_MAGIC):
         raise FloorError(f"{path}: not an ELF file")
     yield path.name, data
-    try:
-        archive = CArchiveReader(str(path))
-    except ArchiveReadError:
-        return  # an ELF file like any other, nothing packed behind it
-    for entry in sorted(archive.toc):
-        content = archive.extract(entry)
-        if isinstance(content, bytes) and content.startswith(ELF_MAGIC):
-            yield entry, content
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in sorted(archive.namelist()):
+                data = archive.read(entry)
+                if data.startswith(ELF_MAGIC):
+                    yield entry, data
 
 
 def missing(needs: list[Needs]) -> dict[str, list[str]]:
