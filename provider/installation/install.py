@@ -30,7 +30,6 @@ from provider.installation.files import (
     write_file,
 )
 from provider.installation.places import (
-    ALIAS,
     FRESH,
     KEPT,
     Places,
@@ -47,7 +46,7 @@ from provider.installation.places import (
     version_of_link,
     write_record,
 )
-from provider.kubelet_config import PROVIDER_NAME, load, validate
+from provider.kubelet_config import ALIAS, PROVIDER_NAME, load, validate
 from provider.kubelet_config.model import PROVIDER_API_VERSION
 from provider.unpack import EXECUTABLE, MANIFEST, differences, manifest, remove, unpack
 

@@ -12,10 +12,9 @@ from typing import Final
 
 from provider.errors import CannotInstall, CannotUnpack, Damaged
 from provider.installation.files import make_folders, missing_folders, write_file
-from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.unpack import EXECUTABLE, manifest
 
-ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
 CONFIG: Final = "credential-provider-config.yaml"
 # What another program is renamed to when a link takes its place; uninstall gives its name back.
 KEPT: Final = ".before-install"

@@ -11,7 +11,6 @@ from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
 from provider.errors import StillInUse
 from provider.installation.files import is_link_to
 from provider.installation.places import (
-    ALIAS,
     KEPT,
     Record,
     Say,
@@ -25,7 +24,7 @@ from provider.installation.places import (
     version_folders,
     version_of_link,
 )
-from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.unpack import remove
 
 
