@@ -11,8 +11,9 @@ from provider.deadline import Deadline
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.grant import Token
 from provider.network import Network
-from provider.principal import Principal, instance_principal, session_key, user_principal
+from provider.principal import Principal, instance_principal, user_principal
 from provider.registry import request_token
+from provider.session import session_key
 from provider.settings import INSTANCE_PRINCIPAL, Settings
 from provider.transport import Origin
 
