@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
 PACKAGES := binutils containerd curl docker-registry iproute2 musl-tools runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test coverage faults binary bench-start demo lock clean
+.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -46,6 +46,10 @@ binary: setup ## the binary for this architecture, in dist/
 
 bench-start: binary ## how large it is, and how fast it starts
 	$(BIN)/python -m tests.bench_start
+
+bench: binary ## time, memory and requests of each form beside a naive program (BENCH=--check: bars)
+	$(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
+		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
