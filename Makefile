@@ -42,6 +42,12 @@ coverage: setup ## which lines of the program the tests run
 faults: setup ## the whole fault matrix, as a table
 	$(BIN)/python -m tests.faults
 
+.PHONY: fuzz
+fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
+	$(BIN)/python -m pip install --quiet --upgrade --target build/atheris --no-deps --require-hashes \
+		--requirement packaging/fuzz.txt
+	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
+
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
 

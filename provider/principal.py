@@ -86,6 +86,7 @@ class _Leaf(NamedTuple):
 
     @classmethod
     def parse(cls, pem: bytes, key_pem: bytes) -> "_Leaf":
+        from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.hashes import SHA1
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
         from cryptography.x509 import load_pem_x509_certificate
@@ -94,7 +95,7 @@ class _Leaf(NamedTuple):
             certificate = load_pem_x509_certificate(pem)
             key = load_pem_private_key(key_pem, None)
             subject = [str(attribute.value) for attribute in certificate.subject]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ImdsUnusable(
                 "the metadata service's certificate or key cannot be read"
             ) from error
