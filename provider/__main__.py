@@ -3,20 +3,16 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from provider.arguments import kubelet_call
 from provider.errors import ProviderError, Terminated
-
-
-class KubeletCall(NamedTuple):
-    """The options of a kubelet call."""
-
-    settings_file: str | None
-    verbose: bool
+from provider.frozen import enter, leave
 
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    enter()
     code = run(sys.argv[1:], os.environ)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -24,6 +20,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
+    leave()
     os._exit(code)
 
 
@@ -47,23 +44,6 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         verbose = call.verbose if call else "--verbose" in argv
         return _fail(error, verbose)
     return 0
-
-
-def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
-    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
-    settings_file, verbose = None, False
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("-config", "--config"):
-            settings_file = value if equals else next(words, None)
-            if not settings_file:
-                return None
-        elif word == "--verbose":
-            verbose = True
-        else:
-            return None
-    return KubeletCall(settings_file, verbose)
 
 
 def _close_side_doors() -> None:

@@ -14,10 +14,9 @@ import tempfile
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from provider import sharing, store
-from provider.background import Background
 from provider.deadline import Deadline
 from provider.errors import (
     BadRequest,
@@ -29,12 +28,13 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
+from provider.exchange import session_key_maker
 from provider.grant import Grant, is_token
 from provider.image import Image, parse_image
 from provider.imds import region_info
 from provider.log import Log
 from provider.plugin import reply
-from provider.principal import _Leaf, _without_armour, session_key
+from provider.principal import _Leaf, _without_armour
 from provider.realm import claimed_realm_domain, is_ocir, parse_host_pattern
 from provider.registry import request_token
 from provider.request import parse_request
@@ -55,7 +55,7 @@ from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 from tests.fuzz import oracle
 
 ORIGIN = Origin("http", "localhost", 80)
-_KEY = session_key()
+_KEY = session_key_maker()()
 _BUFFERED = 64 * 1024  # so much a socket takes without a reader
 
 
@@ -234,16 +234,11 @@ class _Answers(Client):
     """A client whose server has answered already."""
 
     def __init__(self, answer: Answer) -> None:
-        trust: Background[Any] = Background(_nobody)
-        super().__init__(ORIGIN, Deadline(5), RegistryUnreachable, trust)
+        super().__init__(ORIGIN, Deadline(5), RegistryUnreachable, ())
         self._answer = answer
 
     def request(self, *_: object, **__: object) -> Answer:
         return self._answer
-
-
-def _nobody() -> NoReturn:
-    raise AssertionError("no TLS here")
 
 
 def token(received: Answer) -> None:
@@ -274,7 +269,7 @@ def certificate(data: bytes) -> None:
     """The metadata service's certificate and key, separated by NUL."""
     pem, _, key = data.partition(b"\0")
     with contextlib.suppress(ImdsUnusable):
-        _Leaf.parse(pem, key)
+        _Leaf.parse(pem, key).signer.sign_post("/", b"{}")
     with contextlib.suppress(ImdsUnusable):
         text = _without_armour(pem, "certificate")
         assert text.isascii()
