@@ -36,7 +36,7 @@ def main() -> int:
         text = run.stderr.decode(errors="replace")
         executions = max(map(int, re.findall(r"^#(\d+)", text, re.M)), default=0)
         edges = max(map(int, re.findall(r" cov: (\d+)", text)), default=0)
-        corpus = len(list((_BUILD / name).iterdir()))
+        corpus = len(list((_BUILD / name).glob("*")))
         crashes = len(list(_BUILD.glob(f"{name}-*")))
         seconds = time.monotonic() - began
         print(
