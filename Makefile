@@ -51,6 +51,16 @@ bench: binary ## time, memory and requests of each form beside a naive program (
 	$(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
+.PHONY: soak
+soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
+	$(BIN)/python -m tests.soak
+
+.PHONY: fuzz
+fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
+	$(BIN)/python -m pip install --quiet --upgrade --target build/atheris --no-deps --require-hashes \
+		--requirement packaging/fuzz.txt
+	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
+
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
 
