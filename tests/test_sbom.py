@@ -150,10 +150,10 @@ def test_a_module_that_nobody_owns_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_binary_of_another_environment_is_refused(tmp_path: Path) -> None:
-    foreign = tmp_path / "binary"
+    script = tmp_path / "script"
     facts = {"python": "3.11.0", "oci": "1.0", "cryptography": "1.0"}
-    foreign.write_text(f"#!/bin/sh\necho '{json.dumps(facts)}'\n")
-    foreign.chmod(0o755)
-    done = sbom(foreign)
+    script.write_text(f"#!/bin/sh\necho '{json.dumps(facts)}'\nexit\n")
+    script.chmod(0o755)
+    done = sbom(with_file(script, tmp_path / "binary", "MANIFEST", b""))
     assert done.returncode == 1
     assert "the binary has" in done.stderr
