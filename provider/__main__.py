@@ -3,20 +3,16 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
+from provider.arguments import kubelet_call
 from provider.errors import ProviderError, Terminated
-
-
-class KubeletCall(NamedTuple):
-    """The options of a kubelet call."""
-
-    settings_file: str | None
-    verbose: bool
+from provider.frozen import enter, leave
 
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    enter()
     code = run(sys.argv[1:], os.environ)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -24,6 +20,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
+    leave()
     os._exit(code)
 
 
@@ -31,13 +28,13 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """The program, and the one place where errors are caught. Returns the exit code."""
     call = kubelet_call(argv)
     try:
+        _close_side_doors()
         if call is None:
             from provider.cli import run_command
 
             return run_command(argv)
         from provider.kubelet import answer
 
-        _no_core_dumps()
         _end_on_signals()
         outcome = answer(call.settings_file, environ)
         if call.verbose:
@@ -49,28 +46,17 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
-    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
-    settings_file, verbose = None, False
-    words = iter(argv)
-    for word in words:
-        name, equals, value = word.partition("=")
-        if name in ("-config", "--config"):
-            settings_file = value if equals else next(words, None)
-            if not settings_file:
-                return None
-        elif word == "--verbose":
-            verbose = True
-        else:
-            return None
-    return KubeletCall(settings_file, verbose)
-
-
-def _no_core_dumps() -> None:
-    """A core of this process would hold the node's key."""
+def _close_side_doors() -> None:
+    """No core dumps, which would hold the node's key; no OpenSSL but the one that we brought."""
     import resource
+    from contextlib import suppress
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError):  # the limit is 0 already, and not ours to raise
+        # Not 0: a core that goes to a program (systemd's, apport's) is made at any limit but 1
+        # (fs/coredump.c).
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
+        os.environ.pop(name, None)
 
 
 def _end_on_signals() -> None:

@@ -54,6 +54,129 @@ def version(output: str) -> None:
         )
 
 
+@commands.command()
+@click.argument("image", required=False)
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+)
+@click.option("--verbose", is_flag=True, help="Show what was tried, also where all is well.")
+def check(image: str | None, output: str, verbose: bool) -> int:
+    """Say whether this node can pull from OCIR, and if not, what to do.
+
+    It looks at the running kubelet, its config and this program, and then asks OCI what a call would
+    ask, with the settings and the environment that the kubelet gives. With IMAGE, as a pod names
+    it, it also finds out whether that one may be pulled. It changes nothing. Root sees most.
+
+    Exit code: 0 when all holds (warnings are allowed), 1 when a step failed, 3 when nothing failed
+    but something could not be seen.
+    """
+    from provider.check import command
+
+    return command.run(image, output == "json", verbose)
+
+
+@commands.command()
+@click.option("--realm", metavar="REALM", help="Of this realm (oc1, oc2, ...), or of all.")
+@click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help="One more registry (ocir.my.cloud)."
+)
+@click.option(
+    "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
+)
+@click.option("--kubelet-version", metavar="1.34", help="For --validate: by this kubelet's rules.")
+@click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+)
+def config(
+    realm: str | None,
+    hosts: tuple[str, ...],
+    validate: str | None,
+    kubelet_version: str | None,
+    output: str,
+) -> int:
+    """Print a CredentialProviderConfig for the kubelet, or judge one.
+
+    It is for this node's realm, as the metadata service names it; elsewhere for all realms.
+
+    Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
+    """
+    from provider import configure
+
+    if validate is not None:
+        return configure.judge(validate, kubelet_version, output == "json")
+    click.echo(configure.write(realm, hosts, output == "json"), nl=False)
+    return 0
+
+
+@commands.command()
+def licenses() -> None:
+    """Print the licences of the software in this program."""
+    from provider.licenses import licenses as read
+
+    click.echo(read())
+
+
+_PREFIX = click.option(
+    "--prefix",
+    type=click.Path(),
+    default="/usr/local/lib/oke-credential-provider",
+    show_default=True,
+    help="Where the versions are.",
+)
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+
+
+@commands.command()
+@click.option(
+    "--bin-dir",
+    type=click.Path(),
+    default="/usr/local/bin",
+    show_default=True,
+    help="Where the kubelet finds the program.",
+)
+@click.option(
+    "--config-dir",
+    type=click.Path(),
+    default="/etc/kubernetes",
+    show_default=True,
+    help="Where credential-provider-config.yaml is.",
+)
+@_PREFIX
+@_DRY_RUN
+def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
+    """Put this program on the node, unpacked, for the kubelet to call.
+
+    A version that is there works until the new one has passed its test; one rename switches over.
+    The version before stays, to go back: run its own install command. A config of your own is kept;
+    with one that the kubelet would not start with, nothing is installed. The kubelet's flags are not
+    set. Run again, it changes nothing, or repairs what was damaged.
+    """
+    import os
+    from pathlib import Path
+
+    from provider.installation import Places, install
+
+    places = Places(*(Path(os.path.abspath(path)) for path in (bin_dir, config_dir, prefix)))
+    install(places, dry_run, click.echo)
+
+
+@commands.command()
+@_PREFIX
+@click.option("--force", is_flag=True, help="Also when the kubelet still names it.")
+@_DRY_RUN
+def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
+    """Take away what install put on the node, and nothing else.
+
+    What a running kubelet was started with stays: without it, it would not start again.
+    """
+    import os
+    from pathlib import Path
+
+    from provider.installation import uninstall
+
+    uninstall(Path(os.path.abspath(prefix)), force, dry_run, click.echo)
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run a command. Returns the exit code; raises ProviderError."""
     try:

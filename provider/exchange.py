@@ -4,7 +4,7 @@ What can wait for nothing starts first and runs side by side: the metadata servi
 the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from provider.background import Background
@@ -37,18 +37,19 @@ def exchange(
     at most one HEAD of a manifest. Raises the ProviderError of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
-    origin = _registry(image, settings)
+    origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
+    # First, since it takes longest, and runs on another core.
+    key = Background(session_key_maker()) if by_instance else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
-    key = Background(_session_key) if by_instance else None
 
     from provider.principal import instance_principal, user_principal
 
     if metadata and key:
-        principal = instance_principal(metadata, key, network)
+        principal = instance_principal(metadata.get, key, network)
     else:
         principal = user_principal(settings.oci_config_file, settings.oci_profile)
     token = request_token(registry, settings.registry_token_path, principal.signer)
@@ -60,12 +61,15 @@ def check(
     image: Image, token: Token, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
 ) -> PullCheck:
     """Ask the registry about one more image with a token that is there already. Raises BadSettings."""
-    registry = Network(deadline, environ).client(_registry(image, settings), RegistryUnreachable)
+    registry = Network(deadline, environ).client(
+        registry_origin(image.host, settings), RegistryUnreachable
+    )
     return check_pull(registry, image, token)
 
 
-def _registry(image: Image, settings: Settings) -> Origin:
-    split = split_host(image.host)
+def registry_origin(image_host: str, settings: Settings) -> Origin:
+    """Where the registry that an image names is asked. Raises BadSettings."""
+    split = split_host(image_host)
     assert split is not None  # the host rules let nothing else come here
     host, port = split
     scheme = settings.registry_protocol
@@ -77,7 +81,11 @@ def _registry(image: Image, settings: Settings) -> Origin:
     return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
-def _session_key() -> "RSAPrivateKey":
-    from provider.principal import session_key
+def session_key_maker() -> "Callable[[], RSAPrivateKey]":
+    """Makes a key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU,
+    in which other threads run.
+    """
+    # Imported here and not in the thread: two threads that import take turns.
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-    return session_key()
+    return lambda: generate_private_key(65537, 2048)

@@ -69,7 +69,8 @@ def _read_request(deadline: Deadline) -> bytes:
                 " are commands: oke-credential-provider --help",
             )
         while len(data) <= MAX_BYTES:
-            select.select([0], [], [], deadline.left("reading the request"))
+            if not select.select([0], [], [], deadline.left("reading the request"))[0]:
+                continue  # the deadline is over, and the next look at it says so
             part = os.read(0, 65536)
             if not part:
                 break

@@ -113,6 +113,39 @@ def get_grant(
         return Grant(held.token, held.principal, check, "shared")
 
 
+class Shared(NamedTuple):
+    """One entry of the store, for a diagnosis: a token, or the failure with this error code.
+
+    ``age`` is in seconds, and so is ``life``, what is left of the token.
+    """
+
+    host: str
+    principal: str
+    age: float
+    life: int = 0
+    token: Token | None = None
+    failure: str | None = None
+
+
+def shared(environ: Mapping[str, str]) -> list[Shared]:
+    """What calls share at present; changes nothing. Raises Odd when the store cannot be used."""
+    store = Store.open(environ, make=False)
+    entries = []
+    for name in store.names():
+        if not name.startswith(f"v{FORMAT}-") or name.endswith((".lock", ".new")):
+            continue
+        content = store.read(name)
+        if content is None:
+            continue  # taken away meanwhile
+        host = str(content.get("host"))
+        error, at = _failure(content)
+        if error is not None:
+            entries.append(Shared(host, "", now() - at, failure=error.code))
+        elif (held := _held(content)) is not None:
+            entries.append(Shared(host, held.principal, held.age, held.token.life, held.token))
+    return entries
+
+
 def _wait(lock: Lock, deadline: Deadline) -> None:
     from provider.background import Background
 

@@ -41,16 +41,18 @@ class Store:
         self._fd = fd
 
     @classmethod
-    def open(cls, environ: Mapping[str, str]) -> "Store":
+    def open(cls, environ: Mapping[str, str], make: bool = True) -> "Store":
         """``/run/oke-credential-provider`` where /run may be written, else below XDG_RUNTIME_DIR.
 
-        Made when it is not there. Raises Odd when there is no such place, or somebody else's.
+        Made when it is not there, if ``make``. Raises Odd when there is no such place, or somebody
+        else's.
         """
         parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]
         for parent in filter(os.path.isabs, parents):
             path = os.path.join(parent, FOLDER)
-            with suppress(OSError):
-                os.mkdir(path, 0o700)
+            if make:
+                with suppress(OSError):
+                    os.mkdir(path, 0o700)
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OWN)
             except (FileNotFoundError, PermissionError):
@@ -60,6 +62,13 @@ class Store:
             _check_own(os.fstat(fd), path)
             return cls(fd)
         raise Odd("neither /run nor XDG_RUNTIME_DIR can be written")
+
+    def names(self) -> list[str]:
+        """The files that are there. Raises Odd."""
+        try:
+            return sorted(os.listdir(self._fd))
+        except OSError as error:
+            raise Odd(f"the store cannot be listed: {error.strerror}") from error
 
     def read(self, name: str) -> dict[str, Any] | None:
         """The contents of an entry; None when there is none. Raises Odd."""

@@ -260,7 +260,8 @@ class StandIn:
             return False
         if request is None:
             return False
-        if place.group == "proxy" and request.method == "CONNECT":
+        tunnels = place.group == "proxy" and "proxy" not in self.faults
+        if tunnels and request.method == "CONNECT":
             await self._tunnel(request, reader, writer)
             return False
         endpoint = _route(place, request)
@@ -341,6 +342,8 @@ class StandIn:
                     return federation.answer(self.state, place, request)
                 case "registry":
                     return await ocir.answer(self.state, place, request)
+                case "namespace":
+                    return ocir.namespace(self.state, place, request)
                 case _:
                     return json_response(200, {"token": "elsewhere", "expires_in": 3600})
         except Exception:
@@ -412,7 +415,7 @@ class StandIn:
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
             case "endless_body":
                 writer.write(head)
-                while True:
+                while not writer.is_closing():
                     writer.write(b"10000\r\n" + _CHUNK + b"\r\n")
                     await writer.drain()
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
@@ -544,7 +547,8 @@ def _reset(sock: socket.socket) -> None:
 
 def _reset_stream(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if sock is not None:  # else the client was faster
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -1,0 +1,28 @@
+"""The command line: is it the kubelet who calls?"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class KubeletCall(NamedTuple):
+    """The options of a kubelet call."""
+
+    settings_file: str | None
+    verbose: bool
+
+
+def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
+    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
+    settings_file, verbose = None, False
+    words = iter(argv)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in ("-config", "--config"):
+            settings_file = value if equals else next(words, None)
+            if not settings_file:
+                return None
+        elif word == "--verbose":
+            verbose = True
+        else:
+            return None
+    return KubeletCall(settings_file, verbose)

@@ -1,0 +1,218 @@
+"""The steps in their order: what the kubelet does, then what a call of its does."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from provider.arguments import kubelet_call
+from provider.check import identity, kubelet, metadata, node, repository, route, store
+from provider.check.step import (
+    Step,
+    Taken,
+    broken,
+    failed,
+    needs,
+    not_visible,
+    ok,
+    skipped,
+    timed,
+    timed_taken,
+)
+from provider.errors import ProviderError
+from provider.exchange import registry_origin
+from provider.image import Image
+from provider.kubelet_config import CredentialProvider
+from provider.settings import (
+    INSTANCE_PRINCIPAL,
+    Settings,
+    settings_from_environment,
+    settings_from_file,
+)
+from provider.version import version
+
+SETTINGS = "settings"
+
+
+@dataclass(slots=True)
+class _Plugin:
+    """How the kubelet starts this program, as far as it is known."""
+
+    entry: CredentialProvider | None = None
+    environ: Mapping[str, str] = field(default_factory=dict)
+    source: str = "this shell's environment"
+    guessed: bool = False  # the kubelet's own environment was not visible
+
+
+def walk(image: Image | None, environ: Mapping[str, str]) -> Iterator[Step]:
+    """Take every step, and yield it when it is done. ``environ`` is this process's own."""
+    processes = node.find_kubelet()
+    plugin = _Plugin(environ=environ)
+    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
+    yield from _config(processes.kubelet, image, plugin)
+    settings = timed_taken(lambda: _settings(plugin))
+    yield settings.step
+    yield from _cloud(image, settings.value, plugin.environ, processes.kubelet)
+
+
+def _config(running: node.Kubelet | None, image: Image | None, plugin: _Plugin) -> Iterator[Step]:
+    """The kubelet's config, and what it leads to; notes in ``plugin`` how we are called."""
+    path = running.flag(node.CONFIG_FLAG) if running else None
+    if path is None:
+        if not os.path.exists(node.USUAL_CONFIG):
+            yield skipped(kubelet.CONFIG, "no-config", "no kubelet names one")
+            return
+        path = node.USUAL_CONFIG
+    bin_dir = (running.flag(node.BIN_DIR_FLAG) if running else None) or node.USUAL_BIN_DIR
+    files = node.read_config(path)
+    step = timed(lambda: kubelet.judge_config(files, running))
+    config = kubelet.decoded(files)
+    if step.status in ("failed", "not visible") or config is None:
+        yield step
+        return
+    ours = next((p for p in config.providers if node.is_ours(p.name, bin_dir)), None)
+    yield step if ours else timed(lambda: kubelet.judge_entry(path, config, ours))
+    names = [provider.name for provider in config.providers]
+    yield timed(lambda: kubelet.judge_programs(node.look_at(bin_dir, names)))
+    if ours is None:
+        return
+    plugin.entry = ours
+    plugin.guessed = running is not None and running.environ is None
+    inherited = running.environ if running and running.environ is not None else plugin.environ
+    plugin.environ = {**inherited, **dict(ours.env)}
+    plugin.source = f"env of {ours.name} in {path}" + (
+        ", and the kubelet's own environment" if running else ", and this shell's environment"
+    )
+    program = os.path.join(bin_dir, ours.name)
+    if node.look_at(bin_dir, [ours.name])[0].state == "ok":
+        yield timed(lambda: _version(program))
+    if image is None:
+        yield skipped(kubelet.IMAGE, "no-image", "no image was named")
+    else:
+        text = f"{image.host}/{image.repository}"
+        yield timed(
+            lambda: kubelet.judge_match(text, config, ours, running.version if running else None)
+        )
+
+
+def _version(program: str) -> Step:
+    same = node.is_this_program(program)
+    answered = None if same else node.ask_version(program)
+    return kubelet.judge_version(program, same, answered, version())
+
+
+def _settings(plugin: _Plugin) -> Taken[Settings]:
+    """The settings of a call, read as a call reads them."""
+    call = kubelet_call(plugin.entry.args) if plugin.entry else kubelet_call(())
+    if call is None:
+        return Taken(
+            failed(
+                SETTINGS,
+                "bad-args",
+                plugin.source,
+                "with the args of its entry in the config this program is a command, and answers no"
+                " request",
+                "Take args out of the entry, or name a settings file there: args: [--config, FILE].",
+            )
+        )
+    tried = call.settings_file or plugin.source
+    try:
+        if call.settings_file:
+            settings = settings_from_file(call.settings_file)
+        else:
+            settings = settings_from_environment(plugin.environ)
+    except ProviderError as error:
+        return Taken(broken(SETTINGS, tried, error))
+    came = settings.ocir_auth_method
+    if plugin.guessed:
+        return Taken(
+            not_visible(
+                SETTINGS,
+                tried,
+                f"{came}; but the kubelet's own environment (proxies, CA bundle) is root's to see,"
+                " this shell's stands for it",
+                "Run it as root.",
+            ),
+            settings,
+        )
+    return Taken(ok(SETTINGS, tried, came), settings)
+
+
+def _cloud(
+    image: Image | None,
+    settings: Settings | None,
+    environ: Mapping[str, str],
+    running: node.Kubelet | None,
+) -> Iterator[Step]:
+    by_instance = settings is None or settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    instance: metadata.Instance | None = None
+    if by_instance:
+        described = timed_taken(metadata.ask_metadata)
+        yield described.step
+        instance = described.value
+    else:
+        yield skipped(metadata.METADATA, "not-needed", "USER_PRINCIPAL does without it")
+    scripts = node.init_scripts()
+    if instance:
+        scripts |= kubelet.scripts_of_metadata(instance.metadata)
+    flags = running.flag(node.CONFIG_FLAG) is not None if running else None
+    if running or scripts:
+        yield timed(lambda: kubelet.judge_init_scripts(scripts, flags))
+    if settings is None:
+        return
+    where = instance.where if instance else None
+    host = f"ocir.{where.region}.oci.{where.realm_domain}" if where else None
+    if image:
+        named = image.host
+        step = timed(lambda: route.judge_name(named, settings, where))
+        yield step
+        if step.status == "ok":
+            host = named
+        else:
+            image = None
+    if host is None:
+        yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
+        return
+    yield from _exchange(image, host, settings, environ, instance)
+
+
+def _exchange(
+    image: Image | None,
+    host: str,
+    settings: Settings,
+    environ: Mapping[str, str],
+    instance: metadata.Instance | None,
+) -> Iterator[Step]:
+    """What goes over the network, each step only where those that it needs went well."""
+    try:
+        origin = registry_origin(host, settings)
+    except ProviderError as error:
+        yield broken(route.REGISTRY_ROUTE, host, error)
+        return
+    way = timed(lambda: route.reach(route.REGISTRY_ROUTE, origin, environ))
+    yield way
+    reached = way.status == "ok"
+    if reached:
+        yield timed(lambda: route.look_at_clock(origin, environ))
+    proving = None
+    if instance:
+        federation = identity.federation_origin(instance)
+        step = timed(lambda: route.reach(route.FEDERATION_ROUTE, federation, environ))
+        yield step
+        proving = instance if step.status == "ok" else None
+    proved = timed_taken(lambda: identity.prove_identity(proving, settings, environ))
+    yield proved.step
+    token = None
+    if reached:
+        new = timed_taken(lambda: identity.get_token(proved.value, origin, settings, environ))
+        yield new.step
+        token = new.value
+    else:
+        yield needs(identity.TOKEN, route.REGISTRY_ROUTE)
+    if image:
+        named = image
+        asker = repository.Asker(proved.value, token, settings, environ, instance)
+        pull = timed(lambda: repository.try_pull(named, asker))
+    else:
+        pull = skipped(repository.PULL, "no-image", "no image was named that this program is for")
+    yield pull
+    yield timed(lambda: store.look_at_store(image, pull, settings, environ))
