@@ -24,6 +24,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def build(dist: Path, work: Path) -> Path:
     """Build into ``dist``, with ``work`` for what is made on the way. Returns the binary."""
     shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
     tree = work / "tree"
     commit, epoch = _commit()
     _freeze(work, commit, epoch)
@@ -64,7 +65,7 @@ def _freeze(work: Path, commit: str, epoch: str) -> None:
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
     folders = ["--distpath", str(work / "dist"), "--workpath", str(work / "work")]
     spec = str(ROOT / "packaging" / "provider.spec")
-    subprocess.run([*command, *folders, spec], cwd=work.parent, env=environment, check=True)
+    subprocess.run([*command, *folders, spec], cwd=work, env=environment, check=True)
 
 
 def _compile(target: Path) -> None:

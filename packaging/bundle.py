@@ -55,14 +55,13 @@ SLOW_PATH = _names("""
     tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
 """)
 
-# What Python itself imports, before PyInstaller's importer is at work, from base_library.zip.
+# What Python itself imports, before PyInstaller's importer is at work, from base_library.zip; and the
+# character sets that sockets, zip archives and YAML name, since a package cannot be in two places.
+# A hundred others are left out.
 _BASE = re.compile(
     r"(_collections_abc|abc|codecs|genericpath|io|os|posixpath|stat"
-    r"|encodings/(__init__|aliases|ascii|latin_1|utf_8))\.pyc"
-)
-# Character sets that sockets, zip archives and YAML name. The other hundred are left out.
-_CODECS = re.compile(
-    r"encodings/(cp437|idna|punycode|raw_unicode_escape|unicode_escape|utf_8_sig|utf_(16|32)\w*)\.pyc"
+    r"|encodings/(__init__|aliases|ascii|cp437|idna|latin_1|punycode|raw_unicode_escape"
+    r"|unicode_escape|utf_8|utf_8_sig|utf_(16|32)(_[bl]e)?))\.pyc"
 )
 
 
@@ -130,7 +129,7 @@ def split_base_library(datas: Toc, folder: Path) -> tuple[Toc, Toc]:
         for info in sorted(source.infolist(), key=lambda info: info.filename):
             if _BASE.fullmatch(info.filename):
                 target.writestr(info, source.read(info))
-            elif not info.filename.startswith("encodings/") or _CODECS.fullmatch(info.filename):
+            elif not info.filename.startswith("encodings/"):
                 name = info.filename.removesuffix(".pyc").removesuffix("/__init__")
                 spec = importlib.util.find_spec(name.replace("/", "."))
                 # "frozen" ones are in libpython.
