@@ -22,6 +22,8 @@ from provider.frozen import folder
 
 EXECUTABLE = "bin/oke-credential-provider"
 MANIFEST = "MANIFEST"
+# Beside a laid-out program: one that is not whole. One at a time; what is found there may be removed.
+ASIDE = ".aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +101,10 @@ def differences(place: Path) -> list[str]:
     return found
 
 
-def remove(place: Path, aside: Path) -> None:
+def remove(place: Path) -> None:
     """Take away what ``unpack`` put into ``place``, and no other file; folders that are then empty go
-    too, ``place`` among them. Interrupted, it can be repeated: its manifest goes last, in one step with
-    the folder, by the name ``aside`` on the same file system, where nothing is and nothing will be
-    missed. Raises Damaged, OSError.
+    too, ``place`` among them. Interrupted, it can be repeated: the manifest goes last, in one step with
+    the folder, by the name ASIDE. Raises Damaged, OSError.
     """
     paths = [place / entry.path for entry in manifest(place)]
     folders = {parent for path in paths for parent in path.relative_to(place).parents[:-1]}
@@ -115,6 +116,7 @@ def remove(place: Path, aside: Path) -> None:
         except OSError:
             continue  # holds something that is not ours, or is gone
     if os.listdir(place) == [MANIFEST]:
+        aside = place.with_name(ASIDE)
         place.rename(aside)
         shutil.rmtree(aside)
     else:

@@ -76,7 +76,7 @@ class Target:
 
     def install(self, *args: str, program: Path | None = None, before: Sequence[str] = ()) -> Done:
         """Run the one-file binary's install, behind the command ``before``, without a network."""
-        places = [
+        places: list[str | Path] = [
             *("--prefix", self.prefix),
             *("--bin-dir", self.bin_dir),
             *("--config-dir", self.config.parent),

@@ -31,7 +31,6 @@ from provider.installation.files import (
 )
 from provider.installation.places import (
     ALIAS,
-    ASIDE,
     KEPT,
     Places,
     Record,
@@ -40,7 +39,6 @@ from provider.installation.places import (
     locked,
     read_record,
     record_path,
-    remove_version,
     reported,
     take,
     version_folders,
@@ -49,7 +47,7 @@ from provider.installation.places import (
 )
 from provider.kubelet_config import PROVIDER_NAME, load, validate
 from provider.kubelet_config.model import PROVIDER_API_VERSION
-from provider.unpack import EXECUTABLE, MANIFEST, differences, manifest, unpack
+from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, differences, manifest, remove, unpack
 
 _SELF_TEST_SECONDS: Final = 30.0
 _REQUEST: Final = {
@@ -372,4 +370,4 @@ def _is_running(folder: Path) -> bool:
 def _remove(folder: Path) -> None:
     # What is left of it the next run takes; this one has done its work.
     with suppress(OSError, Damaged):
-        remove_version(folder)
+        remove(folder)

@@ -13,14 +13,12 @@ from typing import Final
 from provider.errors import CannotInstall, CannotUnpack, Damaged
 from provider.installation.files import make_folders, missing_folders, write_file
 from provider.kubelet_config import PROVIDER_NAME
-from provider.unpack import EXECUTABLE, MANIFEST, manifest, remove
+from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, manifest
 
 ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
 CONFIG: Final = "credential-provider-config.yaml"
 # What another program is renamed to when a link takes its place; uninstall gives its name back.
 KEPT: Final = ".before-install"
-# A version that is being laid out or removed. Only one at a time: whoever does so holds the lock.
-ASIDE: Final = ".aside"
 _RECORD: Final = "installed.json"
 
 Say = Callable[[str], None]
@@ -126,11 +124,6 @@ def _is_manifest(path: Path) -> bool:
         return bool(manifest(path.parent))
     except Damaged:
         return False
-
-
-def remove_version(folder: Path) -> None:
-    """Take a version away, and nothing that a person put into its folder. Raises Damaged, OSError."""
-    remove(folder, folder.with_name(ASIDE))
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from provider.installation.places import (
     locked,
     read_record,
     record_path,
-    remove_version,
     reported,
     take,
     version_folders,
     version_of_link,
 )
 from provider.kubelet_config import PROVIDER_NAME
+from provider.unpack import remove
 
 
 def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
@@ -75,6 +75,6 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
         if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
-        yield Step(folder, "removed", partial(remove_version, folder))
+        yield Step(folder, "removed", partial(remove, folder))
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))
