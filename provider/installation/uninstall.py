@@ -15,7 +15,6 @@ from provider.installation.places import (
     Record,
     Say,
     Step,
-    has_manifest,
     locked,
     read_record,
     record_path,
@@ -75,7 +74,6 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
         if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
-        if has_manifest(folder):
-            yield Step(folder, "removed", partial(remove, folder))
+        yield Step(folder, "removed", partial(remove, folder))
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))
