@@ -38,6 +38,10 @@ test: lint ## everything that must hold
 coverage: setup ## which lines of the program the tests run
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
+.PHONY: faults
+faults: setup ## the whole fault matrix, as a table
+	$(BIN)/python -m tests.faults
+
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo
 

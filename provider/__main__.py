@@ -11,7 +11,7 @@ from provider.errors import ProviderError, Terminated
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
-    code = run(sys.argv[1:], os.environ)
+    code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:
@@ -21,17 +21,27 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The program, and the one place where errors are caught. Returns the exit code."""
+def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
+    """The program, and the one place where errors are caught. Returns the exit code.
+
+    ``name`` is the one it was started by.
+    """
     call = kubelet_call(argv)
     try:
+        _close_side_doors()
+        if name.startswith("docker-credential-"):
+            from provider.docker_credential import serve
+
+            _end_on_signals()
+            code, line = serve(argv[0] if len(argv) == 1 else None, environ)
+            _write(1, line + "\n")
+            return code
         if call is None:
             from provider.cli import run_command
 
             return run_command(argv)
         from provider.kubelet import answer
 
-        _no_core_dumps()
         _end_on_signals()
         outcome = answer(call.settings_file, environ)
         if call.verbose:
@@ -43,11 +53,17 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def _no_core_dumps() -> None:
-    """A core of this process would hold the node's key."""
+def _close_side_doors() -> None:
+    """No core dumps, which would hold the node's key; no OpenSSL but the one that we brought."""
     import resource
+    from contextlib import suppress
 
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(ValueError):  # the limit is 0 already, and not ours to raise
+        # Not 0: a core that goes to a program (systemd's, apport's) is made at any limit but 1
+        # (fs/coredump.c).
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
+        os.environ.pop(name, None)
 
 
 def _end_on_signals() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from provider import __version__
+from provider.docker_credential import ACTIONS
 
 HELP = """OCIR credentials for the kubelet of OKE nodes, with no stored password.
 
@@ -106,6 +107,25 @@ def config(
         return configure.judge(validate, kubelet_version, output == "json")
     click.echo(configure.write(realm, hosts, output == "json"), nl=False)
     return 0
+
+
+@commands.command("docker-credential")
+@click.argument("action", type=click.Choice(ACTIONS))
+def docker_credential(action: str) -> int:
+    """Be a credential helper for docker, podman, skopeo, buildah and others.
+
+    They start it under the name docker-credential-ocir: link that name to this program, in a folder
+    of PATH, and put into ~/.docker/config.json or ~/.config/containers/auth.json:
+
+    {"credHelpers": {"fra.ocir.io": "ocir"}}
+    """
+    import os
+
+    from provider.docker_credential import serve
+
+    code, line = serve(action, os.environ)
+    click.echo(line)
+    return code
 
 
 def run_command(argv: Sequence[str]) -> int:

@@ -14,6 +14,8 @@ from provider.deadline import Deadline
 from provider.errors import DeadlineExceeded, ImdsThrottled, ImdsUnreachable, ImdsUnusable
 from provider.realm import is_domain_name
 from provider.transport import (
+    PASSING,
+    REACHED,
     USER_AGENT,
     Answer,
     Connection,
@@ -83,20 +85,23 @@ class Metadata:
         """The body at ``path``. Raises ImdsUnreachable, ImdsThrottled, ImdsUnusable."""
         for attempt in range(_ATTEMPTS):
             outcome = self._receive(self._asked[path])
-            throttled, retry_after = False, 0.0
+            throttled, retry_after, hint = False, 0.0, None
             if isinstance(outcome, Answer):
                 if outcome.status == 200:
                     return outcome.body
                 throttled, retry_after = outcome.status == 429, seconds_to_wait(outcome)
-                if not throttled and outcome.status < 500:
+                heals = outcome.status in PASSING
+                if outcome.status < 500 and not heals:
                     raise ImdsUnusable(outcome.describe())
-                reason = outcome.describe()
+                reason, hint = outcome.describe(), None if throttled else REACHED
             else:
-                reason = str(outcome)
+                reason, heals = str(outcome), outcome.heals
             wait = backoff(attempt, retry_after)
-            if attempt + 1 == _ATTEMPTS or wait >= self._deadline.left(reason):
+            last = not heals or attempt + 1 == _ATTEMPTS
+            if last or wait >= self._deadline.left(reason):
                 error = ImdsThrottled if throttled else ImdsUnreachable
-                raise error(f"{reason} ({attempt + 1} {'try' if attempt == 0 else 'tries'})")
+                tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
+                raise error(f"{reason} ({tries})", hint)
             self.retries += 1
             time.sleep(wait)
             self._asked[path] = self._ask(path)

@@ -205,5 +205,7 @@ def resource_principal(deadline: Deadline) -> Principal:
             f"the SDK makes no resource principal of the environment ({why}): {type(error).__name__}"
         ) from None
     if not isinstance(key, RSAPrivateKey) or not SECURITY_TOKEN.fullmatch(key_id[3:]):
-        raise BadResourcePrincipal("the environment's resource principal has no token or no RSA key")
+        raise BadResourcePrincipal(
+            "the environment's resource principal has no token or no RSA key"
+        )
     return Principal("resource principal", Signer(key_id, key))

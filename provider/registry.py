@@ -8,6 +8,8 @@ from provider.image import Image
 from provider.signer import Signer
 from provider.transport import Client
 
+# It only decides how long the kubelet keeps the token, and other calls wait for it.
+_CHECK_SECONDS = 5.0
 _MAX_LIFE = 24 * 3600 * 30
 
 _MANIFESTS = ", ".join(
@@ -53,7 +55,7 @@ def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
     target = f"/v2/{image.repository}/manifests/{image.reference}"
     headers = {"authorization": f"Bearer {token.text}", "accept": _MANIFESTS}
     try:
-        answer = client.request("HEAD", target, lambda: headers, attempts=1)
+        answer = client.request("HEAD", target, lambda: headers, attempts=1, seconds=_CHECK_SECONDS)
     except ProviderError as error:
         return PullCheck(f"failed: {error.message}", None)
     if answer.status in (200, 404):

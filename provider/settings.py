@@ -45,6 +45,17 @@ class Settings(NamedTuple):
     deadline_seconds: float = DEFAULT_DEADLINE
     log_level: str = "info"
 
+    def for_caller(self, has_service_account: bool) -> "Settings":
+        """The settings for one caller: WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL becomes one of both.
+
+        The node's identity is for who has no service account; it never takes the place of one that
+        was refused.
+        """
+        if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:
+            return self
+        method = WORKLOAD_IDENTITY if has_service_account else INSTANCE_PRINCIPAL
+        return self._replace(ocir_auth_method=method)
+
 
 class Key(NamedTuple):
     """One setting. ``parse`` takes its text and gives its value, or None when it is not allowed."""

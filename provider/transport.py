@@ -26,6 +26,14 @@ _ANSWER_SECONDS = 10.0
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.2
 _LONGEST_WAIT = 5.0
+# Of the 4xx and 5xx, those that say "not now" (RFC 9110); the others say "not like this".
+PASSING = (408, 429, 500, 502, 503, 504)
+# The hint for them.
+REACHED = (
+    "The server was reached, and says that it cannot answer. The kubelet will try again; if it lasts, "
+    "see OCI's status page, or the proxy if there is one."
+)
+_MAX_HEAD = 64 * 1024
 # OCI refuses a signature whose date is more than 5 minutes off (docs.oracle.com, "Request Signatures").
 CLOCK_TOLERANCE = 300
 
@@ -184,11 +192,11 @@ class Connection:
 
     def receive(self, limit: int, deadline: Deadline) -> Answer:
         """The answer to what was sent, its body at most ``limit`` bytes. Raises Failure."""
-        from http.client import HTTPException, HTTPResponse
+        from http.client import HTTPException, HTTPResponse, IncompleteRead
 
         assert self._socket is not None
         method = self._asked.partition(" ")[0]
-        incoming = _Incoming(self._socket, deadline, self._asked)
+        incoming = _Incoming(self._socket, deadline, self._asked, _MAX_HEAD + limit)
         response = HTTPResponse(incoming, method=method)  # type: ignore[arg-type] # it only calls makefile
         try:
             response.begin()
@@ -199,9 +207,11 @@ class Connection:
             body = (
                 b"" if method == "CONNECT" and response.status == 200 else response.read(limit + 1)
             )
-        except (HTTPException, OSError) as error:
+        except (HTTPException, OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or f"broken answer ({type(error).__name__})"
-            raise Failure(f"{self._asked}: {reason}") from error
+            # What is no HTTP will be none the next time.
+            heals = isinstance(error, OSError | IncompleteRead)
+            raise Failure(f"{self._asked}: {reason}", heals) from error
         if len(body) > limit:
             raise Failure(f"{self._asked}: the answer is larger than {limit} bytes", heals=False)
         if response.length and method not in ("HEAD", "CONNECT"):
@@ -224,13 +234,15 @@ class Connection:
 
 class _Incoming(io.RawIOBase):
     """A socket's bytes, each wait for them bounded by the deadline: a server that sends one byte a
-    second would otherwise never meet a time-out.
+    second would otherwise never meet a time-out. At most ``most`` bytes: http.client has no bound on
+    the headers of an answer, and none on a chunk whose length it misreads.
     """
 
-    def __init__(self, sock: socket.socket, deadline: Deadline, asked: str) -> None:
+    def __init__(self, sock: socket.socket, deadline: Deadline, asked: str, most: int) -> None:
         self._sock = sock
         self._deadline = deadline
         self._asked = asked
+        self._most = most
         self.ended = False
 
     def makefile(self, _mode: str) -> io.BufferedReader:
@@ -248,6 +260,9 @@ class _Incoming(io.RawIOBase):
             self._deadline.left(f"waiting for {self._asked}")
             raise
         self.ended = count == 0
+        self._most -= count
+        if self._most < 0:
+            raise Failure(f"{self._asked}: the answer is too large", heals=False)
         return count
 
 
@@ -285,45 +300,46 @@ class Client:
         headers: Callable[[], Mapping[str, str]],
         body: bytes = b"",
         attempts: int = _ATTEMPTS,
+        seconds: float = _ANSWER_SECONDS,
     ) -> Answer:
-        """Ask, and ask again after a failed connection, a 429 or a 5xx, while there is time.
+        """Ask, and ask again after a failed connection or a "not now", while there is time.
 
-        ``headers`` is called for each try, since a signature covers the time. Answers of any other
+        Each try gets at most ``seconds``. ``headers`` is called for each try, since a signature covers the time. Answers of any other
         status are returned. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded.
         """
         asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
-        reason = ""
         for attempt in range(attempts):
             try:
-                answer = self._ask(method, target, headers(), body)
+                answer = self._ask(method, target, headers(), body, seconds)
             except Failure as failure:
-                reason, retry_after = str(failure), 0.0
-                if not failure.heals:
-                    attempts = attempt + 1
+                reason, hint, retry_after, heals = str(failure), None, 0.0, failure.heals
             else:
-                if answer.status != 429 and answer.status < 500:
+                heals = answer.status in PASSING
+                if answer.status < 500 and not heals:
                     return answer
-                reason, retry_after = answer.describe(), seconds_to_wait(answer)
+                reason, hint, retry_after = answer.describe(), REACHED, seconds_to_wait(answer)
             wait = backoff(attempt, retry_after)
-            if attempt + 1 >= attempts or wait >= self._deadline.left(f"asking {asked}"):
-                raise self._unreachable(
-                    f"{reason} ({attempt + 1} {'try' if attempt == 0 else 'tries'})"
-                )
+            last = not heals or attempt + 1 >= attempts
+            if last or wait >= self._deadline.left(f"asking {asked}"):
+                tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
+                raise self._unreachable(f"{reason} ({tries})", hint)
             self.retries += 1
             time.sleep(wait)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
-        limit = self._deadline.within(_ANSWER_SECONDS, f"asking {self.origin.netloc}")
+    def _ask(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes, seconds: float
+    ) -> Answer:
+        limit = self._deadline.within(seconds, f"asking {self.origin.netloc}")
         try:
             connection, fresh = self._connected(limit)
             try:
                 return self._exchange(connection, method, target, headers, body, limit)
-            except Failure:
+            except Failure as failure:
                 # A server may close a kept connection at any time; a new one tells what is true.
-                if fresh:
+                if fresh or not failure.heals:
                     raise
-                connection = self._connection = self._open(limit)
+                connection = self._connection = self._opened(limit)
                 return self._exchange(connection, method, target, headers, body, limit)
         except DeadlineExceeded as error:
             self._connection = None
@@ -340,8 +356,14 @@ class Client:
         if opening is not None:
             self._connection = opening.result(limit, f"connecting to {self.origin.netloc}")
             return self._connection, False
-        self._connection = self._open(limit)
+        self._connection = self._opened(limit)
         return self._connection, True
+
+    def _opened(self, limit: Deadline) -> Connection:
+        # In a thread: a name may be looked up for as long as the resolver likes, and may have many
+        # addresses.
+        opening = Background(lambda: self._open(limit))
+        return opening.result(limit, f"connecting to {self.origin.netloc}")
 
     def _open(self, deadline: Deadline) -> Connection:
         trust = self._trust

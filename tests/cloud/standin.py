@@ -412,7 +412,7 @@ class StandIn:
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
             case "endless_body":
                 writer.write(head)
-                while True:
+                while not writer.is_closing():
                     writer.write(b"10000\r\n" + _CHUNK + b"\r\n")
                     await writer.drain()
                     await asyncio.sleep(_ENDLESS_PAUSE_S)
@@ -544,7 +544,8 @@ def _reset(sock: socket.socket) -> None:
 
 def _reset_stream(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    if sock is not None:  # else the client was faster
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 

@@ -1,0 +1,40 @@
+"""`python -m tests.bench [--check] [--markdown FILE] [--plot FILE]`, inside a test cloud."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from contextlib import closing
+from pathlib import Path
+
+from tests.bench.measure import Bench, cloud_control
+from tests.bench.plot import svg
+from tests.bench.report import INSTALLED, bars, bars_table, markdown
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables here too")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the storms as SVG")
+    parser.add_argument("--rounds", type=int, default=15, help="calls behind each median")
+    parser.add_argument("--storms", type=int, default=3, help="storms behind each median")
+    options = parser.parse_args()
+    with closing(Bench(cloud_control())) as bench:
+        if options.check and INSTALLED not in (program.name for program in bench.programs):
+            parser.error(f"--check needs the {INSTALLED!r} form: make binary, or set PROGRAMS")
+        figures = bench.figures(options.rounds, options.storms)
+    text = markdown(figures)
+    found = bars(figures) if INSTALLED in figures.forms else []
+    if found:
+        text += f"\n\nBars, {INSTALLED} form:\n\n{bars_table(found)}"
+    print(text)
+    if options.markdown:
+        options.markdown.write_text(text + "\n")
+    if options.plot:
+        options.plot.write_text(svg(figures))
+    return 1 if options.check and not all(bar.holds for bar in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
