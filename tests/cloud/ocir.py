@@ -20,7 +20,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.cloud import jwt, pki, signatures
 from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.iam import Principal, may_read, names
-from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE, Endpoint, Place
+from tests.cloud.model import (
+    ISSUER,
+    REGISTRY_USER,
+    SERVICE,
+    Endpoint,
+    Place,
+    Workload,
+    from_json,
+    to_json,
+)
 from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
@@ -101,6 +110,7 @@ def _token(state: State, place: Place, request: Request) -> Response:
         "tenant": principal.tenancy,
         "compartment": principal.compartment,
         "realm": principal.realm,
+        "workload": to_json(principal.workload),
         "proven": principal.proven_at,
         "iss": "ocir",
         "iat": int(now),
@@ -165,8 +175,9 @@ def _claims(state: State, token: str, use: str) -> dict[str, Any]:
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
     compartment = claims.get("compartment", claims.get("opc-compartment"))
+    workload = from_json(Workload, claims["workload"]) if claims["workload"] else None
     return Principal(
-        claims["sub"], claims["tenant"], compartment, claims["realm"], claims["proven"]
+        claims["sub"], claims["tenant"], compartment, claims["realm"], claims["proven"], workload
     )
 
 
