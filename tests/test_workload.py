@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -546,6 +547,4 @@ def test_the_sdk_is_not_needed_for_a_pods_identity() -> None:
         "import sys; import provider.workload; "
         "assert not [m for m in sys.modules if m.split('.')[0] in ('oci', 'click', 'yaml')]"
     )
-    import subprocess
-
     subprocess.run([sys.executable, "-c", script], check=True, cwd=REPOSITORY)
