@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# What the tests run beside Python: a registry, container tools, a linter for shell scripts.
-PACKAGES := containerd curl docker-registry iproute2 runc shellcheck skopeo strace
+# What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
+PACKAGES := binutils containerd curl docker-registry iproute2 musl-tools runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test coverage demo lock clean
+.PHONY: help setup packages lint format test coverage faults binary bench-start demo lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -32,15 +32,20 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint ## everything that must hold
+test: lint binary ## everything that must hold
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: setup ## which lines of the program the tests run
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
-.PHONY: faults
 faults: setup ## the whole fault matrix, as a table
 	$(BIN)/python -m tests.faults
+
+binary: setup ## the binary for this architecture, in dist/
+	$(BIN)/python packaging/build.py
+
+bench-start: binary ## how large it is, and how fast it starts
+	$(BIN)/python -m tests.bench_start
 
 demo: setup ## the main job, told on the screen
 	$(BIN)/python -m tests.demo

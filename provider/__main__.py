@@ -7,10 +7,12 @@ from typing import NoReturn
 
 from provider.arguments import kubelet_call
 from provider.errors import ProviderError, Terminated
+from provider.frozen import enter, leave
 
 
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    enter()
     code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -18,6 +20,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
+    leave()
     os._exit(code)
 
 

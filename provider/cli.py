@@ -128,6 +128,75 @@ def docker_credential(action: str) -> int:
     return code
 
 
+@commands.command()
+def licenses() -> None:
+    """Print the licences of the software in this program."""
+    from provider.licenses import licenses as read
+
+    click.echo(read())
+
+
+_PREFIX = click.option(
+    "--prefix",
+    type=click.Path(),
+    default="/usr/local/lib/oke-credential-provider",
+    show_default=True,
+    help="Where the versions are.",
+)
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+
+
+@commands.command()
+@click.option(
+    "--bin-dir",
+    type=click.Path(),
+    default="/usr/local/bin",
+    show_default=True,
+    help="Where the kubelet finds the program.",
+)
+@click.option(
+    "--config-dir",
+    type=click.Path(),
+    default="/etc/kubernetes",
+    show_default=True,
+    help="Where credential-provider-config.yaml is.",
+)
+@_PREFIX
+@_DRY_RUN
+def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
+    """Put this program on the node, unpacked, for the kubelet to call.
+
+    A version that is there works until the new one has passed its test; one rename switches over.
+    The version before stays, to go back: run its own install command. A config of your own is kept;
+    with one that the kubelet would not start with, nothing is installed. The kubelet's flags are not
+    set. Run again, it changes nothing, or repairs what was damaged.
+    """
+    import os
+    from pathlib import Path
+
+    from provider.installation import Places, install
+
+    places = Places(*(Path(os.path.abspath(path)) for path in (bin_dir, config_dir, prefix)))
+    install(places, dry_run, click.echo)
+
+
+@commands.command()
+@_PREFIX
+@click.option("--force", is_flag=True, help="Also when the kubelet still names it.")
+@_DRY_RUN
+def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
+    """Take away what install put on the node, and nothing else.
+
+    What a running kubelet was started with stays: without it, it would not start again.
+    """
+    import os
+    from pathlib import Path
+
+    from provider.installation import uninstall
+
+    uninstall(Path(os.path.abspath(prefix)), force, dry_run, click.echo)
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run a command. Returns the exit code; raises ProviderError."""
     try:

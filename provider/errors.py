@@ -268,3 +268,43 @@ class Terminated(ProviderError):
     code = "terminated"
     exit_code = 61
     default_hint = "The caller ended this call; nothing is left behind."
+
+
+class CannotUnpack(ProviderError):
+    """The one-file form found no folder to run in (packaging/launcher.c says so), or ``install`` none
+    to write to.
+    """
+
+    code = "cannot-unpack"
+    exit_code = 71
+    default_hint = (
+        "Set TMPDIR to a folder where programs may run and 40 MB are free, and run the command install"
+        " there once: the installed program unpacks nothing."
+    )
+
+
+class Damaged(ProviderError):
+    """Files of the installed program are missing or were changed."""
+
+    code = "damaged"
+    exit_code = 72
+    default_hint = "Install it again."
+
+
+class CannotInstall(ProviderError):
+    """``install`` or ``uninstall`` met something that it does not go past."""
+
+    code = "cannot-install"
+    exit_code = 73
+    default_hint = "Correct the cause and run it again; what worked before still works."
+
+
+class StillInUse(ProviderError):
+    """``uninstall``: the running kubelet was started with what would go, and could not start again."""
+
+    code = "still-in-use"
+    exit_code = 74
+    default_hint = (
+        "Take the --image-credential-provider flags from the kubelet and restart it first; --force"
+        " does not wait for that."
+    )

@@ -4,7 +4,7 @@ What can wait for nothing starts first and runs side by side: the metadata servi
 the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from provider.background import Background
@@ -47,10 +47,11 @@ def exchange(
     origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
+    # First, since it takes longest, and runs on another core.
+    key = Background(_session_key()) if by_instance or account else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
-    key = Background(_session_key) if by_instance or account else None
 
     from provider.principal import instance_principal, resource_principal, user_principal
 
@@ -114,7 +115,11 @@ def registry_origin(image_host: str, settings: Settings) -> Origin:
     return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
-def _session_key() -> "RSAPrivateKey":
-    from provider.principal import session_key
+def _session_key() -> "Callable[[], RSAPrivateKey]":
+    """Makes a key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU,
+    in which other threads run.
+    """
+    # Imported here and not in the thread: two threads that import take turns.
+    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 
-    return session_key()
+    return lambda: generate_private_key(65537, 2048)

@@ -6,7 +6,7 @@ from provider.background import Background
 from provider.deadline import Deadline
 from provider.errors import ProviderError
 from provider.transport import Client, Origin
-from provider.trust import proxy_for, tls_context
+from provider.trust import hashed_folder, proxy_for, tls_context
 
 
 class Network:
@@ -15,7 +15,11 @@ class Network:
     def __init__(self, deadline: Deadline, environ: Mapping[str, str]) -> None:
         self.deadline = deadline
         self._environ = environ
-        self._trust = Background(lambda: tls_context(environ))
+        folder = hashed_folder(environ)
+        first = Background(lambda: tls_context(environ, folder))
+        self._trust = [lambda: first.result(deadline, "loading CA certificates")]
+        if folder:
+            self._trust.append(lambda: tls_context(environ))
 
     def client(self, origin: Origin, unreachable: type[ProviderError]) -> Client:
         """A client for one server. Raises BadSettings when the proxy's are wrong."""

@@ -1,12 +1,15 @@
 """OCIR: the token endpoint, and whether a token may pull."""
 
 import json
+from typing import TYPE_CHECKING
 
 from provider.errors import ProviderError, TokenMalformed, TokenRefused
 from provider.grant import PullCheck, Token, is_token
 from provider.image import Image
-from provider.signer import Signer
-from provider.transport import Client
+
+if TYPE_CHECKING:
+    from provider.signer import Signer
+    from provider.transport import Client
 
 # It only decides how long the kubelet keeps the token, and other calls wait for it.
 _CHECK_SECONDS = 5.0
@@ -22,7 +25,7 @@ _MANIFESTS = ", ".join(
 )
 
 
-def request_token(client: Client, path: str, signer: Signer) -> Token:
+def request_token(client: "Client", path: str, signer: "Signer") -> Token:
     """``GET https://<registry><path>``, signed. Raises TokenRefused, TokenMalformed, ClockSkew.
 
     The endpoint gives a token to any principal of the tenancy, whatever the policies say; only a
@@ -48,7 +51,7 @@ def request_token(client: Client, path: str, signer: Signer) -> Token:
     return Token(text, life, answer.request_id)
 
 
-def check_pull(client: Client, image: Image, token: Token) -> PullCheck:
+def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
     """HEAD the image's manifest with the token, once. Never raises for what the network does: the
     token is there, and the pull itself will tell.
     """

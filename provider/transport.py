@@ -5,10 +5,9 @@ on its way as early as possible after the start of the program.
 """
 
 import io
-import random
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provider import __version__
@@ -36,6 +35,9 @@ REACHED = (
 _MAX_HEAD = 64 * 1024
 # OCI refuses a signature whose date is more than 5 minutes off (docs.oracle.com, "Request Signatures").
 CLOCK_TOLERANCE = 300
+# X509_V_ERR_ DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN,
+# UNABLE_TO_GET_ISSUER_CERT_LOCALLY and UNABLE_TO_VERIFY_LEAF_SIGNATURE of OpenSSL's x509_vfy.h
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
 
 
 class Origin(NamedTuple):
@@ -107,6 +109,10 @@ class Failure(Exception):
         self.heals = heals
 
 
+class UnknownIssuer(TlsUntrusted):
+    """The server's certificate leads to no CA that is trusted."""
+
+
 class Connection:
     """One connection to ``origin``: ``open``, then ``send`` and ``receive`` in turns."""
 
@@ -128,7 +134,9 @@ class Connection:
         doing = f"connecting to {address[0]} port {address[1]}"
         try:
             timeout = min(_CONNECT_SECONDS, deadline.left(doing))
-            self._socket = socket.create_connection(address, timeout=timeout)
+            # As bytes: getaddrinfo would put text through the IDNA codec, 3 ms of imports.
+            numbered = (address[0].encode(), address[1])
+            self._socket = socket.create_connection(numbered, timeout=timeout)  # type: ignore[arg-type] # typeshed knows text only
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except socket.gaierror as error:
             heals = error.errno == socket.EAI_AGAIN
@@ -160,9 +168,12 @@ class Connection:
         assert self._socket is not None
         try:
             self._socket.settimeout(deadline.left(f"setting up TLS with {self.origin.host}"))
-            self._socket = context.wrap_socket(self._socket, server_hostname=self.origin.host)
+            self._socket = context.wrap_socket(
+                self._socket, server_hostname=self.origin.host.encode()
+            )
         except ssl.SSLCertVerificationError as error:
-            raise TlsUntrusted(
+            unknown = error.verify_code in _UNKNOWN_ISSUER
+            raise (UnknownIssuer if unknown else TlsUntrusted)(
                 f"the certificate of {self.origin.netloc} is not trusted: {error.verify_message}"
             ) from error
         except TimeoutError as error:
@@ -269,7 +280,8 @@ class _Incoming(io.RawIOBase):
 class Client:
     """Requests to one origin over one connection that is kept open between them.
 
-    ``unreachable`` is the error to raise when no answer can be had.
+    ``unreachable`` is the error to raise when no answer can be had. ``trust`` makes contexts for TLS:
+    while an issuer is unknown, the next one is tried.
     """
 
     def __init__(
@@ -277,7 +289,7 @@ class Client:
         origin: Origin,
         deadline: Deadline,
         unreachable: type[ProviderError],
-        trust: "Background[ssl.SSLContext]",
+        trust: "Sequence[Callable[[], ssl.SSLContext]]",
         proxy: Proxy | None = None,
     ) -> None:
         self.origin = origin
@@ -366,14 +378,15 @@ class Client:
         return opening.result(limit, f"connecting to {self.origin.netloc}")
 
     def _open(self, deadline: Deadline) -> Connection:
-        trust = self._trust
-        secure = self.origin.scheme == "https"
-        connection = Connection(
-            self.origin,
-            (lambda: trust.result(deadline, "loading CA certificates")) if secure else None,
-            self._proxy,
-        )
-        connection.open(deadline)
+        first, *others = self._trust if self.origin.scheme == "https" else (None,)
+        connection = Connection(self.origin, first, self._proxy)
+        try:
+            connection.open(deadline)
+        except UnknownIssuer:
+            if not others:
+                raise
+            connection = Connection(self.origin, others[0], self._proxy)
+            connection.open(deadline)
         return connection
 
     def _exchange(
@@ -401,6 +414,8 @@ def backoff(attempt: int, at_least: float) -> float:
     """Seconds to wait after try number ``attempt`` (from 0): doubling, with jitter, so that nodes
     that failed together do not come back together.
     """
+    import random
+
     return at_least + random.uniform(0.5, 1.0) * min(_LONGEST_WAIT, _FIRST_WAIT * float(2**attempt))
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from provider.errors import BadSettings
@@ -19,11 +20,18 @@ NODE_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
+# The same certificates, each in a file named by the hash of its subject (openssl rehash). Loading a
+# bundle of 140 takes 29 ms of CPU; of a folder OpenSSL reads the one file that it needs.
+NODE_FOLDERS = (
+    "/etc/pki/ca-trust/extracted/pem/directory-hash",  # newer Oracle Linux
+    "/etc/ssl/certs",  # Ubuntu, Debian
+)
+_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 def bundle(environ: Mapping[str, str]) -> str:
     """The file (or hashed folder) of CA certificates: the user's, the node's, certifi's."""
-    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+    for name in _CHOICES:
         path = environ.get(name)
         if path:
             if not os.path.exists(path):
@@ -39,11 +47,26 @@ def bundle(environ: Mapping[str, str]) -> str:
     return certifi.where()
 
 
-def tls_context(environ: Mapping[str, str]) -> "ssl.SSLContext":
-    """A client context that verifies certificate and host name. Raises BadSettings."""
+def hashed_folder(environ: Mapping[str, str]) -> str | None:
+    """The node's folder of CA certificates by hash; None when it has none, or the user chose a bundle.
+
+    What is missing in it may still be in the bundle.
+    """
+    if not any(environ.get(name) for name in _CHOICES):
+        for path in NODE_FOLDERS:
+            with suppress(OSError):
+                if any(name.endswith(".0") for name in os.listdir(path)):
+                    return path
+    return None
+
+
+def tls_context(environ: Mapping[str, str], path: str | None = None) -> "ssl.SSLContext":
+    """A client context that verifies certificate and host name, by the CA certificates in ``path``,
+    else by ``bundle``. Raises BadSettings.
+    """
     import ssl
 
-    path = bundle(environ)
+    path = path or bundle(environ)
     # Not create_default_context: it writes session keys to where SSLKEYLOGFILE says, and loads
     # OpenSSL's default bundle.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -73,7 +73,7 @@ def workload_principal(
         Origin("https", cluster.host, PORT),
         deadline,
         WorkloadUnreachable,
-        Background(lambda: _context(cluster.ca)),
+        [lambda: _context(cluster.ca)],
     )
     client.open_early()
     private = key.result(deadline, "making a session key")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from provider.trust import NODE_BUNDLES
+from provider.trust import NODE_BUNDLES, NODE_FOLDERS
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Fault
 from tests.cloud.namespace import REPOSITORY
@@ -33,6 +33,10 @@ JOURNAL = "/run/systemd/journal/socket"
 # --- the list ----------------------------------------------------------------------------------
 
 STORE = r"/run/oke-credential-provider"
+CERTIFICATES = (
+    *(re.escape(bundle) for bundle in NODE_BUNDLES),
+    *(rf"{re.escape(folder)}(/[0-9a-f]{{8}}\.[0-9])?" for folder in NODE_FOLDERS),
+)
 # Beside what the form of the program brings along itself.
 READ = (
     r"/etc/ld\.so\.(cache|preload)",
@@ -42,7 +46,7 @@ READ = (
     r"/usr/(lib|share)/locale/.*",
     r"/(etc/localtime|usr/share/zoneinfo/.*)",  # Date headers
     r"/etc/(hosts|host\.conf|resolv\.conf|nsswitch\.conf|gai\.conf)",  # names to addresses
-    *(re.escape(bundle) for bundle in NODE_BUNDLES),
+    *CERTIFICATES,
     r"(/etc|/usr/lib|/usr/local|/etc/pki)/(ssl|tls)/openssl\.cnf",
     r"/proc/self/mountinfo",  # is the store on tmpfs?
     r"/proc/self/(cgroup|exe|maps)|/sys/fs/cgroup/.*|/proc/(stat|meminfo|sys/.*)|/sys/devices/system/cpu.*",  # glibc, OpenSSL
@@ -50,7 +54,7 @@ READ = (
     rf"{STORE}(/[^/]+)?",
 )
 # A call that is answered from the store reads none of these.
-COLD_ONLY = (*(re.escape(bundle) for bundle in NODE_BUNDLES), r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
+COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
              r"/etc/(hosts|resolv\.conf)")  # fmt: skip
 WRITTEN = (
     STORE,

@@ -34,7 +34,7 @@ def run(image_text: str | None, as_json: bool, verbose: bool) -> int:
         click.echo(json.dumps(content, indent=2))
         return code
     coloured = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    width = min(shutil.get_terminal_size((100, 0)).columns, _WIDEST)
     head = click.style(f"oke-credential-provider {__version__} on {platform.node()}", bold=True)
     click.echo(f"{head}{f', for {image_text}' if image_text else ''}\n", color=coloured)
     steps = []

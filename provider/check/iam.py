@@ -46,3 +46,16 @@ def user_may_read(ocids: Ocids) -> tuple[str, ...]:
         " --description 'Pull images'"
         " --statements '[\"Allow group <group> to read repos in tenancy\"]'",
     )
+
+
+def other_tenancy(ocids: Ocids) -> tuple[str, ...]:
+    """How to let this node read repositories of another tenancy, which takes both."""
+    return (
+        "If it is another tenancy's, a policy here must endorse:",
+        "  Define tenancy Owner as <the other tenancy's OCID>",
+        f"  Endorse dynamic-group {GROUP} to read repos in tenancy Owner",
+        "and one there must admit:",
+        f"  Define tenancy Nodes as {ocids.tenancy}",
+        "  Define dynamic-group Nodes as <the OCID of this tenancy's dynamic group>",
+        "  Admit dynamic-group Nodes of tenancy Nodes to read repos in tenancy",
+    )

@@ -99,7 +99,7 @@ def judge_init_scripts(scripts: Mapping[str, str], flags_set: bool | None) -> St
         if match
     ]
     if not found:
-        return ok(INIT_SCRIPT, tried, f"{', '.join(scripts)}: no --kubelet-extra-args=")
+        return ok(INIT_SCRIPT, f"{tried}; seen: {', '.join(scripts)}", "no --kubelet-extra-args=")
     report = warning if flags_set else failed
     return report(
         INIT_SCRIPT,
@@ -181,7 +181,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
     if findings:
         came = f"the kubelet takes it, but {_told(findings[0])}"
         return warning(CONFIG, "config-traps", tried, came, *_advice(findings))
-    return ok(CONFIG, tried, f"{files.path} is one that the kubelet takes")
+    return ok(CONFIG, tried, f"{files.path}: the kubelet takes it")
 
 
 def _cause(finding: Finding) -> str:
@@ -228,7 +228,7 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
     tried = ", ".join(program.path for program in programs)
     wrong = [program for program in programs if program.state != "ok"]
     if not wrong:
-        return ok(PROGRAMS, tried, f"{tried}: there, and executable")
+        return ok(PROGRAMS, tried, "all there, and executable")
     first = wrong[0]
     if first.denied:
         return not_visible(PROGRAMS, tried, f"{first.path} is not to be seen", "Run it as root.")
@@ -251,7 +251,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
     tried = f"{path} version"
     mine = f"{running.version} ({running.commit})"
     if same or answered is None:
-        return ok(VERSION, tried, f"{mine}, and {path} is this program")
+        return ok(VERSION, tried, f"{mine}, and the kubelet's is the same")
     if answered.error:
         return warning(
             VERSION,
@@ -269,7 +269,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
         came = f"{path} does not answer as this program does: it is another one"
         return warning(VERSION, "program-is-another", tried, came, "Install this one there.")
     if theirs == mine:
-        return ok(VERSION, tried, f"{mine}, the same as {path}")
+        return ok(VERSION, tried, f"{mine}, and the kubelet's is the same")
     return warning(
         VERSION,
         "version-differs",

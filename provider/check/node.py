@@ -113,10 +113,17 @@ def _words(path: str) -> tuple[str, ...]:
 def _is_the_nodes(pid: int) -> bool:
     try:
         owner = os.stat(f"/proc/{pid}").st_uid
-        in_pod = "kubepods" in Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
+        cgroups = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
     except OSError:
         return False
-    return owner in (0, os.geteuid()) and not in_pod
+    return is_believed(owner, cgroups, os.geteuid())
+
+
+def is_believed(owner: int, cgroups: str, ours: int) -> bool:
+    """May a process that calls itself kubelet be the node's? ``owner`` and ``ours`` are user ids;
+    ``cgroups`` is its /proc/<pid>/cgroup, in which every pod is below "kubepods".
+    """
+    return owner in (0, ours) and "kubepods" not in cgroups
 
 
 def _kubelet(pid: int, argv: tuple[str, ...]) -> Kubelet:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Generic, Literal, NamedTuple, TypeVar
 
 from provider.errors import ProviderError
 
@@ -11,6 +11,8 @@ Status = Literal["ok", "warning", "failed", "skipped", "not visible"]
 
 FAILED: Final = 1
 NOT_VISIBLE: Final = 3
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ def skipped(name: str, cause: str, came: str) -> Step:
     return Step(name, "skipped", cause, "", came)
 
 
+def needs(name: str, earlier: str) -> Step:
+    """A step that an earlier one's failure left out."""
+    return skipped(name, "needs-earlier-step", f"needs the step {earlier!r}")
+
+
 def not_visible(name: str, tried: str, came: str, *advice: str) -> Step:
     """A step that this user may not take."""
     return Step(name, "not visible", "not-visible", tried, came, advice)
@@ -67,6 +74,25 @@ def timed(take: Callable[[], Step]) -> Step:
     began = time.monotonic()
     step = take()
     return replace(step, milliseconds=round((time.monotonic() - began) * 1000, 1))
+
+
+class Taken(NamedTuple, Generic[T]):
+    """A step, and what it yielded if it went well."""
+
+    step: Step
+    value: T | None = None
+
+
+def timed_taken(take: Callable[[], Taken[T]]) -> Taken[T]:
+    """Take a step that yields something, and note how long it took."""
+    values: list[T | None] = []
+
+    def noted() -> Step:
+        taken = take()
+        values.append(taken.value)
+        return taken.step
+
+    return Taken(timed(noted), values[0])
 
 
 def exit_code(steps: Iterable[Step]) -> int:

@@ -5,9 +5,19 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
-from provider.check import cloud, kubelet, node
-from provider.check.iam import Ocids
-from provider.check.step import Step, broken, failed, not_visible, ok, skipped, timed
+from provider.check import identity, kubelet, metadata, node, repository, route, store
+from provider.check.step import (
+    Step,
+    Taken,
+    broken,
+    failed,
+    needs,
+    not_visible,
+    ok,
+    skipped,
+    timed,
+    timed_taken,
+)
 from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
@@ -39,7 +49,7 @@ def walk(image: Image | None, environ: Mapping[str, str]) -> Iterator[Step]:
     plugin = _Plugin(environ=environ)
     yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
     yield from _config(processes.kubelet, image, plugin)
-    settings = cloud.timed_taken(lambda: _settings(plugin))
+    settings = timed_taken(lambda: _settings(plugin))
     yield settings.step
     yield from _cloud(image, settings.value, plugin.environ, processes.kubelet)
 
@@ -90,11 +100,11 @@ def _version(program: str) -> Step:
     return kubelet.judge_version(program, same, answered, version())
 
 
-def _settings(plugin: _Plugin) -> cloud.Taken[Settings]:
+def _settings(plugin: _Plugin) -> Taken[Settings]:
     """The settings of a call, read as a call reads them."""
     call = kubelet_call(plugin.entry.args) if plugin.entry else kubelet_call(())
     if call is None:
-        return cloud.Taken(
+        return Taken(
             failed(
                 SETTINGS,
                 "bad-args",
@@ -111,10 +121,10 @@ def _settings(plugin: _Plugin) -> cloud.Taken[Settings]:
         else:
             settings = settings_from_environment(plugin.environ)
     except ProviderError as error:
-        return cloud.Taken(broken(SETTINGS, tried, error))
-    came = f"{settings.ocir_auth_method}, by {tried}"
+        return Taken(broken(SETTINGS, tried, error))
+    came = settings.ocir_auth_method
     if plugin.guessed:
-        return cloud.Taken(
+        return Taken(
             not_visible(
                 SETTINGS,
                 tried,
@@ -124,7 +134,7 @@ def _settings(plugin: _Plugin) -> cloud.Taken[Settings]:
             ),
             settings,
         )
-    return cloud.Taken(ok(SETTINGS, tried, came), settings)
+    return Taken(ok(SETTINGS, tried, came), settings)
 
 
 def _cloud(
@@ -134,13 +144,13 @@ def _cloud(
     running: node.Kubelet | None,
 ) -> Iterator[Step]:
     by_instance = settings is None or settings.ocir_auth_method == INSTANCE_PRINCIPAL
-    instance: cloud.Instance | None = None
+    instance: metadata.Instance | None = None
     if by_instance:
-        described = cloud.timed_taken(cloud.ask_metadata)
+        described = timed_taken(metadata.ask_metadata)
         yield described.step
         instance = described.value
     else:
-        yield skipped(cloud.METADATA, "not-needed", "USER_PRINCIPAL does without it")
+        yield skipped(metadata.METADATA, "not-needed", "USER_PRINCIPAL does without it")
     scripts = node.init_scripts()
     if instance:
         scripts |= kubelet.scripts_of_metadata(instance.metadata)
@@ -153,14 +163,14 @@ def _cloud(
     host = f"ocir.{where.region}.oci.{where.realm_domain}" if where else None
     if image:
         named = image.host
-        step = timed(lambda: cloud.judge_name(named, settings, where))
+        step = timed(lambda: route.judge_name(named, settings, where))
         yield step
         if step.status == "ok":
             host = named
         else:
             image = None
     if host is None:
-        yield skipped(cloud.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
+        yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
         return
     yield from _exchange(image, host, settings, environ, instance)
 
@@ -170,39 +180,39 @@ def _exchange(
     host: str,
     settings: Settings,
     environ: Mapping[str, str],
-    instance: cloud.Instance | None,
+    instance: metadata.Instance | None,
 ) -> Iterator[Step]:
     """What goes over the network, each step only where those that it needs went well."""
     try:
         origin = registry_origin(host, settings)
     except ProviderError as error:
-        yield broken(cloud.REGISTRY_ROUTE, host, error)
+        yield broken(route.REGISTRY_ROUTE, host, error)
         return
-    route = timed(lambda: cloud.reach(cloud.REGISTRY_ROUTE, origin, environ))
-    yield route
-    reached = route.status == "ok"
+    way = timed(lambda: route.reach(route.REGISTRY_ROUTE, origin, environ))
+    yield way
+    reached = way.status == "ok"
     if reached:
-        yield timed(lambda: cloud.look_at_clock(origin, environ))
+        yield timed(lambda: route.look_at_clock(origin, environ))
     proving = None
     if instance:
-        federation = cloud.federation_origin(instance)
-        step = timed(lambda: cloud.reach(cloud.FEDERATION_ROUTE, federation, environ))
+        federation = identity.federation_origin(instance)
+        step = timed(lambda: route.reach(route.FEDERATION_ROUTE, federation, environ))
         yield step
         proving = instance if step.status == "ok" else None
-    identity = cloud.timed_taken(lambda: cloud.prove_identity(proving, settings, environ))
-    yield identity.step
+    proved = timed_taken(lambda: identity.prove_identity(proving, settings, environ))
+    yield proved.step
     token = None
     if reached:
-        new = cloud.timed_taken(lambda: cloud.get_token(identity.value, origin, settings, environ))
+        new = timed_taken(lambda: identity.get_token(proved.value, origin, settings, environ))
         yield new.step
         token = new.value
     else:
-        yield cloud.needs(cloud.TOKEN, cloud.REGISTRY_ROUTE)
+        yield needs(identity.TOKEN, route.REGISTRY_ROUTE)
     if image:
         named = image
-        ocids = instance.ocids if instance else Ocids()
-        pull = timed(lambda: cloud.try_pull(named, token, settings, environ, ocids))
+        asker = repository.Asker(proved.value, token, settings, environ, instance)
+        pull = timed(lambda: repository.try_pull(named, asker))
     else:
-        pull = skipped(cloud.PULL, "no-image", "no image was named that this program is for")
+        pull = skipped(repository.PULL, "no-image", "no image was named that this program is for")
     yield pull
-    yield timed(lambda: cloud.look_at_store(image, pull, settings, environ))
+    yield timed(lambda: store.look_at_store(image, pull, settings, environ))

@@ -24,17 +24,19 @@ Endpoint = Literal[
     "blob",
     "ping",  # /v2/ itself
     "registry.unknown",
+    "namespace",  # Object Storage's name for the tenancy
     "elsewhere",  # a host that is not OCI's: nothing of ours may ever arrive there
     "proxy",  # an HTTP proxy
     "workload",  # the workload identity endpoint beside the cluster's API server
 ]
-Group = Literal["imds", "federation", "registry", "elsewhere", "proxy", "cluster"]
+Group = Literal["imds", "federation", "registry", "namespace", "elsewhere", "proxy", "cluster"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 GROUPS: tuple[Group, ...] = get_args(Group)
 
 TENANCY = "ocid1.tenancy.oc1..aaaaaaaastandintenancy"
 COMPARTMENT = "ocid1.compartment.oc1..aaaaaaaastandincompartment"
 INSTANCE = "ocid1.instance.oc1.eu-frankfurt-1.antheljtstandininstance"
+NAMESPACE = "ns"
 USER = "ocid1.user.oc1..aaaaaaaastandinuser"
 CLUSTER = "ocid1.cluster.oc1.eu-frankfurt-1.aaaaaaaastandincluster"
 RESOURCE = "ocid1.computecontainerinstance.oc1.eu-frankfurt-1.standinresource"
@@ -47,7 +49,7 @@ def group_of(target: Endpoint | Group) -> Group:
     """The group of hosts that serves an endpoint; a group is its own."""
     if target.startswith("imds"):
         return "imds"
-    if target == "federation" or target == "elsewhere" or target == "proxy":
+    if target in ("federation", "namespace", "elsewhere", "proxy"):
         return target
     return "cluster" if target in ("workload", "cluster") else "registry"
 
@@ -84,7 +86,7 @@ class Place:
 
 
 IMDS_ADDRESS = "169.254.169.254"
-CLUSTER_ADDRESS = "127.0.5.1"
+CLUSTER_ADDRESS = "127.0.6.1"
 PLACES: tuple[Place, ...] = (
     Place("imds", IMDS_ADDRESS, (80,), ()),
     *(
@@ -110,6 +112,10 @@ PLACES: tuple[Place, ...] = (
         "127.0.3.1",
         (80, 443),
         ("elsewhere.example", "fra.ocir.io.elsewhere.example", "evilocir.io"),
+    ),
+    *(
+        Place("namespace", f"127.0.5.{n}", (443,), (f"objectstorage.{r.name}.{r.domain}",), r)
+        for n, r in enumerate(REGIONS, 1)
     ),
     Place("proxy", "127.0.4.1", (3128,), ("proxy.example",)),
     # Its certificates are the cluster's own, and name the address too.

@@ -22,6 +22,7 @@ from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.iam import Principal, may_read, names
 from tests.cloud.model import (
     ISSUER,
+    NAMESPACE,
     REGISTRY_USER,
     SERVICE,
     Endpoint,
@@ -79,6 +80,17 @@ async def answer(state: State, place: Place, request: Request) -> Response:
             return _ping(state, place, request)
         case _:
             return await _resource(state, place, request)
+
+
+def namespace(state: State, place: Place, request: Request) -> Response:
+    """Object Storage's GetNamespace: the namespace of the asker's tenancy, for any principal."""
+    if (request.method, request.path) != ("GET", "/n"):
+        return refuse(404, "NotAuthorizedOrNotFound", f"nothing at {request.path[:80]!r}")
+    try:
+        verify(state, place, request)
+    except Refused as refusal:
+        return refuse(401, "NotAuthenticated", str(refusal))
+    return json_response(200, NAMESPACE)
 
 
 # --- the token endpoint ------------------------------------------------------------------------

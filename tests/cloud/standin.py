@@ -267,7 +267,8 @@ class StandIn:
             return False
         if request is None:
             return False
-        if place.group == "proxy" and request.method == "CONNECT":
+        tunnels = place.group == "proxy" and "proxy" not in self.faults
+        if tunnels and request.method == "CONNECT":
             await self._tunnel(request, reader, writer)
             return False
         endpoint = _route(place, request)
@@ -350,6 +351,8 @@ class StandIn:
                     return await ocir.answer(self.state, place, request)
                 case "cluster":
                     return workload.answer(self.state, place, request)
+                case "namespace":
+                    return ocir.namespace(self.state, place, request)
                 case _:
                     return json_response(200, {"token": "elsewhere", "expires_in": 3600})
         except Exception:

@@ -1,0 +1,122 @@
+"""Build the binary: freeze the program, put the launcher in front, make one file of it.
+
+    python packaging/build.py [--dist dist] [--work build/binary]
+
+The interpreter that runs this is the one that is frozen; the C compiler is $CC, musl-gcc if unset.
+The same commit gives the same bytes, wherever it is built with the same tools.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+NAME = "oke-credential-provider"
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+
+def build(dist: Path, work: Path) -> Path:
+    """Build into ``dist``, with ``work`` for what is made on the way. Returns the binary."""
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    tree = work / "tree"
+    commit, epoch = _commit()
+    _freeze(work, commit, epoch)
+    shutil.copytree(work / "dist" / NAME, tree / "bin" / "program")
+    launcher = tree / "bin" / NAME
+    _compile(launcher)
+    (tree / "MANIFEST").write_text(manifest(tree))
+    dist.mkdir(parents=True, exist_ok=True)
+    binary = dist / f"{NAME}-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
+    one_file(launcher, tree, work / "binary")
+    # A binary that is running can be replaced, not written to.
+    os.replace(work / "binary", binary)
+    return binary
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
+
+
+def _commit() -> tuple[str, str]:
+    """The commit (with "+changes" if the files differ from it) and its date in Unix seconds."""
+    changes = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    return _git("rev-parse", "HEAD") + changes, _git("log", "-1", "--format=%ct")
+
+
+def _freeze(work: Path, commit: str, epoch: str) -> None:
+    environment = {
+        **os.environ,
+        "PROVIDER_COMMIT": commit,
+        "SOURCE_DATE_EPOCH": epoch,
+        # The order of sets, which compiled modules contain.
+        "PYTHONHASHSEED": "0",
+        # Nothing is taken over from an earlier build.
+        "PYINSTALLER_CONFIG_DIR": str(work / "cache"),
+    }
+    command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
+    folders = ["--distpath", str(work / "dist"), "--workpath", str(work / "work")]
+    spec = str(ROOT / "packaging" / "provider.spec")
+    subprocess.run([*command, *folders, spec], cwd=work, env=environment, check=True)
+
+
+def _compile(target: Path) -> None:
+    compiler = os.environ.get("CC", "musl-gcc").split()
+    options = ["-std=c11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
+    source = str(ROOT / "packaging" / "launcher.c")
+    # --build-id would be derived from paths.
+    subprocess.run(
+        [*compiler, *options, "-Wl,--build-id=none", "-o", str(target), source], check=True
+    )
+
+
+def manifest(tree: Path) -> str:
+    """One line for each file: SHA-256, mode, path; sorted by path. Symbolic links are none."""
+    lines = []
+    for path in sorted(tree.rglob("*")):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a symbolic link, which the launcher does not unpack")
+        if path.is_file():
+            mode = "755" if path.stat().st_mode & 0o100 else "644"
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            lines.append(f"{digest} {mode} {path.relative_to(tree)}\n")
+    return "".join(lines)
+
+
+def one_file(launcher: Path, tree: Path, target: Path) -> None:
+    """The launcher with a zip archive of ``tree`` behind it, in which nothing is compressed and
+    nothing depends on when and where it is made.
+    """
+    with target.open("wb") as file:
+        file.write(launcher.read_bytes())
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(tree.rglob("*")):
+                if path.is_file():
+                    info = zipfile.ZipInfo(str(path.relative_to(tree)))
+                    info.create_system = 3  # Unix: the modes count
+                    executable = path.stat().st_mode & 0o100
+                    info.external_attr = (0o100755 if executable else 0o100644) << 16
+                    archive.writestr(info, path.read_bytes())
+    target.chmod(0o755)
+
+
+def main() -> None:
+    """Read the command line, build, say what came of it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--dist", type=Path, default=ROOT / "dist")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "binary")
+    options = parser.parse_args()
+    binary = build(options.dist.resolve(), options.work.resolve())
+    print(f"{binary}  {binary.stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+/*
+ * The front of both forms of the program; linked statically, so that neither the node's libraries
+ * nor its LD_* variables reach it.
+ *
+ * One file: this program with a zip archive (stored, not compressed) behind it. It unpacks the
+ * archive into a folder of its own and runs the program there. It replaces itself: there is no
+ * second process that could outlive a SIGKILL and hold the kubelet's pipe. The program removes the
+ * folder when it ends (provider/frozen.py); what a killed call left behind, a later call sweeps.
+ *
+ * Installed: without an archive, it runs the program that lies beside it, and unpacks nothing.
+ *
+ * A folder in use is locked (flock) by a descriptor that the program inherits and never touches;
+ * the kernel lets go of it when the program ends, however that happens.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#define PREFIX "oke-credential-provider."
+#define SUFFIX "XXXXXX"
+/* In a folder of ours, the number of the process that it belongs to. Unpacked first, removed last. */
+#define MARKER "pid"
+#define PROGRAM "bin/program/oke-credential-provider"
+/* As in provider/errors.py. */
+#define EXIT_CANNOT_UNPACK 71
+#define EXIT_DAMAGED 72
+
+static char reasons[4096];
+
+static void because(const char *format, ...)
+{
+    size_t used = strlen(reasons);
+    va_list values;
+    va_start(values, format);
+    vsnprintf(reasons + used, sizeof reasons - used, format, values);
+    va_end(values);
+}
+
+/* Runs the program under folder. Returns only if that fails. */
+static void run(const char *folder, char **argv)
+{
+    char program[PATH_MAX], libraries[PATH_MAX + 16];
+    if (snprintf(program, sizeof program, "%s/" PROGRAM, folder) >= (int)sizeof program) {
+        errno = ENAMETOOLONG;
+        return;
+    }
+    snprintf(libraries, sizeof libraries, "%.*s/_internal", (int)(strrchr(program, '/') - program), program);
+    unsetenv("LD_PRELOAD");
+    unsetenv("LD_AUDIT");
+    /* PyInstaller's bootloader would set this and then start itself once more. These variables of
+     * its own say that it has done so; if it did not know them it would just do it. */
+    setenv("LD_LIBRARY_PATH", libraries, 1);
+    setenv("_PYI_ARCHIVE_FILE", program, 1);
+    setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
+    unsetenv("_PYI_APPLICATION_HOME_DIR");
+    execv(program, argv);
+}
+
+/* ---- the archive ------------------------------------------------------------------------------ */
+
+struct archive {
+    int file;
+    const uint8_t *directory;
+    unsigned entries;
+    uint64_t size; /* of all entries, rounded up to blocks */
+};
+
+static uint32_t number(const uint8_t *at, int bytes)
+{
+    uint32_t value = 0;
+    while (bytes--)
+        value = value << 8 | at[bytes];
+    return value;
+}
+
+/* Finds the archive behind this program. False if there is none. */
+static bool open_archive(struct archive *archive)
+{
+    struct stat status;
+    archive->file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+    if (archive->file < 0 || fstat(archive->file, &status) || status.st_size < 22)
+        return false;
+    const uint8_t *start = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, archive->file, 0);
+    if (start == MAP_FAILED)
+        return false;
+    const uint8_t *end = start + status.st_size - 22; /* no comment follows */
+    /* Spelt so that the signature itself is not found in this program, which is no archive. */
+    if (end[0] != 'P' || end[1] != 'K' || number(end + 2, 2) != 0x0605)
+        return false;
+    archive->entries = number(end + 10, 2);
+    archive->directory = start + number(end + 16, 4);
+    archive->size = 0;
+    const uint8_t *entry = archive->directory;
+    for (unsigned i = 0; i < archive->entries; i++) {
+        archive->size += (number(entry + 24, 4) / 4096 + 1) * 4096;
+        entry += 46 + number(entry + 28, 2) + number(entry + 30, 2) + number(entry + 32, 2);
+    }
+    return true;
+}
+
+static bool unpack_entry(const struct archive *archive, const uint8_t *entry, int folder)
+{
+    char name[256];
+    unsigned length = number(entry + 28, 2);
+    if (length >= sizeof name)
+        return false;
+    memcpy(name, entry + 46, length);
+    name[length] = 0;
+    for (char *slash = strchr(name, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = 0;
+        if (mkdirat(folder, name, 0700) && errno != EEXIST)
+            return false;
+        *slash = '/';
+    }
+    uint8_t header[30];
+    off_t at = number(entry + 42, 4);
+    if (pread(archive->file, header, sizeof header, at) != sizeof header)
+        return false;
+    at += sizeof header + number(header + 26, 2) + number(header + 28, 2);
+    size_t left = number(entry + 24, 4);
+    mode_t mode = number(entry + 38, 4) >> 16 & 0100 ? 0700 : 0600;
+    int file = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+    if (file < 0)
+        return false;
+    while (left > 0) {
+        ssize_t copied = sendfile(file, archive->file, &at, left);
+        if (copied <= 0)
+            break;
+        left -= copied;
+    }
+    int error = errno;
+    /* The umask may take away what the owner needs. */
+    bool complete = !fchmod(file, mode) && left == 0;
+    close(file);
+    errno = error;
+    return complete;
+}
+
+static bool unpack(const struct archive *archive, int folder)
+{
+    char pid[16];
+    int length = snprintf(pid, sizeof pid, "%d\n", getpid());
+    int marker = openat(folder, MARKER, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (marker < 0 || write(marker, pid, length) != length || fchmod(marker, 0600))
+        return false;
+    close(marker);
+    const uint8_t *entry = archive->directory;
+    for (unsigned i = 0; i < archive->entries; i++) {
+        if (!unpack_entry(archive, entry, folder))
+            return false;
+        entry += 46 + number(entry + 28, 2) + number(entry + 30, 2) + number(entry + 32, 2);
+    }
+    return true;
+}
+
+/* ---- folders ---------------------------------------------------------------------------------- */
+
+/* Removes name in parent with all that is in it, following no symbolic link; at the top, the
+ * marker goes last, so that an interrupted removal can be taken up again. */
+static void remove_tree(int parent, const char *name, bool top)
+{
+    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *listing = folder < 0 ? NULL : fdopendir(folder);
+    if (listing) {
+        for (struct dirent *entry; (entry = readdir(listing));) {
+            const char *child = entry->d_name;
+            if (!strcmp(child, ".") || !strcmp(child, "..") || (top && !strcmp(child, MARKER)))
+                continue;
+            if (unlinkat(folder, child, 0) && errno == EISDIR)
+                remove_tree(folder, child, false);
+        }
+        if (top)
+            unlinkat(folder, MARKER, 0);
+        closedir(listing);
+    } else if (folder >= 0) {
+        close(folder);
+    }
+    unlinkat(parent, name, AT_REMOVEDIR);
+}
+
+/* Removes what killed calls left in base: folders by our name, owned by this user and closed to
+ * others, with our marker, and locked by nobody. */
+static void sweep(int base)
+{
+    int copy = openat(base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    DIR *listing = copy < 0 ? NULL : fdopendir(copy);
+    if (!listing)
+        return;
+    for (struct dirent *entry; (entry = readdir(listing));) {
+        const char *name = entry->d_name;
+        struct stat status;
+        if (strncmp(name, PREFIX, strlen(PREFIX)) || strlen(name) != strlen(PREFIX SUFFIX))
+            continue;
+        int folder = openat(base, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (folder < 0)
+            continue;
+        if (!fstat(folder, &status) && status.st_uid == geteuid() && (status.st_mode & 07777) == 0700
+            && !flock(folder, LOCK_EX | LOCK_NB)) {
+            if (!faccessat(folder, MARKER, F_OK, 0))
+                remove_tree(base, name, true);
+            else
+                unlinkat(base, name, AT_REMOVEDIR); /* killed before the marker: empty */
+        }
+        close(folder);
+    }
+    closedir(listing);
+}
+
+/* Opens a folder to unpack in, or gives a reason and returns -1. */
+static int open_base(const char *path, uint64_t size)
+{
+    struct stat status;
+    struct statvfs system;
+    int base = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (base < 0 || fstat(base, &status) || fstatvfs(base, &system)) {
+        because("%s: %s; ", path, strerror(errno));
+    } else if ((status.st_uid && status.st_uid != geteuid())
+               || (status.st_mode & 022 && !(status.st_mode & S_ISVTX))) {
+        because("%s: others could replace what is in it; ", path);
+    } else if (system.f_flag & ST_RDONLY) {
+        because("%s: read-only; ", path);
+    } else {
+        sweep(base); /* before the space is looked at */
+        if (system.f_flag & ST_NOEXEC)
+            because("%s: mounted noexec; ", path);
+        else if (fstatvfs(base, &system) || (uint64_t)system.f_bavail * system.f_frsize < size)
+            because("%s: full; ", path);
+        else
+            return base;
+    }
+    if (base >= 0)
+        close(base);
+    return -1;
+}
+
+/* Unpacks in the folder at path and runs the program there. Returns only if that fails. */
+static void run_in(const char *path, const struct archive *archive, char **argv)
+{
+    char name[PATH_MAX];
+    int base = open_base(path, archive->size);
+    if (base < 0)
+        return;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        snprintf(name, sizeof name, "%s/" PREFIX SUFFIX, path);
+        if (!mkdtemp(name)) {
+            because("%s: %s; ", path, strerror(errno));
+            break;
+        }
+        /* Not closed on exec: the program holds the lock. */
+        int folder = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+        struct stat status;
+        /* Another call's sweep may come between; then it is gone, and the next attempt is ours. */
+        if (folder < 0 || fchmod(folder, 0700) || flock(folder, LOCK_EX | LOCK_NB)
+            || fstat(folder, &status) || status.st_nlink == 0) {
+            if (folder >= 0)
+                close(folder);
+            continue;
+        }
+        if (unpack(archive, folder))
+            run(name, argv);
+        because("%s: %s; ", path, strerror(errno));
+        remove_tree(base, strrchr(name, '/') + 1, true);
+        close(folder);
+        break;
+    }
+    close(base);
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    /* A descriptor that the caller closed must not become one of our files. */
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
+            return EXIT_CANNOT_UNPACK;
+
+    struct archive archive;
+    if (open_archive(&archive)) {
+        const char *const bases[] = {getenv("TMPDIR"), "/tmp", "/var/tmp", "/run", "/dev/shm"};
+        for (size_t i = 0; i < sizeof bases / sizeof *bases; i++)
+            if (bases[i] && bases[i][0] == '/')
+                run_in(bases[i], &archive, argv);
+        fprintf(stderr,
+                "oke-credential-provider: cannot-unpack: %s| Set TMPDIR to a folder where programs may"
+                " run and 40 MB are free, and run the command install there once: the installed"
+                " program unpacks nothing.\n",
+                reasons);
+        return EXIT_CANNOT_UNPACK;
+    }
+    char self[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+    if (length > 0) {
+        self[length] = 0;
+        /* self is FOLDER/bin/NAME, behind whatever symbolic link it was called by. */
+        for (int up = 0; up < 2 && strrchr(self, '/'); up++)
+            *strrchr(self, '/') = 0;
+        run(self, argv);
+    }
+    fprintf(stderr,
+            "oke-credential-provider: damaged: the program beside %s cannot be run: %s | Install it"
+            " again.\n",
+            length > 0 ? self : "this file", strerror(errno));
+    return EXIT_DAMAGED;
+}

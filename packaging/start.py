@@ -1,0 +1,5 @@
+"""Where the frozen program starts."""
+
+from provider.__main__ import main
+
+main()

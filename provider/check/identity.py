@@ -1,0 +1,67 @@
+"""Who this node is to OCI, and the registry token that it gets for that."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from provider.background import Background
+from provider.check import step as steps
+from provider.check.metadata import METADATA, Instance
+from provider.check.step import Taken
+from provider.deadline import Deadline
+from provider.errors import ProviderError, RegistryUnreachable
+from provider.grant import Token
+from provider.network import Network
+from provider.principal import Principal, instance_principal, session_key, user_principal
+from provider.registry import request_token
+from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.transport import Origin
+
+IDENTITY: Final = "identity"
+TOKEN: Final = "token"
+_SECONDS: Final = 15.0
+
+
+def prove_identity(
+    instance: Instance | None, settings: Settings, environ: Mapping[str, str]
+) -> Taken[Principal]:
+    """Become the principal that the settings name."""
+    if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
+        tried = f"the OCI config file {settings.oci_config_file or '~/.oci/config'}"
+        try:
+            principal = user_principal(settings.oci_config_file, settings.oci_profile)
+        except ProviderError as error:
+            return Taken(steps.broken(IDENTITY, tried, error))
+        return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
+    if instance is None:
+        return Taken(steps.needs(IDENTITY, METADATA))
+    identity = instance.identity
+    where = instance.where
+    tried = f"POST https://auth.{where.region}.{where.realm_domain}/v1/x509"
+    network = Network(Deadline(_SECONDS), environ)
+    try:
+        principal = instance_principal(identity.__getitem__, Background(session_key), network)
+    except ProviderError as error:
+        return Taken(steps.broken(IDENTITY, tried, error))
+    return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)
+
+
+def federation_origin(instance: Instance) -> Origin:
+    """Where this instance proves who it is."""
+    return Origin("https", f"auth.{instance.where.region}.{instance.where.realm_domain}", 443)
+
+
+def get_token(
+    principal: Principal | None, origin: Origin, settings: Settings, environ: Mapping[str, str]
+) -> Taken[Token]:
+    """A new token; those that calls share are not touched."""
+    if principal is None:
+        return Taken(steps.needs(TOKEN, IDENTITY))
+    path = settings.registry_token_path
+    tried = f"GET {origin.scheme}://{origin.netloc}{path}"
+    try:
+        client = Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable)
+        token = request_token(client, path, principal.signer)
+    except ProviderError as error:
+        return Taken(steps.broken(TOKEN, tried, error))
+    tried += f" (opc-request-id {token.request_id})"
+    return Taken(steps.ok(TOKEN, tried, f"good for {token.life} s"), token)

@@ -1,0 +1,118 @@
+"""What the metadata service says of this instance, or why it says nothing."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from provider.check import step as steps
+from provider.check.iam import Ocids
+from provider.check.step import Step, Taken
+from provider.deadline import Deadline
+from provider.errors import DeadlineExceeded, ImdsUnusable, ProviderError
+from provider.imds import (
+    CERTIFICATE,
+    INTERMEDIATE,
+    IPV4,
+    KEY,
+    REGION_INFO,
+    Metadata,
+    RegionInfo,
+    region_info,
+)
+from provider.transport import Connection, Failure
+
+METADATA: Final = "metadata"
+_INSTANCE: Final = "/instance/"
+_SECONDS: Final = 8.0
+_ONE_ANSWER_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What the metadata service says. ``identity`` holds secrets: the bodies by their path."""
+
+    where: RegionInfo
+    identity: Mapping[str, bytes]
+    ocids: Ocids
+    metadata: Mapping[str, object]
+
+
+def ask_metadata() -> Taken[Instance]:
+    """All that a call asks of the metadata service, and the instance's own description."""
+    tried = f"GET http://{IPV4.netloc}/opc/v2 {REGION_INFO} {CERTIFICATE} {KEY} {INTERMEDIATE}"
+    deadline = Deadline(_SECONDS)
+    paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
+    try:
+        metadata = Metadata((*paths, _INSTANCE), deadline)
+        identity = {path: metadata.get(path) for path in paths}
+        where = region_info(identity[REGION_INFO])
+    except ImdsUnusable as error:
+        return Taken(_unusable(tried, error))
+    except ProviderError as error:
+        return Taken(steps.broken(METADATA, tried, error))
+    try:
+        described = json.loads(metadata.get(_INSTANCE))
+    except (ProviderError, ValueError, RecursionError):
+        described = None  # only the advice needs it
+    described = described if isinstance(described, dict) else {}
+    told = {
+        field: described[name]
+        for field, name in (
+            ("instance", "id"),
+            ("compartment", "compartmentId"),
+            ("tenancy", "tenantId"),
+        )
+        if isinstance(described.get(name), str)
+    }
+    attributes = described.get("metadata")
+    came = f"{where.region} of {where.realm_domain}" + (
+        f", after {metadata.retries} retries" if metadata.retries else ""
+    )
+    return Taken(
+        steps.ok(METADATA, tried, came),
+        Instance(
+            where, identity, Ocids(**told), attributes if isinstance(attributes, dict) else {}
+        ),
+    )
+
+
+def _unusable(tried: str, error: ImdsUnusable) -> Step:
+    if (
+        _metadata_status("/opc/v1/instance/") == 200
+        and _metadata_status("/opc/v2/instance/") == 404
+    ):
+        return steps.failed(
+            METADATA,
+            "imds-v1-only",
+            tried,
+            f"only version 1 of the metadata service answers here: {error.message}",
+            "Version 2 is needed. Allow it (Console: Instance details, Instance metadata service), or"
+            " make the node anew from a current image.",
+        )
+    if _metadata_status("/opc/v2/instance/") in (401, 403):
+        return steps.failed(
+            METADATA,
+            "imds-forwarded",
+            tried,
+            f"the metadata service takes the request for a forwarded one: {error.message}",
+            "Something on this node carries requests for 169.254.169.254 through a proxy (this program"
+            " uses none for it), or this is no OCI instance. Look for a redirect, and take the address"
+            " out of it:",
+            "  iptables -t nat -S | grep -e 169.254 -e REDIRECT -e DNAT",
+        )
+    return steps.broken(METADATA, tried, error)
+
+
+def _metadata_status(path: str) -> int | None:
+    deadline = Deadline(_ONE_ANSWER_SECONDS)
+    connection = Connection(IPV4)
+    headers = {"host": IPV4.netloc, "authorization": "Bearer Oracle", "connection": "close"}
+    try:
+        connection.open(deadline)
+        connection.send("GET", path, headers, b"", deadline)
+        return connection.receive(1 << 20, deadline).status
+    except (Failure, DeadlineExceeded):
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,196 @@
+"""May the principal pull this image, and if not, why not?"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from provider.check import step as steps
+from provider.check.iam import Ocids, node_may_read, other_tenancy, user_may_read
+from provider.check.identity import TOKEN
+from provider.check.metadata import Instance
+from provider.check.step import Step
+from provider.deadline import Deadline
+from provider.errors import ProviderError, RegistryUnreachable
+from provider.exchange import registry_origin
+from provider.grant import PullCheck, Token
+from provider.image import Image
+from provider.network import Network
+from provider.principal import Principal
+from provider.registry import check_pull
+from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.transport import Client, Origin
+
+PULL: Final = "pull"
+_SECONDS: Final = 15.0
+_PULL_SECRETS: Final = (
+    "imagePullSecrets are not the matter: the kubelet tries a pod's own first, and then these"
+    " credentials all the same."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, and how. ``principal`` and ``token`` are None where an earlier step failed."""
+
+    principal: Principal | None
+    token: Token | None
+    settings: Settings
+    environ: Mapping[str, str]
+    instance: Instance | None
+
+    def client(self, origin: Origin) -> Client:
+        """A client with a deadline of its own."""
+        return Network(Deadline(_SECONDS), self.environ).client(origin, RegistryUnreachable)
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """What OCI says of a repository: to our token, to everybody, and of its namespace.
+
+    ``public``, ``exists`` and ``our_namespace`` are None where that was not asked or not told.
+    """
+
+    check: PullCheck
+    public: bool | None = None
+    exists: bool | None = None
+    our_namespace: str | None = None
+
+
+def try_pull(image: Image, asker: Asker) -> Step:
+    """May the principal pull this image, and may everybody?"""
+    if asker.token is None or asker.principal is None:
+        return steps.needs(PULL, TOKEN)
+    client = asker.client(registry_origin(image.host, asker.settings))
+    check = check_pull(client, image, asker.token)
+    public = exists = namespace = None
+    if check.outcome == "allowed":
+        public = _is_public(client, image, asker.settings)
+    elif check.passed:
+        exists = _exists(client, image, asker.token)
+    elif check.passed is False:
+        namespace = _our_namespace(asker.principal, asker)
+    by_instance = asker.settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    ocids = asker.instance.ocids if asker.instance else Ocids()
+    may_read = node_may_read(ocids) if by_instance else user_may_read(ocids)
+    return judge_pull(image, Repository(check, public, exists, namespace), may_read, ocids)
+
+
+def _is_public(client: Client, image: Image, settings: Settings) -> bool | None:
+    """Does the image come without credentials too, the way a container runtime would ask?"""
+    scope = f"service={image.host}&scope=repository:{image.repository}:pull"
+    try:
+        answer = client.request("GET", f"{settings.registry_token_path}?{scope}", dict, attempts=1)
+        if answer.status != 200:
+            return False
+        token = Token(str(json.loads(answer.body)["token"]), 1, "")
+        return check_pull(client, image, token).outcome == "allowed"
+    except (ProviderError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _exists(client: Client, image: Image, token: Token) -> bool | None:
+    headers = {"authorization": f"Bearer {token.text}"}
+    target = f"/v2/{image.repository}/tags/list?n=1"
+    try:
+        status = client.request("GET", target, lambda: headers, attempts=1).status
+    except ProviderError:
+        return None
+    return {200: True, 404: False}.get(status)
+
+
+def _our_namespace(principal: Principal, asker: Asker) -> str | None:
+    """The tenancy's Object Storage namespace, in which its repositories are.
+
+    ``GET https://objectstorage.<region>.<realm domain>/n`` tells it of the asker's own tenancy
+    (docs.oracle.com, GetNamespace). None when it does not.
+    """
+    if asker.instance is None:
+        return None
+    where = asker.instance.where
+    origin = Origin("https", f"objectstorage.{where.region}.{where.realm_domain}", 443)
+    signer = principal.signer
+    try:
+        answer = asker.client(origin).request(
+            "GET", "/n", lambda: signer.sign_get("/n", origin.netloc), attempts=1
+        )
+        name = json.loads(answer.body) if answer.status == 200 else None
+    except (ProviderError, ValueError, RecursionError):
+        return None
+    return name if isinstance(name, str) and name.isprintable() else None
+
+
+def judge_pull(
+    image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids
+) -> Step:
+    """What the registry's answers mean. Pure."""
+    check = repository.check
+    name = f"{image.host}/{image.repository}"
+    tried = f"HEAD /v2/{image.repository}/manifests/{image.reference} at {image.host}"
+    named = image.tag or image.digest
+    if check.passed is False:
+        return _judge_denied(image, repository, may_read, ocids, tried)
+    if check.passed is None:
+        return steps.failed(
+            PULL, "pull-unclear", tried, f"{name}: {check.outcome}", "Run this check once more."
+        )
+    if repository.public:
+        return steps.ok(
+            PULL,
+            tried,
+            f"{name} may be pulled, but by everybody: it is public, and proves nothing of policies",
+            "Name a private image to check those.",
+        )
+    if check.outcome == "allowed":
+        return steps.ok(PULL, tried, f"{name} may be pulled")
+    if repository.exists is False:
+        return steps.failed(
+            PULL,
+            "no-such-repository",
+            tried,
+            f"{name} does not exist, as far as this principal may see; credentials are not the matter",
+            "Correct the image's name, or push it. The repositories that there are:",
+            "  oci artifacts container repository list --compartment-id <OCID>"
+            " --compartment-id-in-subtree true",
+        )
+    if not named:
+        came = f"{name} may be pulled; it has no tag 'latest', name the tag to check that too"
+        return steps.ok(PULL, tried, came)
+    return steps.failed(
+        PULL,
+        "no-such-tag",
+        tried,
+        f"{name} may be pulled, but has no {image.reference}; credentials are not the matter",
+        "Correct the tag or digest, or push it.",
+    )
+
+
+def _judge_denied(
+    image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, tried: str
+) -> Step:
+    came = f"{image.host}/{image.repository}: {repository.check.outcome.partition(';')[0]}"
+    namespace, ours = image.repository.partition("/")[0], repository.our_namespace
+    if ours is not None and ours != namespace:
+        return steps.failed(
+            PULL,
+            "another-namespace",
+            tried,
+            f"{came}; {namespace!r} is not this tenancy's namespace, which is {ours!r}",
+            "If the image is this tenancy's, correct its name:",
+            f"  {image.host}/{ours}/{image.repository.partition('/')[2]}",
+            *other_tenancy(ocids),
+            _PULL_SECRETS,
+        )
+    question = (
+        f"Is {namespace!r} this tenancy's Object Storage namespace? That could not be found out. It is:",
+        "  oci os ns get --auth instance_principal",
+    )
+    return steps.failed(
+        PULL,
+        "repository-denied",
+        tried,
+        came,
+        *may_read,
+        *(question if ours is None else ()),
+        _PULL_SECRETS,
+    )

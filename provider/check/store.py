@@ -1,0 +1,83 @@
+"""What calls of this program share at present."""
+
+import os
+from collections.abc import Mapping
+from typing import Final
+
+from provider.check import step as steps
+from provider.check.step import Step
+from provider.deadline import Deadline
+from provider.errors import RegistryUnreachable
+from provider.exchange import registry_origin
+from provider.image import Image
+from provider.network import Network
+from provider.registry import check_pull
+from provider.settings import Settings
+from provider.sharing import Shared, shared
+from provider.store import FOLDER, SYSTEM_PARENT, Odd
+
+STORE: Final = "shared tokens"
+_SECONDS: Final = 15.0
+
+
+def look_at_store(
+    image: Image | None,
+    fresh: Step,
+    settings: Settings,
+    environ: Mapping[str, str],
+) -> Step:
+    """What calls share at present; ``fresh`` is what ``try_pull`` said with a new token."""
+    folder = os.path.join(SYSTEM_PARENT, FOLDER)
+    tried = folder
+    if not settings.token_cache:
+        return steps.skipped(STORE, "token-cache-off", "TOKEN_CACHE is disabled")
+    if os.geteuid() != 0 and os.path.lexists(folder):
+        return steps.not_visible(STORE, tried, f"{folder} is root's", "Run it as root.")
+    if not os.path.lexists(folder):
+        return steps.ok(STORE, tried, "none yet")
+    try:
+        entries = shared(environ)
+        stale = _stale(entries, image, settings, environ) if fresh.cause == "ok" and image else None
+    except Odd as fault:
+        return steps.warning(
+            STORE,
+            "store-odd",
+            tried,
+            f"calls share no tokens, each makes an exchange of its own: {fault}",
+            "The folder is made anew by the next call:",
+            f"  rm -r {folder}",
+        )
+    came = "; ".join(map(_told, entries)) or "none at present"
+    if stale:
+        return steps.warning(
+            STORE,
+            "token-older-than-policy",
+            tried,
+            f"{came}; a new token may pull {image.repository if image else ''}, the shared one not:"
+            " it is older than the policy or the dynamic group",
+            "Calls notice, and get a new one. What the kubelet keeps in its memory lasts until its"
+            " cacheDuration is over, or:",
+            "  systemctl restart kubelet",
+        )
+    return steps.ok(STORE, tried, came)
+
+
+def _stale(
+    entries: list[Shared], image: Image, settings: Settings, environ: Mapping[str, str]
+) -> bool:
+    origin = registry_origin(image.host, settings)
+    tokens = [entry.token for entry in entries if entry.token and entry.host == image.host.lower()]
+    return any(
+        check_pull(
+            Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable), image, token
+        ).passed
+        is False
+        for token in tokens
+    )
+
+
+def _told(entry: Shared) -> str:
+    age = f"{entry.age:.0f} s old"
+    if entry.failure:
+        return f"{entry.host}: a failure ({entry.failure}), {age}"
+    return f"{entry.host}: a token of {entry.principal}, {age}, {entry.life} s left"

@@ -1,0 +1,119 @@
+"""Changes to files that a crash at any moment leaves as they were or as they should be."""
+
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+from provider.errors import CannotInstall
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SELINUX = "/sys/fs/selinux/enforce"  # there when the kernel has a policy, enforced or not
+_RESTORECON_SECONDS = 60.0
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """``path`` and those above it that are not there, the uppermost first."""
+    return [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
+
+
+def make_folders(path: Path) -> None:
+    """Make what is missing of ``path``, for everybody to read whatever the umask. Raises OSError."""
+    for folder in missing_folders(path):
+        folder.mkdir()
+        folder.chmod(0o755)
+        sync(folder.parent)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Put a file in place, for everybody to read. Raises OSError, CannotInstall."""
+    fresh = _fresh_name(path)
+    with fresh.open("x", encoding="utf-8") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
+        file.flush()
+        os.fsync(file.fileno())
+    _switch(fresh, path)
+
+
+def link(path: Path, to: str) -> None:
+    """Put a symbolic link in place of whatever is at ``path``. Raises OSError, CannotInstall."""
+    fresh = _fresh_name(path)
+    fresh.symlink_to(to)
+    _switch(fresh, path)
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Give the file at ``path`` a second name. Raises OSError."""
+    kept.unlink(missing_ok=True)
+    os.link(path, kept)
+    sync(path.parent)
+
+
+def is_link_to(path: Path, to: str) -> bool:
+    """True for a symbolic link with exactly this target."""
+    return path.is_symlink() and os.readlink(path) == to
+
+
+def sync(folder: Path) -> None:
+    """Write the names in ``folder`` to the disk. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync_tree(folder: Path) -> None:
+    """``sync`` for ``folder`` and all folders in it. Raises OSError."""
+    for inner, _, _ in os.walk(folder):
+        sync(Path(inner))
+
+
+def restore_labels(path: Path) -> None:
+    """Give ``path``, and what is in it, the SELinux labels of the node's policy, where there is one.
+
+    A new file has its folder's label, by which the kubelet may not be allowed to run it. Raises
+    CannotInstall.
+    """
+    if not os.path.exists(_SELINUX):
+        return
+    program = shutil.which("restorecon", path=PATH)
+    if program is None:
+        raise CannotInstall(
+            "SELinux is on, and there is no restorecon to label the files",
+            "Install policycoreutils. A kubelet that may not run its provider does not start.",
+        )
+    try:
+        subprocess.run(
+            [program, "-R", str(path)],
+            env={"PATH": PATH},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_RESTORECON_SECONDS,
+            check=True,
+        )
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise CannotInstall(f"restorecon failed on {path}: {said}") from error
+    except subprocess.TimeoutExpired as error:
+        raise CannotInstall(f"restorecon was not done with {path} in time") from error
+
+
+def _fresh_name(path: Path) -> Path:
+    """A name beside ``path``, free by now: installs of one prefix come one after the other."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    return fresh
+
+
+def _switch(fresh: Path, path: Path) -> None:
+    try:
+        restore_labels(fresh)
+        fresh.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    sync(path.parent)

@@ -1,0 +1,165 @@
+"""Where an installation lies, and what it knows of itself."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from provider.errors import CannotInstall, CannotUnpack, Damaged
+from provider.installation.files import make_folders, missing_folders, write_file
+from provider.kubelet_config import PROVIDER_NAME
+from provider.unpack import EXECUTABLE, manifest
+
+ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
+CONFIG: Final = "credential-provider-config.yaml"
+# What another program is renamed to when a link takes its place; uninstall gives its name back.
+KEPT: Final = ".before-install"
+# A version that is being laid out. Only one at a time: whoever does so holds the lock.
+FRESH: Final = ".new"
+_RECORD: Final = "installed.json"
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things go, as absolute paths."""
+
+    bin_dir: Path
+    config_dir: Path
+    prefix: Path
+
+    @property
+    def links(self) -> tuple[Path, Path]:
+        """The program's name in the bin dir, and its second one."""
+        return self.bin_dir / PROVIDER_NAME, self.bin_dir / ALIAS
+
+    @property
+    def config(self) -> Path:
+        """The CredentialProviderConfig."""
+        return self.config_dir / CONFIG
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What ``install`` did outside of the versions' folders.
+
+    ``configs``: path -> SHA-256 of the text written there. ``folders``: those that it made.
+    ``previous``: name of the folder that it switched from, "" at first.
+    """
+
+    bin_dirs: tuple[str, ...] = ()
+    configs: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
+    previous: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: to what, how it is called when it is done, and how to do it."""
+
+    path: Path
+    done: str
+    take: Callable[[], object]
+
+
+def take(steps: list[Step], dry_run: bool, say: Say) -> None:
+    """Take the steps, saying each; or only say them."""
+    for step in steps:
+        if not dry_run:
+            step.take()
+        say(f"{step.path}: {'would be ' if dry_run else ''}{step.done}")
+
+
+def record_path(prefix: Path) -> Path:
+    """The file with the record."""
+    return prefix / _RECORD
+
+
+def read_record(prefix: Path) -> Record:
+    """What was written last; an empty one when there is none. Raises CannotInstall."""
+    path = record_path(prefix)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Record(
+            bin_dirs=tuple(content["bin_dirs"]),
+            configs=tuple(content["configs"].items()),
+            folders=tuple(content["folders"]),
+            previous=str(content["previous"]),
+        )
+    except FileNotFoundError:
+        return Record()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CannotInstall(
+            f"{path} is not what install wrote", "Remove it, and run install again."
+        ) from error
+
+
+def write_record(prefix: Path, record: Record) -> None:
+    """Replace the record. Raises OSError, CannotInstall."""
+    content = {**asdict(record), "configs": dict(record.configs)}
+    write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")
+
+
+def version_of_link(path: Path, prefix: Path) -> str | None:
+    """The name of the version's folder that a link of ours leads to; None for anything else."""
+    if not path.is_symlink():
+        return None
+    folder, executable, _ = os.readlink(path).partition(f"/{EXECUTABLE}")
+    return Path(folder).name if executable and Path(folder).parent == prefix else None
+
+
+def version_folders(prefix: Path) -> list[Path]:
+    """All versions that are laid out, whole or not."""
+    return sorted(path.parents[1] for path in prefix.glob(f"[!.]*/{EXECUTABLE}"))
+
+
+def has_manifest(folder: Path) -> bool:
+    """Without one, what is in it cannot be told from what a person put there."""
+    try:
+        return bool(manifest(folder))
+    except Damaged:
+        return False
+
+
+@contextmanager
+def locked(prefix: Path, dry_run: bool) -> Iterator[list[Path]]:
+    """Alone with ``prefix``, which is there meanwhile; left empty, it goes again. Not when
+    ``dry_run``. Gives the folders that were made for it. Raises OSError, CannotInstall.
+    """
+    if dry_run:
+        yield []
+        return
+    made = missing_folders(prefix)
+    make_folders(prefix)
+    fd = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        if not prefix.exists() or not os.path.samestat(os.fstat(fd), prefix.stat()):
+            raise CannotInstall(f"{prefix} was taken away by another process", "Run it again.")
+        # What an interrupted run left.
+        shutil.rmtree(prefix / FRESH, ignore_errors=True)
+        yield made
+    finally:
+        os.close(fd)
+        with suppress(OSError):
+            for folder in reversed(made):
+                folder.rmdir()
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Raise CannotInstall for what the file system refused."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or "the disk"
+        hint = "Run it as root." if isinstance(error, PermissionError) else None
+        raise CannotInstall(f"{os.fsdecode(where)}: {error.strerror}", hint) from error
+    except CannotUnpack as error:
+        raise CannotInstall(error.message) from error

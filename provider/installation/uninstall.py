@@ -1,0 +1,82 @@
+"""``uninstall``: what ``install`` put on the node goes, and nothing else."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
+from provider.errors import StillInUse
+from provider.installation.files import is_link_to
+from provider.installation.places import (
+    ALIAS,
+    KEPT,
+    Record,
+    Say,
+    Step,
+    has_manifest,
+    locked,
+    read_record,
+    record_path,
+    reported,
+    take,
+    version_folders,
+    version_of_link,
+)
+from provider.kubelet_config import PROVIDER_NAME
+from provider.unpack import remove
+
+
+def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
+    """Take it away. Raises StillInUse (unless ``force``), CannotInstall."""
+    if not prefix.is_dir():
+        say(f"nothing is installed in {prefix}")
+        return
+    with reported(), locked(prefix, dry_run):
+        record = read_record(prefix)
+        if not force:
+            _refuse_while_used(record)
+        take(list(_steps(prefix, record)), dry_run, say)
+        if not dry_run:
+            for folder in sorted(record.folders, key=len, reverse=True):
+                with suppress(OSError):  # something else is in it by now
+                    os.rmdir(folder)
+
+
+def _refuse_while_used(record: Record) -> None:
+    kubelet = find_kubelet().kubelet
+    if kubelet is None:
+        return
+    configs = [path for path, _ in record.configs]
+    for flag, ours in (
+        (BIN_DIR_FLAG, [*record.bin_dirs]),
+        (CONFIG_FLAG, [*configs, *map(os.path.dirname, configs)]),  # it takes folders too
+    ):
+        value = kubelet.flag(flag)
+        if value and os.path.realpath(value) in map(os.path.realpath, ours):
+            raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+
+
+def _steps(prefix: Path, record: Record) -> Iterator[Step]:
+    """The changes, in their order: at each moment, what is there is whole."""
+    for bin_dir in map(Path, record.bin_dirs):
+        for name in (ALIAS, PROVIDER_NAME):
+            path, kept = bin_dir / name, bin_dir / (name + KEPT)
+            alias = name == ALIAS and is_link_to(path, PROVIDER_NAME)
+            if not alias and version_of_link(path, prefix) is None:
+                continue
+            if kept.exists():
+                yield Step(path, "what it was before install", partial(kept.replace, path))
+            else:
+                yield Step(path, "removed", path.unlink)
+    for name, digest in record.configs:
+        path = Path(name)
+        if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
+            yield Step(path, "removed", path.unlink)
+    for folder in version_folders(prefix):
+        if has_manifest(folder):
+            yield Step(folder, "removed", partial(remove, folder))
+    path = record_path(prefix)
+    yield Step(path, "removed", partial(path.unlink, missing_ok=True))

@@ -1,0 +1,128 @@
+"""The program laid out as files: what ``install`` puts on a node, and ``uninstall`` takes away.
+
+A laid-out program is a folder::
+
+    MANIFEST                        sha256, mode and path of every other file
+    bin/oke-credential-provider     what is to be called, by whatever name or symbolic link
+    bin/program/...                 what PyInstaller made
+
+The frozen program runs from such a folder itself, so laying it out means copying that. All of it lies
+under a folder named bin, which SELinux's reference policy labels bin_t also under /usr/local/lib
+(otherwise lib_t): a kubelet may execute it.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from provider.errors import CannotUnpack, Damaged
+from provider.frozen import folder
+
+EXECUTABLE = "bin/oke-credential-provider"
+MANIFEST = "MANIFEST"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One file: ``path`` within the folder, permission bits, SHA-256 in hex."""
+
+    path: str
+    mode: int
+    sha256: str
+
+
+def manifest(place: Path) -> tuple[Entry, ...]:
+    """What the folder ``place`` should hold, besides the manifest. Raises Damaged."""
+    try:
+        lines = (place / MANIFEST).read_text(encoding="utf-8").splitlines()
+        entries = tuple(
+            Entry(path, int(mode, 8), digest)
+            for digest, mode, path in (line.split(" ", 2) for line in lines)
+        )
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{place / MANIFEST} cannot be read") from error
+    for entry in entries:
+        if entry.path.startswith("/") or ".." in entry.path.split("/"):
+            raise Damaged(f"{place / MANIFEST} names {entry.path!r}, a path outside of its folder")
+    return entries
+
+
+def unpack(destination: Path) -> Path:
+    """Lay the running program out in ``destination``, a new folder, and write it through to the disk.
+
+    Returns the path of the executable in it. Every file is compared with the manifest on the way.
+    Raises CannotUnpack (not frozen, folder exists, disk full), Damaged.
+    """
+    running = folder()
+    if running is None:
+        raise CannotUnpack(
+            "this is the source, which has nothing to unpack", "Use a released binary."
+        )
+    source = Path(running)
+    entries = manifest(source)
+    try:
+        _make_folder(destination)
+        for entry in entries:
+            target = destination / entry.path
+            for parent in reversed(target.relative_to(destination).parents[:-1]):
+                if not (destination / parent).exists():
+                    _make_folder(destination / parent)
+            content = (source / entry.path).read_bytes()
+            if hashlib.sha256(content).hexdigest() != entry.sha256:
+                raise Damaged(f"{source / entry.path} is not what was built")
+            _write(target, content, entry.mode)
+        _write(destination / MANIFEST, (source / MANIFEST).read_bytes(), 0o644)
+    except OSError as error:
+        raise CannotUnpack(f"{error.filename or destination}: {error.strerror}") from error
+    return destination / EXECUTABLE
+
+
+def differences(place: Path) -> list[str]:
+    """How the files under ``place`` differ from its manifest, one line each; empty when they do not.
+
+    Raises Damaged when there is no manifest to compare with.
+    """
+    found = []
+    for entry in manifest(place):
+        path = place / entry.path
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            found.append(f"{path}: {error.strerror}")
+            continue
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            found.append(f"{path}: changed")
+        elif path.stat().st_mode & 0o777 != entry.mode:
+            found.append(f"{path}: mode is {path.stat().st_mode & 0o777:o}, not {entry.mode:o}")
+    return found
+
+
+def remove(place: Path) -> None:
+    """Take away what ``unpack`` put into ``place``, and no other file; folders that are then empty go
+    too, ``place`` among them. Raises Damaged, OSError.
+    """
+    paths = [place / entry.path for entry in manifest(place)]
+    folders = {parent for path in paths for parent in path.relative_to(place).parents}
+    for path in paths:
+        path.unlink(missing_ok=True)
+    # Last of the files: until then an interrupted removal can be repeated.
+    (place / MANIFEST).unlink(missing_ok=True)
+    for inner in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+        try:
+            (place / inner).rmdir()
+        except OSError:
+            continue  # holds something that is not ours, or is gone
+
+
+def _make_folder(path: Path) -> None:
+    path.mkdir(parents=True)
+    path.chmod(0o755)  # whatever the umask
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        os.fchmod(file.fileno(), mode)
+        file.flush()
+        os.fsync(file.fileno())

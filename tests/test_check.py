@@ -1,0 +1,838 @@
+"""`check` names the cause of each fault that keeps a node from pulling, and says what to do."""
+
+from __future__ import annotations
+
+import base64
+import email.mime.multipart
+import email.mime.text
+import gzip
+import json
+import os
+import pty
+import re
+import shlex
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from provider.check import kubelet
+from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
+from provider.check.step import Step, exit_code, not_visible, ok, warning
+from tests.cloud.client import Client
+from tests.cloud.harness import Cloud
+from tests.cloud.model import (
+    ACME,
+    COMPARTMENT,
+    INSTANCE,
+    LANGLEY,
+    TENANCY,
+    USER,
+    DynamicGroup,
+    Endpoint,
+    Fault,
+    Group,
+    Iam,
+    Imds,
+    Policy,
+)
+from tests.cloud.namespace import Completed, hosts_file
+from tests.conftest import Program
+from tests.kubelet import request
+
+IMAGE = "fra.ocir.io/ns/repo"
+FOLDER = "/run/node"
+CONFIG = f"{FOLDER}/config.yaml"
+BIN_DIR = f"{FOLDER}/bin"
+NAME = "oke-credential-provider"
+FLAGS = (
+    f"--image-credential-provider-config={CONFIG}",
+    "--image-credential-provider-bin-dir",
+    BIN_DIR,
+)
+# No other process of the machine is seen, nor a kubelet of another test.
+ALONE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def config(
+    name: str = NAME,
+    patterns: Sequence[str] = ("*.ocir.io", "ocir.*.oci.oraclecloud.com"),
+    env: Mapping[str, str] | None = None,
+    more: str = "",
+) -> str:
+    lines = [
+        "apiVersion: kubelet.config.k8s.io/v1",
+        "kind: CredentialProviderConfig",
+        "providers:",
+        entry(name, patterns, env, more),
+    ]
+    return "\n".join(lines)
+
+
+def entry(
+    name: str, patterns: Sequence[str], env: Mapping[str, str] | None = None, more: str = ""
+) -> str:
+    lines = [
+        f"- name: {name}",
+        "  apiVersion: credentialprovider.kubelet.k8s.io/v1",
+        "  defaultCacheDuration: 5m",
+        f"  matchImages: {json.dumps(list(patterns))}",
+        f"  env: {json.dumps([{'name': n, 'value': v} for n, v in (env or {}).items()])}",
+        more,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What a check printed, as JSON."""
+
+    code: int
+    content: dict[str, Any]
+
+    def step(self, name: str) -> dict[str, Any]:
+        (found,) = [step for step in self.content["steps"] if step["name"] == name]
+        assert isinstance(found, dict)
+        return found
+
+    def cause(self, name: str) -> str:
+        return str(self.step(name)["cause"])
+
+    def causes(self) -> dict[str, str]:
+        """Every step that does not hold."""
+        return {
+            step["name"]: step["cause"]
+            for step in self.content["steps"]
+            if step["status"] not in ("ok", "skipped")
+        }
+
+    def advice(self, name: str) -> str:
+        return "\n".join(self.step(name)["advice"])
+
+
+@dataclass(slots=True)
+class Node:
+    """A worker node: files, a process that is called kubelet, and the program in the bin dir."""
+
+    cloud: Cloud
+    program: Program
+    flags: Sequence[str] | None = FLAGS  # None: no kubelet runs
+    kubelet_env: Mapping[str, str] = field(default_factory=dict)
+    before: str = ""  # shell, run before the kubelet starts
+
+    def write(self, path: str, text: str, mode: int = 0o644) -> None:
+        file = self.cloud.ns.path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        file.chmod(mode)
+
+    def config(self, text: str) -> None:
+        self.write(CONFIG, text)
+
+    def run(self, *args: str, env: Mapping[str, str] | None = None) -> Completed:
+        """Run the program beside the kubelet, in a pid namespace with nobody else."""
+        lines = [self.before]
+        if self.flags is not None:
+            exports = " ".join(f"{n}={shlex.quote(v)}" for n, v in self.kubelet_env.items())
+            stop = shlex.quote("kill -STOP $$")
+            lines += [
+                f'env -i {exports} bash -c \'exec -a {FOLDER}/kubelet bash -c "$0" "$@"\''
+                f" {stop} {shlex.join(self.flags)} &",
+                'until [ "$(cut -d" " -f3 /proc/$!/stat)" = T ]; do sleep 0.01; done',
+            ]
+        lines.append(shlex.join([*self.program.argv, *args]))
+        result = self.cloud.ns.run(
+            [*ALONE, "bash", "-c", "\n".join(lines)],
+            env={**self.program.env, **(env or {})},
+            timeout=90,
+        )
+        told = (result.stdout + result.stderr).decode()
+        leaked = [s.kind for s in self.cloud.control.secrets() for n in s.needles() if n in told]
+        assert leaked == []
+        return result
+
+    def check(self, image: str | None = IMAGE, env: Mapping[str, str] | None = None) -> Checked:
+        result = self.run("check", *([image] if image else []), "--output", "json", env=env)
+        assert result.stderr == b""
+        return Checked(result.returncode, json.loads(result.stdout))
+
+
+@pytest.fixture
+def node(cloud: Cloud, program: Program) -> Iterator[Node]:
+    node = Node(cloud, program)
+    node.config(config())
+    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.34.1\n", 0o755)
+    node.cloud.ns.path(BIN_DIR).mkdir()
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").symlink_to(program.argv[0])
+    yield node
+    shutil.rmtree(cloud.ns.path(FOLDER))
+    cloud.ns.path("/run/oke-init.sh").unlink(missing_ok=True)
+
+
+# --- all is well --------------------------------------------------------------------------------
+
+
+def test_a_node_on_which_all_holds_is_told_so_step_by_step(node: Node) -> None:
+    checked = node.check()
+    assert checked.causes() == {}
+    assert checked.code == 0
+    assert checked.content["holds"] is True
+    assert [step["name"] for step in checked.content["steps"]] == [
+        "kubelet",
+        "provider config",
+        "programs",
+        "version",
+        "matchImages",
+        "settings",
+        "metadata",
+        "init script",
+        "registry name",
+        "registry route",
+        "clock",
+        "federation route",
+        "identity",
+        "token",
+        "pull",
+        "shared tokens",
+    ]
+    assert "kubelet 1.34" in checked.step("kubelet")["came"]
+    assert INSTANCE in checked.step("identity")["came"]
+    assert checked.step("token")["milliseconds"] > 0
+
+
+def test_without_an_image_the_region_s_own_registry_is_asked_for_a_token(node: Node) -> None:
+    checked = node.check(None)
+    assert checked.code == 0
+    assert "ocir.eu-frankfurt-1.oci.oraclecloud.com" in checked.step("token")["tried"]
+    assert checked.step("pull")["status"] == "skipped"
+
+
+def test_a_check_changes_nothing_and_shares_no_token(node: Node) -> None:
+    node.check()
+    assert not node.cloud.ns.path("/run/oke-credential-provider").exists()
+
+
+def test_off_a_node_the_way_to_the_registry_is_checked_alone(node: Node) -> None:
+    node.flags = None
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.cause("kubelet") == "no-kubelet"
+    assert checked.cause("provider config") == "no-config"
+    assert checked.cause("pull") == "ok"
+
+
+def test_a_user_principal_needs_neither_metadata_nor_federation(node: Node) -> None:
+    key = node.cloud.control.api_key()
+    node.write(f"{FOLDER}/key.pem", key.private_pem, 0o600)
+    node.write(
+        f"{FOLDER}/oci",
+        f"[DEFAULT]\nuser={key.user}\ntenancy={key.tenancy}\nfingerprint={key.fingerprint}\n"
+        f"key_file={FOLDER}/key.pem\nregion=eu-frankfurt-1\n",
+        0o600,
+    )
+    user = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": f"{FOLDER}/oci"}
+    node.config(config(env=user))
+    checked = node.check()
+    assert checked.causes() == {}
+    assert checked.cause("metadata") == "not-needed"
+    assert USER in checked.step("identity")["came"]
+    node.cloud.control.iam(Iam(policies=()))
+    assert "Allow group <group> to read repos" in node.check().advice("pull")
+
+
+# --- the kubelet --------------------------------------------------------------------------------
+
+
+def test_a_kubelet_without_the_flags_asks_nobody(node: Node) -> None:
+    node.flags = ("--config", "/etc/kubernetes/kubelet.yaml")
+    checked = node.check()
+    assert checked.code == 1
+    assert checked.causes() == {"kubelet": "kubelet-without-flags"}
+    assert '--kubelet-extra-args "--image-credential-provider-' in checked.advice("kubelet")
+
+
+def test_a_kubelet_with_one_of_the_two_flags_is_told(node: Node) -> None:
+    node.flags = FLAGS[:1]
+    checked = node.check()
+    assert checked.cause("kubelet") == "kubelet-without-one-flag"
+    assert "bin-dir is missing" in checked.step("kubelet")["came"]
+
+
+def test_a_kubelet_that_is_installed_and_does_not_run_is_told(node: Node) -> None:
+    node.flags = None
+    node.before = f"mount -t tmpfs tmpfs /usr/local/sbin; cp {FOLDER}/kubelet /usr/local/sbin/"
+    checked = node.check()
+    assert checked.causes() == {"kubelet": "kubelet-not-running"}
+    assert "journalctl -u kubelet" in checked.advice("kubelet")
+
+
+def test_flags_that_point_to_a_file_that_is_not_there_are_told(node: Node) -> None:
+    node.flags = (f"--image-credential-provider-config={FOLDER}/other.yaml", *FLAGS[1:])
+    checked = node.check()
+    assert checked.cause("provider config") == "config-unreadable"
+    assert f"{FOLDER}/other.yaml: No such file" in checked.step("provider config")["came"]
+
+
+def test_flags_that_point_to_a_config_without_this_program_are_told(node: Node) -> None:
+    node.config(config(name="ecr-credential-provider"))
+    node.write(f"{BIN_DIR}/ecr-credential-provider", "#!/bin/sh\n", 0o755)
+    checked = node.check()
+    assert checked.causes() == {"provider config": "config-without-us"}
+    assert "names only: ecr-credential-provider" in checked.step("provider config")["came"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (config(more="  cacheDuration: 5m"), 'unknown field "providers[0].cacheDuration"'),
+        (config(more="  tokenAttributes: {requireServiceAccount: 1}"), "requireServiceAccount"),
+        (config(patterns=()), "providers[0].matchImages"),
+        # As Oracle's Go provider's own example has it.
+        (
+            config().replace("env: []", "env: [{name: VERIFY_TOKEN_AUTH, value: false}]"),
+            "providers[0].env[0].value",
+        ),
+    ],
+)
+def test_a_config_that_the_kubelet_refuses_is_told_with_the_field(
+    node: Node, text: str, told: str
+) -> None:
+    node.config(text)
+    checked = node.check()
+    assert checked.code == 1
+    assert checked.causes() == {"provider config": "config-refused"}
+    assert told in checked.step("provider config")["came"]
+
+
+def test_token_attributes_without_cache_type_are_told_for_the_kubelets_that_need_it(
+    node: Node,
+) -> None:
+    token = "  tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}"
+    node.config(config(more=token))
+    checked = node.check()
+    assert checked.causes() == {"provider config": "config-without-cache-type"}
+    assert "providers[0].tokenAttributes.cacheType" in checked.step("provider config")["came"]
+    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n", 0o755)
+    assert node.check().cause("provider config") == "config-traps"
+
+
+def test_a_directory_of_configs_is_read_as_the_kubelet_reads_it(node: Node) -> None:
+    folder = f"{FOLDER}/configs"
+    node.write(f"{folder}/20-ours.yaml", config())
+    node.write(f"{folder}/10-other.json", config(name="other", patterns=["quay.io"]))
+    node.write(f"{BIN_DIR}/other", "#!/bin/sh\n", 0o755)
+    node.flags = (f"--image-credential-provider-config={folder}", *FLAGS[1:])
+    assert node.check().causes() == {}
+    node.write(f"{folder}/30-again.yml", config())
+    checked = node.check()
+    assert checked.cause("provider config") == "config-refused"
+    assert "30-again.yml" in checked.step("provider config")["came"]
+
+
+def test_a_config_that_is_newer_than_the_kubelet_is_told(node: Node) -> None:
+    os.utime(node.cloud.ns.path(CONFIG), (time.time() + 60, time.time() + 60))
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"provider config": "config-newer-than-kubelet"}
+    assert "systemctl restart kubelet" in checked.advice("provider config")
+
+
+def test_a_program_that_is_not_there_under_the_config_s_name_is_told(node: Node) -> None:
+    # Names as in the examples of Oracle's Go provider: one in the config, another on the disk.
+    node.config(config(name="credential-provider-oke"))
+    checked = node.check()
+    assert checked.causes() == {"programs": "program-missing"}
+    assert f"{BIN_DIR}/credential-provider-oke: not there" in checked.step("programs")["came"]
+
+
+def test_a_program_without_run_bit_is_told(node: Node) -> None:
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    node.write(f"{BIN_DIR}/{NAME}", "#!/bin/sh\n", 0o644)
+    checked = node.check()
+    assert checked.causes() == {"programs": "program-not-executable"}
+    assert f"chmod 755 {BIN_DIR}/{NAME}" in checked.advice("programs")
+
+
+@pytest.mark.parametrize(
+    ("script", "cause"),
+    [
+        ("""echo '{"version": "0.0.1", "commit": "abc"}'""", "version-differs"),
+        ("echo hello", "program-is-another"),
+        ("exit 3", "program-does-not-answer"),
+    ],
+)
+def test_an_installed_program_that_is_not_this_one_is_told(
+    node: Node, script: str, cause: str
+) -> None:
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    node.write(f"{BIN_DIR}/{NAME}", f"#!/bin/sh\n{script}\n", 0o755)
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"version": cause}
+
+
+def test_an_image_that_no_pattern_matches_is_told_with_one_that_does(node: Node) -> None:
+    node.config(config(patterns=["*.ocir.io"]))
+    checked = node.check("ocir.eu-frankfurt-1.oci.oraclecloud.com/ns/repo")
+    assert checked.causes() == {"matchImages": "image-not-matched"}
+    assert '  - "ocir.*.oci.oraclecloud.com"' in checked.step("matchImages")["advice"]
+
+
+def test_another_provider_that_is_first_in_line_is_told(node: Node) -> None:
+    node.config(config(name="other", patterns=["fra.ocir.io"]) + entry(NAME, ["*.ocir.io"]))
+    node.write(f"{BIN_DIR}/other", "#!/bin/sh\n", 0o755)
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"matchImages": "another-provider-first"}
+    assert "other matches too" in checked.step("matchImages")["came"]
+
+
+def test_a_process_of_a_pod_or_of_another_user_is_not_taken_for_the_kubelet() -> None:
+    service = "0::/system.slice/kubelet.service\n"
+    pod = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-pod7.slice/cri-containerd-1.scope\n"
+    assert is_believed(0, service, ours=0)
+    assert is_believed(0, service, ours=1000)
+    assert not is_believed(1000, service, ours=0)
+    assert not is_believed(0, pod, ours=0)
+
+
+def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
+    words = ("kubelet", "--a=1", "--b", "2", "--a", "3", "--ab=4")
+    running = Kubelet(1, words, None, None, 0.0)
+    assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
+
+
+# --- settings -----------------------------------------------------------------------------------
+
+
+def test_wrong_settings_in_the_config_s_env_are_told(node: Node) -> None:
+    node.config(config(env={"TOKEN_VALIDATION": "maybe"}))
+    checked = node.check()
+    assert checked.causes() == {"settings": "bad-settings"}
+    assert "TOKEN_VALIDATION is 'maybe'" in checked.step("settings")["came"]
+
+
+def test_args_that_make_the_program_a_command_are_told(node: Node) -> None:
+    node.config(config(more="  args: [version]"))
+    assert node.check().causes() == {"settings": "bad-args"}
+
+
+def test_the_settings_file_of_the_config_s_args_is_read(node: Node) -> None:
+    node.write(f"{FOLDER}/settings.yaml", "registryTokenPath: nowhere\n")
+    node.config(config(more=f"  args: [-config, {FOLDER}/settings.yaml]"))
+    checked = node.check()
+    assert checked.causes() == {"settings": "bad-settings"}
+    assert f"{FOLDER}/settings.yaml: registryTokenPath" in checked.step("settings")["came"]
+
+
+def test_the_kubelet_s_own_environment_counts_and_not_the_shell_s(node: Node) -> None:
+    node.kubelet_env = {"DEADLINE_SECONDS": "forever"}
+    assert node.check(env={"DEADLINE_SECONDS": "10"}).causes() == {"settings": "bad-settings"}
+
+
+# --- the metadata service -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault("refused"), "imds-unreachable"),
+        (Fault("status", status=429), "imds-throttled"),
+        (Fault("status", status=403), "imds-forwarded"),
+        (Fault("html"), "imds-unusable"),
+    ],
+)
+def test_a_metadata_service_that_does_not_serve_is_told_apart(
+    node: Node, fault: Fault, cause: str
+) -> None:
+    node.cloud.control.fault("imds", fault)
+    checked = node.check()
+    assert checked.causes() == {"metadata": cause}
+    assert checked.step("identity")["status"] == "skipped"
+    # What does not need it is checked all the same.
+    assert checked.cause("registry route") == "ok"
+
+
+def test_a_metadata_service_of_version_1_alone_is_told(node: Node) -> None:
+    node.cloud.control.imds(Imds(v1_only=True))
+    checked = node.check()
+    assert checked.causes() == {"metadata": "imds-v1-only"}
+
+
+# --- the init script ----------------------------------------------------------------------------
+
+LOSES = '#!/bin/bash\n# start\nbash /var/run/oke-init.sh --kubelet-extra-args="--a=b --c=d"\n'
+KEEPS = (
+    "#!/bin/bash\ncase $1 in --kubelet-extra-args=*) ;; --kubelet-extra-args) ;; esac\n"
+    "  # not: --kubelet-extra-args=x\nbash /var/run/oke-init.sh --kubelet-extra-args '--a=b'\n"
+)
+
+
+def mime(script: str) -> bytes:
+    archive = email.mime.multipart.MIMEMultipart()
+    part = email.mime.text.MIMEText(script, "x-shellscript", "utf-8")
+    archive.attach(part)
+    return archive.as_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("oke_init_script", LOSES.encode()),
+        ("user_data", LOSES.encode()),
+        ("user_data", gzip.compress(LOSES.encode())),
+        ("user_data", mime(LOSES)),
+    ],
+    ids=["oke_init_script", "user_data", "gzip", "mime"],
+)
+def test_flags_lost_by_an_equals_sign_are_found_in_the_metadata(
+    node: Node, name: str, data: bytes
+) -> None:
+    node.cloud.control.imds(Imds(metadata={name: base64.b64encode(data).decode()}))
+    node.flags = ()
+    checked = node.check()
+    assert checked.cause("init script") == "kubelet-extra-args-equals"
+    assert checked.step("init script")["status"] == "failed"
+    assert f"metadata {name} line" in checked.step("init script")["came"]
+
+
+def test_flags_lost_by_an_equals_sign_are_found_in_the_file_on_the_node(node: Node) -> None:
+    node.write("/run/oke-init.sh", LOSES)
+    checked = node.check()
+    # This kubelet has the flags; the next node will not.
+    assert checked.step("init script")["status"] == "warning"
+    assert "/var/run/oke-init.sh line 3" in checked.step("init script")["came"]
+
+
+def test_a_script_that_writes_a_space_is_not_accused(node: Node) -> None:
+    node.cloud.control.imds(
+        Imds(metadata={"oke_init_script": base64.b64encode(KEEPS.encode()).decode()})
+    )
+    assert node.check().cause("init script") == "ok"
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "step"),
+    [("fra.ocir.io", "registry route"), ("auth.eu-frankfurt-1", "federation route")],
+)
+def test_a_name_without_address_is_dns(node: Node, host: str, step: str) -> None:
+    lines = hosts_file().splitlines()
+    node.cloud.ns.hosts("\n".join(line for line in lines if host not in line) + "\n")
+    checked = node.check()
+    assert checked.causes() == {step: "dns"}
+    assert "getent hosts" in checked.advice(step)
+
+
+def test_a_connect_that_is_never_answered_is_a_missing_route(node: Node) -> None:
+    # What a private subnet without Service Gateway looks like: nobody answers the first packet.
+    # Here a listener whose queue is full stays silent.
+    silent = (
+        "import socket; s = socket.socket(); s.bind(('127.0.9.9', 443)); s.listen(0)\n"
+        "full = [socket.socket() for _ in range(4)]\n"
+        "for c in full: c.setblocking(False); c.connect_ex(('127.0.9.9', 443))\n"
+        "print('full', flush=True); input()"
+    )
+    text = re.sub(r"127\.0\.2\.1 ", "127.0.9.9 ", hosts_file())
+    node.cloud.ns.hosts(text)
+    node.write(f"{FOLDER}/silent.py", silent)
+    node.before = f"sleep 60 | python3 {FOLDER}/silent.py >{FOLDER}/said & until [ -s {FOLDER}/said ]; do sleep 0.01; done"
+    checked = node.check()
+    assert checked.causes() == {"registry route": "no-route"}
+    assert "no answer within 5 s" in checked.step("registry route")["came"]
+    assert "Service Gateway" in checked.advice("registry route")
+    assert checked.step("token")["status"] == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("group", "kind", "cause"),
+    [
+        ("registry", "refused", "connection-refused"),
+        ("registry", "tls_unknown_ca", "tls-untrusted"),
+        ("registry", "tls_expired", "tls-untrusted"),
+        ("registry", "reset_accept", "tls-failed"),
+        ("registry", "black_hole", "tls-failed"),
+        ("registry", "tls_old", "tls-failed"),
+        ("federation", "refused", "connection-refused"),
+        ("federation", "tls_wrong_name", "tls-untrusted"),
+    ],
+)
+def test_connections_that_fail_are_told_apart(
+    node: Node, group: Group, kind: Any, cause: str
+) -> None:
+    node.cloud.control.fault(group, Fault(kind))
+    assert node.check().causes() == {f"{group} route": cause}
+
+
+def test_a_ca_bundle_that_is_not_there_is_told(node: Node) -> None:
+    node.config(config(env={"SSL_CERT_FILE": "/nowhere.pem"}))
+    checked = node.check()
+    assert checked.cause("registry route") == "bad-settings"
+    assert "/nowhere.pem" in checked.step("registry route")["came"]
+
+
+PROXY = "http://user:hunter2@proxy.example:3128"
+
+
+def test_a_proxy_of_the_kubelet_s_is_used_and_named_without_its_password(node: Node) -> None:
+    node.kubelet_env = {"HTTPS_PROXY": PROXY}
+    checked = node.check()
+    assert checked.causes() == {}
+    assert "by the proxy proxy.example:3128" in checked.step("registry route")["came"]
+    assert "hunter2" not in json.dumps(checked.content)
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault("refused"), "proxy-unreachable"),
+        (Fault("status", status=407), "proxy-refused"),
+    ],
+)
+def test_a_proxy_that_does_not_serve_is_told_apart(node: Node, fault: Fault, cause: str) -> None:
+    node.config(config(env={"HTTPS_PROXY": PROXY}))
+    node.cloud.control.fault("proxy", fault)
+    checked = node.check()
+    assert checked.causes() == {"registry route": cause, "federation route": cause}
+    assert "hunter2" not in json.dumps(checked.content)
+
+
+@pytest.mark.parametrize(("offset", "side"), [(600, "behind"), (-600, "ahead of")])
+def test_a_clock_that_is_off_is_told_with_by_how_much(node: Node, offset: float, side: str) -> None:
+    node.cloud.control.clock(offset)
+    checked = node.check()
+    assert checked.causes()["clock"] == "clock-skew"
+    came = checked.step("clock")["came"]
+    seconds = re.fullmatch(rf"(\d+) s {side} OCI's", came)
+    assert seconds
+    assert int(seconds[1]) == pytest.approx(600, abs=3)
+    assert checked.cause("identity") == "clock-skew"
+
+
+def test_a_clock_that_drifts_is_a_warning(node: Node) -> None:
+    node.cloud.control.clock(90)
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"clock": "clock-drift"}
+
+
+# --- identity and token -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "step", "cause"),
+    [
+        ("federation", Fault("status", status=401), "identity", "federation-refused"),
+        ("federation", Fault("html"), "identity", "federation-malformed"),
+        ("federation", Fault("status", status=503), "identity", "federation-unreachable"),
+        ("token", Fault("status", status=403), "token", "token-refused"),
+        ("token", Fault("echo", status=401), "token", "token-refused"),
+        ("token", Fault("invalid_json"), "token", "token-malformed"),
+        ("manifest", Fault("status", status=503), "pull", "pull-unclear"),
+    ],
+)
+def test_refusals_of_oci_are_told_with_the_request_id(
+    node: Node, endpoint: Endpoint, fault: Fault, step: str, cause: str
+) -> None:
+    node.cloud.control.fault(endpoint, fault)
+    checked = node.check()
+    assert checked.code == 1
+    assert checked.causes() == {step: cause}
+    assert "opc-request-id" in checked.step(step)["came"]
+
+
+def test_an_image_of_no_registry_of_ocis_is_told(node: Node) -> None:
+    node.config(config(patterns=["*.ocir.io", "elsewhere.example"]))
+    checked = node.check("elsewhere.example/ns/repo")
+    assert checked.causes() == {"registry name": "registry-not-ocir"}
+    assert "OCIR_HOSTS=elsewhere.example" in checked.advice("registry name")
+    assert node.cloud.control.report().of_group("elsewhere") == 0
+
+
+def test_an_image_of_another_realm_is_told(node: Node) -> None:
+    image = f"ocir.{LANGLEY.name}.oci.{LANGLEY.domain}/ns/repo"
+    node.config(config(patterns=[image]))
+    checked = node.check(image)
+    assert checked.causes() == {"registry name": "registry-of-another-realm"}
+
+
+def test_a_dedicated_region_s_registry_is_known_by_its_metadata(node: Node) -> None:
+    node.cloud.control.imds(Imds(region=ACME))
+    image = f"ocir.{ACME.name}.oci.{ACME.domain}/ns/repo"
+    node.config(config(patterns=[image]))
+    assert node.check(image).causes() == {}
+
+
+# --- the repository -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("iam", [Iam(policies=()), Iam(dynamic_groups=())])
+def test_a_denied_repository_gets_rule_and_statement_with_this_node_s_ocids(
+    node: Node, iam: Iam
+) -> None:
+    node.cloud.control.iam(iam)
+    checked = node.check()
+    assert checked.code == 1
+    assert checked.causes() == {"pull": "repository-denied"}
+    advice = checked.advice("pull")
+    assert f"All {{instance.compartment.id = '{COMPARTMENT}'}}" in advice
+    assert "Allow dynamic-group oke-nodes to read repos in tenancy" in advice
+    assert f"--compartment-id {TENANCY}" in advice
+    assert "imagePullSecrets are not the matter" in advice
+
+
+def test_an_image_of_another_tenancys_namespace_is_told_with_the_right_name(node: Node) -> None:
+    checked = node.check("fra.ocir.io/other/secret")
+    assert checked.causes() == {"pull": "another-namespace"}
+    assert "which is 'ns'" in checked.step("pull")["came"]
+    assert "  fra.ocir.io/ns/secret" in checked.step("pull")["advice"]
+    assert f"  Define tenancy Nodes as {TENANCY}" in checked.step("pull")["advice"]
+
+
+def test_where_the_namespace_cannot_be_found_out_the_question_is_left_to_people(
+    node: Node,
+) -> None:
+    node.cloud.control.fault("namespace", Fault("status", status=404))
+    checked = node.check("fra.ocir.io/other/secret")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert "Is 'other' this tenancy's Object Storage namespace?" in checked.advice("pull")
+
+
+def test_a_shared_token_that_is_older_than_the_dynamic_group_is_told(node: Node) -> None:
+    node.cloud.control.iam(Iam(dynamic_groups=()))
+    node.program.run(node.cloud, stdin=request("fra.ocir.io/ns/public")).check()
+    time.sleep(0.1)
+    node.cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
+    checked = node.check()
+    assert checked.cause("pull") == "ok"
+    assert checked.code == 0
+    assert checked.causes() == {"shared tokens": "token-older-than-policy"}
+    assert "systemctl restart kubelet" in checked.advice("shared tokens")
+
+
+def test_a_public_repository_is_said_to_prove_nothing(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=()))
+    checked = node.check("fra.ocir.io/ns/public")
+    assert checked.code == 0
+    assert "public, and proves nothing" in checked.step("pull")["came"]
+
+
+def test_an_absent_repository_and_an_absent_tag_are_told_apart(node: Node) -> None:
+    assert node.check("fra.ocir.io/ns/absent").causes() == {"pull": "no-such-repository"}
+    checked = node.check(f"{IMAGE}@sha256:{'a' * 64}")
+    assert checked.causes() == {"pull": "no-such-tag"}
+    assert "credentials are not the matter" in checked.step("pull")["came"]
+
+
+def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(
+    node: Node, client: Client
+) -> None:
+    node.cloud.control.iam(
+        Iam(policies=(Policy(prefix="x/"), Policy(prefix="ns/")), repositories=("ns/repo",))
+    )
+    node.cloud.control.fault("manifest", Fault("status", status=404, times=1))
+    checked = node.check()
+    assert checked.causes() == {}
+    assert "no tag 'latest'" in checked.step("pull")["came"]
+
+
+# --- shared tokens ------------------------------------------------------------------------------
+
+
+def test_the_store_s_tokens_are_told_with_owner_age_and_remaining_life(node: Node) -> None:
+    node.program.run(node.cloud, stdin=request(IMAGE)).check()
+    came = node.check().step("shared tokens")["came"]
+    assert re.fullmatch(rf"fra\.ocir\.io: a token of {INSTANCE}, \d s old, 359\d s left", came)
+
+
+def test_a_shared_failure_is_told(node: Node) -> None:
+    node.cloud.control.fault("token", Fault("status", status=403))
+    assert node.program.run(node.cloud, stdin=request(IMAGE)).returncode != 0
+    node.cloud.control.clear_faults()
+    came = node.check().step("shared tokens")["came"]
+    assert re.fullmatch(r"fra\.ocir\.io: a failure \(token-refused\), \d+ s old", came)
+
+
+def test_a_store_that_is_open_to_others_is_told(node: Node) -> None:
+    node.program.run(node.cloud, stdin=request(IMAGE)).check()
+    node.cloud.ns.path("/run/oke-credential-provider").chmod(0o755)
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"shared tokens": "store-odd"}
+    assert "mode 755" in checked.step("shared tokens")["came"]
+
+
+# --- what cannot be seen ------------------------------------------------------------------------
+
+
+def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
+    config_files = ConfigFiles("/etc/x", {}, error="Permission denied", denied=True)
+    steps: list[Step] = [
+        kubelet.judge_kubelet(Processes(None, all_seen=False), node=True),
+        kubelet.judge_config(config_files, None),
+        kubelet.judge_programs([Executable("/x/y", "not visible", denied=True)]),
+    ]
+    assert {step.status for step in steps} == {"not visible"}
+    assert all(step.advice == ("Run it as root.",) for step in steps)
+
+
+def test_the_exit_code_tells_failures_from_what_could_not_be_seen() -> None:
+    well, odd = ok("a", "", ""), warning("b", "x", "", "")
+    hidden = not_visible("c", "", "")
+    wrong = Step("d", "failed", "x", "", "")
+    assert exit_code([well, odd]) == 0
+    assert exit_code([well, hidden, odd]) == 3
+    assert exit_code([hidden, wrong, well]) == 1
+
+
+# --- the page -----------------------------------------------------------------------------------
+
+
+def test_the_page_has_a_line_for_each_step_and_advice_where_it_is_needed(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=()))
+    result = node.run("check", IMAGE)
+    assert result.returncode == 1
+    text = result.stdout.decode()
+    assert "\x1b" not in text
+    assert re.search(r"^  ok +kubelet +pid \d+, kubelet 1.34, with both flags", text, re.M)
+    assert re.search(r"^  failed +pull +fra\.ocir\.io/ns/repo: denied", text, re.M)
+    assert "Allow dynamic-group oke-nodes to read repos in tenancy" in text
+    assert "tried:" not in text
+    assert text.endswith("\nDoes not hold: pull.\n")
+    assert "tried: " in node.run("check", IMAGE, "--verbose").stdout.decode()
+
+
+def on_a_terminal(node: Node, env: Mapping[str, str]) -> str:
+    ours, theirs = pty.openpty()
+    command = node.cloud.ns.popen(
+        [*ALONE, *node.program.argv, "check", IMAGE],
+        env={**node.program.env, **env},
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    told = b""
+    while True:
+        try:
+            told += os.read(ours, 65536)
+        except OSError:  # EIO: the other end is closed
+            break
+    os.close(ours)
+    assert command.wait(30) in (0, 1)
+    return told.decode()
+
+
+def test_a_terminal_gets_colour_unless_no_color_is_set(node: Node) -> None:
+    assert "\x1b[32mok" in on_a_terminal(node, {"TERM": "xterm"})
+    assert "\x1b" not in on_a_terminal(node, {"TERM": "xterm", "NO_COLOR": "1"})
+
+
+def test_an_image_that_is_none_is_refused(node: Node) -> None:
+    result = node.run("check", "Not An Image")
+    assert result.returncode == 10
+    assert b"bad-request" in result.stderr
