@@ -23,16 +23,17 @@ debian_mirror() {
     echo "${mirror%/}"
 }
 
-# debian_root SUITE ARCH FOLDER: sets up a minimal Debian in the folder, unless it is there already.
-# For a foreign architecture qemu-user-static must be installed and known to binfmt_misc.
+# debian_root SUITE ARCH FOLDER [PACKAGE...]: sets up a minimal Debian with these packages in the
+# folder, unless it is there already. Another architecture's programs must run here.
 debian_root() {
     local suite=$1 arch=$2 folder=$3
+    shift 3
     [ -e "$folder" ] && return
     echo "setting up Debian $suite ($arch) in $folder" >&2
     rm -rf "$folder.part"
     mkdir -p "$(dirname "$folder")"
-    if ! debootstrap --arch="$arch" --variant=minbase --keyring="$debian_keyring" \
-        "$suite" "$folder.part" "$(debian_mirror)" >"$folder.log"; then
+    if ! debootstrap --arch="$arch" --variant=minbase --include="$(IFS=,; echo "$*")" \
+        --keyring="$debian_keyring" "$suite" "$folder.part" "$(debian_mirror)" >"$folder.log"; then
         tail -n 20 "$folder.log" >&2
         return 1
     fi

@@ -2,8 +2,8 @@
 
     python packaging/glibc_floor.py [--max 2.28] PATH...
 
-A path is a one-file executable of PyInstaller (what is packed in it is read too), any other ELF
-file, or a folder, which is searched. For each file it prints the newest version of glibc that one
+A path is an ELF file (if a zip archive is appended to it, as to the one-file program, what is packed
+in there is read too) or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one
 of its symbols wants, then the floor of all together, then which libraries the node must have.
 
 Exit status: 0; 1 if the floor is above --max, or if a library is needed that is neither in the
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +24,17 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSection
 from elftools.elf.elffile import ELFFile
 from elftools.elf.gnuversions import GNUVerNeedSection, GNUVerSymSection
-from PyInstaller.archive.readers import (
-    ArchiveReadError,
-    CArchiveReader,
-)
 
 Version = tuple[int, ...]
 
 ELF_MAGIC = b"\x7fELF"
 
-# The parts of glibc itself, and libgcc_s, which no distribution of ours is without.
+# The parts of glibc itself, and what no supported distribution is without: libgcc_s, and libz, which
+# rpm and dpkg link to. PyInstaller's own start-up code wants libz before anything is unpacked.
 ON_EVERY_NODE = (
     *("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libdl.so.2", "libm.so.6"),
     *("libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2", "libgcc_s.so.1"),
+    "libz.so.1",
 )
 
 # Version names without a number, by the glibc that introduced them.
@@ -62,7 +61,7 @@ class Needs:
 
 
 def dotted(version: Version) -> str:
-    """A version as people write it: 2.28."""
+    """(2, 28) -> 2.28."""
     return ".".join(map(str, version))
 
 
@@ -88,8 +87,11 @@ def read_needs(name: str, data: bytes) -> Needs:
         dynamic = [s for s in sections if isinstance(s, DynamicSection)]
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
             raise FloorError(f"{name}: section headers stripped, its symbols cannot be told")
-        tags = (tag for s in dynamic for tag in s.iter_tags("DT_NEEDED"))
-        libraries = tuple(str(tag.needed) for tag in tags)  # type: ignore[attr-defined] # by its kind
+        libraries = tuple(
+            str(tag.needed)  # type: ignore[attr-defined] # set by name of the tag
+            for s in dynamic
+            for tag in s.iter_tags("DT_NEEDED")
+        )
         wanted: dict[int, Version] = {}  # by the index that .gnu.version uses
         for needed in (s for s in sections if isinstance(s, GNUVerNeedSection)):
             for _, versions in needed.iter_versions():
@@ -112,30 +114,27 @@ def read_needs(name: str, data: bytes) -> Needs:
 
 
 def elf_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each ELF file that the path is, holds or has packed in it.
+    """Name and content of each ELF file that the path is, holds or, if a file, has packed in it.
 
     Raises OSError, and FloorError if the path itself is a file but no ELF file.
     """
     if path.is_dir():
         for file in sorted(path.rglob("*")):
             if file.is_file() and not file.is_symlink():
-                with file.open("rb") as stream:
-                    is_elf = stream.read(4) == ELF_MAGIC
-                if is_elf:
-                    yield from elf_files(file)
+                data = file.read_bytes()
+                if data.startswith(ELF_MAGIC):
+                    yield str(file.relative_to(path)), data
         return
     data = path.read_bytes()
     if not data.startswith(ELF_MAGIC):
         raise FloorError(f"{path}: not an ELF file")
     yield path.name, data
-    try:
-        archive = CArchiveReader(str(path))
-    except ArchiveReadError:
-        return  # an ELF file like any other, nothing packed behind it
-    for entry in sorted(archive.toc):
-        content = archive.extract(entry)
-        if isinstance(content, bytes) and content.startswith(ELF_MAGIC):
-            yield entry, content
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for entry in sorted(archive.namelist()):
+                data = archive.read(entry)
+                if data.startswith(ELF_MAGIC):
+                    yield entry, data
 
 
 def missing(needs: list[Needs]) -> dict[str, list[str]]:
@@ -162,7 +161,7 @@ def report(needs: list[Needs]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the floor of what was named; exit code 1 when it is above --max."""
+    """Run the command line. Returns the exit status, see the top of this file."""
     parser = argparse.ArgumentParser(description="Tell which glibc a program needs.")
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--max", type=parse_version, metavar="X.Y", help="fail above this glibc")

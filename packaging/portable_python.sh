@@ -9,8 +9,9 @@
 # stable, with its security patches; apt checks them against Debian's keys. Each architecture is
 # built on itself.
 #
-# Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev make perl, and a
-# python3 with venv.
+# JOBS=N: at once, 2. ZIG=FILE: use this zig (an emulated machine runs that of the real one faster).
+# Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev binutils make
+# perl, and a python3 with venv.
 set -Eeuo pipefail
 
 suite=trixie
@@ -82,9 +83,12 @@ cd "$work/src"
 for package in "$python" openssl zlib libffi; do fetch "$package"; done
 
 # --- compiler ------------------------------------------------------------------------------------
-python3 -m venv "$work/zig"
-"$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
-zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
+zig=${ZIG:-}
+if [ -z "$zig" ]; then
+    python3 -m venv "$work/zig"
+    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
+fi
 echo "ziglang $("$zig" version)" >>"$work/versions.txt"
 export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
 
@@ -146,17 +150,21 @@ _ssl _ssl.c
 pyexpat pyexpat.c
 unicodedata unicodedata.c
 END
+sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile.pre.in # zig's linker knows only the long name
 # PKG_CONFIG off, so that no library of the build machine is found and linked.
 MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
     --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
     PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
     ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
     LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
-# The executable finds libpython beside itself, wherever the folder is put.
+# The executable finds libpython beside itself, wherever the folder is put. libpython3.so, which
+# only passes on to libpython3.13.so, is more than zig's linker can do, and nobody wants it.
 # shellcheck disable=SC2016 # make and the loader, not this shell, fill in $ORIGIN
-make -j"$jobs" LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib'
-make install DESTDIR="$work/root"
+options=(PY3LIBRARY= LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib')
+make -j"$jobs" "${options[@]}"
+make install "${options[@]}" DESTDIR="$work/root"
 root=$work/root/opt/python
+find "$root" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 
 # pip and uv ask this module (PEP 600): a venv of this Python never gets a wheel that wants more.
 cat >"$root/lib/$python/_manylinux.py" <<END

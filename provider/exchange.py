@@ -48,7 +48,7 @@ def exchange(
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
     # First, since it takes longest, and runs on another core.
-    key = Background(_session_key()) if by_instance or account else None
+    key = Background(session_key_maker()) if by_instance or account else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
@@ -115,7 +115,7 @@ def registry_origin(image_host: str, settings: Settings) -> Origin:
     return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
-def _session_key() -> "Callable[[], RSAPrivateKey]":
+def session_key_maker() -> "Callable[[], RSAPrivateKey]":
     """Makes a key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU,
     in which other threads run.
     """
