@@ -84,7 +84,13 @@ def check(image: str | None, output: str, verbose: bool) -> int:
 @click.option(
     "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
 )
-@click.option("--kubelet-version", metavar="1.34", help="For --validate: by this kubelet's rules.")
+@click.option(
+    "--workload-identity",
+    "audience",
+    metavar="AUDIENCE",
+    help="Pods pull as their service accounts, whose tokens are for this audience (experimental).",
+)
+@click.option("--kubelet-version", metavar="1.34", help="By this kubelet's rules.")
 @click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
 )
@@ -92,12 +98,14 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    audience: str | None,
     kubelet_version: str | None,
     output: str,
 ) -> int:
     """Print a CredentialProviderConfig for the kubelet, or judge one.
 
-    It is for this node's realm, as the metadata service names it; elsewhere for all realms.
+    It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
+    --workload-identity, what Kubernetes and OCI must be told stands at its end.
 
     Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
     """
@@ -105,7 +113,8 @@ def config(
 
     if validate is not None:
         return configure.judge(validate, kubelet_version, output == "json")
-    click.echo(configure.write(realm, hosts, output == "json"), nl=False)
+    text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
+    click.echo(text, nl=False)
     return 0
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provider.errors import BadRequest, ClusterUnknown, NoServiceAccountToken
+from provider.kubelet_config import TokenAttributes, load, validate
 from provider.request import parse_request
 from provider.service_account import service_account
 from provider.settings import Settings
@@ -368,6 +370,65 @@ def test_a_node_that_knows_no_cluster_says_so(cloud: Cloud, program: Program) ->
     result = program.run(cloud, stdin=stdin, env=env)
     assert result.returncode == 15
     assert b"KUBERNETES_SERVICE_HOST" in result.stderr
+
+
+# --- config ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("version", "cache_type"), [("1.33", ""), ("1.34", "ServiceAccount")])
+def test_config_asks_the_kubelet_for_tokens_by_the_rules_of_its_version(
+    cloud: Cloud, program: Program, version: str, cache_type: str
+) -> None:
+    args = ("config", "--realm", "oc1", "--workload-identity", "aud.example")
+    text = program.run(cloud, *args, "--kubelet-version", version).check().stdout.decode()
+    assert not [f for f in validate(text, kubelet_version=version) if f.severity == "fatal"]
+    (provider,) = load(text).providers
+    assert provider.token_attributes == TokenAttributes("aud.example", cache_type)
+    assert dict(provider.env)["OCIR_AUTH_METHOD"] == "WORKLOAD_IDENTITY"
+    # The settings that it makes are those of a call that works.
+    env = {**settings(cloud), **dict(provider.env)}
+    stdin = request(IMAGE, serviceAccountToken=cloud.control.service_account_token(APP))
+    assert read_response(program.run(cloud, stdin=stdin, env=env).check().stdout).password
+
+
+def test_config_ends_with_what_kubernetes_and_oci_must_be_told(
+    cloud: Cloud, program: Program
+) -> None:
+    args = ("config", "--realm", "oc1", "--workload-identity", "https://aud.example")
+    text = program.run(cloud, *args).check().stdout.decode()
+    _, _, note = text.partition("\n# The nodes must be allowed")
+    rbac, _, policy = note.partition("And OCI must be told")
+    lines = [line[4:] for line in rbac.splitlines() if line.startswith("#   ")]
+    role, binding = yaml.safe_load_all("\n".join(lines))
+    assert role["rules"] == [
+        {
+            "apiGroups": [""],
+            "resources": ["https://aud.example"],
+            "verbs": ["request-serviceaccounts-token-audience"],
+        }
+    ]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
+    assert binding["subjects"][0]["name"] == "system:nodes"
+    for part in ("cluster_id", "namespace", "service_account", "type = 'workload'"):
+        assert f"request.principal.{part}" in policy
+    assert "experimental" in policy
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("--workload-identity", ""),
+        ("--workload-identity", "a b"),
+        ("--workload-identity", 'a"b'),
+        ("--workload-identity", "a", "--kubelet-version", "1.32"),
+        ("--workload-identity", "a", "--kubelet-version", "new"),
+    ],
+)
+def test_config_refuses_what_no_kubelet_would_take(
+    cloud: Cloud, program: Program, args: tuple[str, ...]
+) -> None:
+    result = program.run(cloud, "config", "--realm", "oc1", *args)
+    assert (result.returncode, result.stdout) == (2, b"")
 
 
 # --- the pure parts ----------------------------------------------------------------------------
