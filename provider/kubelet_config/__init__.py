@@ -21,6 +21,7 @@ from provider.kubelet_config.model import (
     CredentialProviderConfig,
     Finding,
     TokenAttributes,
+    parse_version,
 )
 from provider.kubelet_config.render import render
 from provider.kubelet_config.rules import validate, validate_directory
@@ -38,6 +39,7 @@ __all__ = [
     "matches",
     "merge",
     "parse_go_duration",
+    "parse_version",
     "patterns_that_match",
     "providers_for",
     "render",

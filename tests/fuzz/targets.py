@@ -28,7 +28,6 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
-from provider.exchange import session_key_maker
 from provider.grant import Grant, is_token
 from provider.image import Image, parse_image
 from provider.imds import region_info
@@ -38,6 +37,7 @@ from provider.principal import _Leaf, _without_armour
 from provider.realm import claimed_realm_domain, is_ocir, parse_host_pattern
 from provider.registry import request_token
 from provider.request import parse_request
+from provider.session import session_key
 from provider.settings import KEYS, Settings, settings_from_environment, settings_from_file
 from provider.signer import Signer
 from provider.transport import (
@@ -55,7 +55,7 @@ from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 from tests.fuzz import oracle
 
 ORIGIN = Origin("http", "localhost", 80)
-_KEY = session_key_maker()()
+_KEY = session_key()
 _BUFFERED = 64 * 1024  # so much a socket takes without a reader
 
 
