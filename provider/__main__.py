@@ -80,7 +80,8 @@ def _end_on_signals() -> None:
 
 
 def _write(fd: int, text: str) -> None:
-    data = text.encode()
+    # What came in by argv or the environment may be no UTF-8.
+    data = text.encode(errors="backslashreplace")
     while data:
         data = data[os.write(fd, data) :]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -145,6 +146,12 @@ def licenses() -> None:
     click.echo(read())
 
 
+def _say(text: str) -> None:
+    """Print a line. A broken pipe or a full disk behind it must not stop an installation half way."""
+    with suppress(OSError):
+        click.echo(text)
+
+
 _PREFIX = click.option(
     "--prefix",
     type=click.Path(),
@@ -186,7 +193,7 @@ def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
     from provider.installation import Places, install
 
     places = Places(*(Path(os.path.abspath(path)) for path in (bin_dir, config_dir, prefix)))
-    install(places, dry_run, click.echo)
+    install(places, dry_run, _say)
 
 
 @commands.command()
@@ -203,7 +210,7 @@ def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
 
     from provider.installation import uninstall
 
-    uninstall(Path(os.path.abspath(prefix)), force, dry_run, click.echo)
+    uninstall(Path(os.path.abspath(prefix)), force, dry_run, _say)
 
 
 def run_command(argv: Sequence[str]) -> int:

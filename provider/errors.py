@@ -26,7 +26,7 @@ class ProviderError(Exception):
     def line(self) -> str:
         """The one line that the kubelet puts into its log (it logs all of a failing plugin's stderr)."""
         text = f"oke-credential-provider: {self.code}: {self.message} | {self.hint}"
-        return " ".join(text.split())
+        return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
 class BadRequest(ProviderError):

@@ -4,7 +4,7 @@ What can wait for nothing starts first and runs side by side: the metadata servi
 the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provider.background import Background
@@ -48,7 +48,7 @@ def exchange(
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
     # First, since it takes longest, and runs on another core.
-    key = Background(session_key_maker()) if by_instance or account else None
+    key = _session_key() if by_instance or account else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
@@ -115,11 +115,8 @@ def registry_origin(image_host: str, settings: Settings) -> Origin:
     return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
-def session_key_maker() -> "Callable[[], RSAPrivateKey]":
-    """Makes a key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU,
-    in which other threads run.
-    """
-    # Imported here and not in the thread: two threads that import take turns.
-    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+def _session_key() -> "Background[RSAPrivateKey]":
+    # Imported here and not in the thread: threads that import take turns.
+    from provider.session import session_key
 
-    return lambda: generate_private_key(65537, 2048)
+    return Background(session_key)

@@ -16,7 +16,8 @@ _MAX_LENGTH = 1024
 _HOST = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", re.A
 )
-_REPOSITORY = re.compile(r"[a-z0-9]+([._/-]+[a-z0-9]+)*", re.A)
+_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_COMPONENT}(/{_COMPONENT})*", re.A)
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.A)
 _DIGEST = re.compile(r"[A-Za-z0-9.+_-]+:[0-9A-Fa-f]{32,}", re.A)
 
@@ -51,7 +52,7 @@ def parse_image(text: str) -> Image:
     name, at, digest = text.partition("@")
     host, slash, path = name.partition("/")
     # As docker reads it: a first component without dot, port or capital is no host.
-    if not slash or (host == host.lower() and host != "localhost" and not set(host) & set(".:[")):
+    if not slash or (host == host.lower() and host != "localhost" and not set(host) & set(".:")):
         host, path = DEFAULT_HOST, name
     repository, colon, tag = path.partition(":")
     well_formed = (

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA1
 from cryptography.hazmat.primitives.serialization import (
@@ -100,7 +101,7 @@ class _Leaf(NamedTuple):
             # which made this key, sees at once whether its signatures are right.
             key = load_pem_private_key(key_pem, None, unsafe_skip_rsa_key_validation=True)
             subject = [str(attribute.value) for attribute in certificate.subject]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise ImdsUnusable(
                 "the metadata service's certificate or key cannot be read"
             ) from error

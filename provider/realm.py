@@ -81,6 +81,8 @@ def parse_host_pattern(text: str) -> HostPattern | None:
     The last two labels may not be ``*``: a pattern that covers a whole top-level domain would hand
     signatures to anybody. Of addresses only loopback is allowed, for trying things out.
     """
+    if not text.isascii():
+        return None  # lower() makes an ASCII letter of the KELVIN SIGN
     host, colon, port_text = text.lower().partition(":")
     if colon and not _is_port(port_text):
         return None
@@ -95,7 +97,7 @@ def parse_host_pattern(text: str) -> HostPattern | None:
 def split_host(image_host: str) -> tuple[str, int | None] | None:
     """An image's registry as (lower-case name, port or None); None when it has no such form."""
     host, colon, port_text = image_host.lower().partition(":")
-    if colon and not _is_port(port_text):
+    if not image_host.isascii() or (colon and not _is_port(port_text)):
         return None
     if host not in LOOPBACK and not is_domain_name(host):
         return None

@@ -253,6 +253,7 @@ def _held(content: Mapping[str, Any] | None) -> _Held | None:
         token = Token(text, int(life - age), str(content["request_id"]))
         checks = {str(k): PullCheck(str(o), bool(p)) for k, (o, p) in content["checks"].items()}
         limit = {True: life, None: UNPROVEN_SECONDS, False: STORM_SECONDS}[proven]
+        held = _Held(token, age, str(content["principal"]), checks)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     if not is_token(text):
@@ -260,7 +261,7 @@ def _held(content: Mapping[str, Any] | None) -> _Held | None:
     # A token from the future was not made in this boot.
     if age < 0 or age > limit or token.life < min(LAST_SECONDS, life / 2):
         return None
-    return _Held(token, age, str(content["principal"]), checks)
+    return held
 
 
 def _failure(content: Mapping[str, Any] | None) -> tuple[ProviderError | None, float]:
@@ -269,7 +270,7 @@ def _failure(content: Mapping[str, Any] | None) -> tuple[ProviderError | None, f
         assert content is not None
         kind = kinds[content["code"]]
         return kind(str(content["message"]), str(content["hint"])), float(content["at"])
-    except (AssertionError, KeyError, TypeError, ValueError):
+    except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
         return None, 0.0
 
 

@@ -84,6 +84,7 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
     if not url:
         return None
     import base64
+    import re
     from urllib.parse import unquote, urlsplit
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # left out of the stubs
 
@@ -94,12 +95,12 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port or 80
-    except ValueError as error:
-        raise BadSettings("HTTPS_PROXY is not a URL") from error
-    if parts.scheme != "http" or not parts.hostname:
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    except ValueError:
+        # No cause attached: it would quote the user's password.
+        raise BadSettings("HTTPS_PROXY is not a URL") from None
+    name = parts.hostname or ""
+    if parts.scheme != "http" or not re.fullmatch(r"[!-~]+", name):
         raise BadSettings("HTTPS_PROXY is not of the form http://[user:password@]host[:port]")
-    authorization = None
-    if parts.username is not None:
-        pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-        authorization = "Basic " + base64.b64encode(pair.encode()).decode()
-    return Proxy(parts.hostname, port, authorization)
+    return Proxy(name, port, None if parts.username is None else f"Basic {pair}")

@@ -159,7 +159,7 @@ def _absolute(rest: str) -> Iterator[str]:
     for match in _AT.finditer(rest.partition(" = ")[0]):
         found = True
         folder = "/" if match["path"].startswith("/") else f"{match['folder'] or ''}/"
-        yield re.sub(r"/\./|//+", "/", folder + match["path"].lstrip("/"))
+        yield re.sub(r"(/\.)+(?=/|$)|/(?=/)", "", folder + match["path"].lstrip("/"))
     if not found:  # by a descriptor alone
         descriptor = re.match(r"\d+<([^>]*)>", rest)
         if descriptor:
@@ -309,8 +309,10 @@ def test_no_variable_reaches_python_inside_a_frozen_program(
         # to let a module of the standard library be replaced by PYTHONSTARTUP and the like.
         if not frozen and name not in ("PYTHONSTARTUP", "PYTHONBREAKPOINT", "LD_LIBRARY_PATH"):
             continue
-        env = {name: value.replace("{folder}", str(tmp_path))}
-        result = program.run(cloud, stdin=request(IMAGE), env=env).check()
+        # Set by a shell, so that nothing else starts with it.
+        command = ("sh", "-c", f'{name}="$0" exec "$@"', value.replace("{folder}", str(tmp_path)))
+        argv = [*command, *program.argv]
+        result = cloud.ns.run(argv, stdin=request(IMAGE), env=program.env).check()
         assert read_response(result.stdout).password
         assert result.stderr == b"", name
 

@@ -85,6 +85,7 @@ CASES = [
     Case("a proxy", 0, env={"HTTPS_PROXY": PROXY}),
     Case("a dead proxy", 30, _fault("proxy", Fault("refused")), env={"HTTPS_PROXY": PROXY}),
     Case("a proxy that is no URL", 11, env={"HTTPS_PROXY": PROXY + "99999"}),
+    Case("a proxy whose password has a slash", 11, env={"HTTPS_PROXY": PROXY.replace("@", "/@")}),
     Case("a proxy of another kind", 11, env={"HTTPS_PROXY": PROXY.replace("http", "socks5")}),
 ]
 

@@ -14,6 +14,7 @@ from provider.kubelet_config.match_images import (
     suggest_pattern,
 )
 from provider.kubelet_config.model import (
+    ALIAS,
     PROVIDER_NAME,
     ConfigError,
     CredentialProvider,
@@ -26,6 +27,7 @@ from provider.kubelet_config.render import render
 from provider.kubelet_config.rules import validate, validate_directory
 
 __all__ = [
+    "ALIAS",
     "PROVIDER_NAME",
     "ConfigError",
     "CredentialProvider",
