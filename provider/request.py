@@ -26,6 +26,11 @@ class Request(NamedTuple):
     service_account_token: str | None = None
 
 
+def is_web_token(text: str) -> bool:
+    """True for a text that has the form of a JSON web token."""
+    return bool(_SERVICE_ACCOUNT_TOKEN.fullmatch(text))
+
+
 def parse_request(data: bytes) -> Request:
     """Read a request. Unknown fields are ignored: newer kubelets add some. Raises BadRequest."""
     if len(data) > MAX_BYTES:
@@ -48,8 +53,6 @@ def parse_request(data: bytes) -> Request:
     if not isinstance(image, str) or not image:
         raise BadRequest("the request names no image")
     token = content.get("serviceAccountToken") or None
-    if token is not None and not (
-        isinstance(token, str) and _SERVICE_ACCOUNT_TOKEN.fullmatch(token)
-    ):
+    if token is not None and not (isinstance(token, str) and is_web_token(token)):
         raise BadRequest("the request's serviceAccountToken is not a JSON web token")
     return Request(parse_image(image), token)
