@@ -141,6 +141,7 @@ _FIELDS = ("made", "token", "life", "proven", "checks", "request_id", "principal
 @settings(many, max_examples=1000)
 @given(st.dictionaries(st.sampled_from(_FIELDS), _json))
 @example({"code": "deadline", "message": "m", "hint": "h", "at": 10**400})
+@example({"life": 10**20})
 @example({"made": float("nan"), "token": "t", "life": 1, "proven": True, "checks": {}})
 def test_a_store_entry_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
     whole = {"made": 0.0, "token": "t", "life": 3600, "proven": True, "checks": {}, "request_id": "r",
