@@ -34,7 +34,7 @@ NOT_GIVEN_ON = {"crc32c": "LGPL-2.1-or-later"}
 def licence_of(package: Distribution) -> str:
     for field in ("License-Expression", "License"):
         for named in package.metadata.get_all(field) or []:
-            return _SPELLINGS.get(named.strip(), named.strip())
+            return _SPELLINGS.get(str(named).strip(), str(named).strip())
     return ""
 
 
