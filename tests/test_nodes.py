@@ -292,8 +292,10 @@ def test_closed_descriptors_give_an_error_and_no_hang(
 
 
 @FORMS
-@pytest.mark.parametrize("name", ["libc.so.6", "libz.so.1", "libssl.so.3", "libpython3.11.so.1.0"])
+@pytest.mark.parametrize("name", ["libc.so.6", "libz.so.1", "libssl.so.3", "libpython"])
 def test_libraries_of_the_node_do_not_reach_it(form: Form, name: str, tmp_path: Path) -> None:
+    if name == "libpython":
+        [name] = [path.name for path in (tree() / CONTENTS).glob("libpython3*")]
     (tmp_path / name).write_text("no library")
     done = subprocess.run(
         [form()],
