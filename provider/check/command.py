@@ -14,7 +14,6 @@ from provider.check import page
 from provider.check.step import exit_code
 from provider.check.walk import walk
 from provider.image import parse_image
-from provider.request import is_web_token
 from provider.service_account import service_account
 
 _WIDEST = 120
@@ -28,7 +27,7 @@ def run(image_text: str | None, token: str | None, as_json: bool, verbose: bool)
     image = parse_image(image_text) if image_text else None
     account = None
     if token is not None:
-        account = service_account(token if is_web_token(token) else "..")
+        account = service_account(token)
     if as_json:
         steps = list(walk(image, account, os.environ))
         code = exit_code(steps)

@@ -28,7 +28,7 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
-from provider.grant import Grant, is_token
+from provider.grant import MAX_LIFE, Grant, is_token
 from provider.image import Image, parse_image
 from provider.imds import region_info
 from provider.log import Log
@@ -195,9 +195,8 @@ def entry(content: dict[str, Any] | None) -> None:
     held = sharing._held(content)
     if held is not None:
         assert is_token(held.token.text)
-        assert held.token.life > 0
-        assert held.age >= 0
-        assert held.age <= held.age + held.token.life < 2**53
+        assert 0 < held.token.life <= MAX_LIFE
+        assert 0 <= held.age <= MAX_LIFE
     error, at = sharing._failure(content)
     assert error is None or (error.line().isprintable() and isinstance(at, float))
 
