@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
 
 .PHONY: help setup packages lint format test test-forms coverage faults binary bench bench-start demo lock clean
-.PHONY: lint-workflows audit sbom verify-in-container
+.PHONY: lint-workflows audit binary-portable sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
@@ -97,6 +97,12 @@ ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
 # The interpreter that froze the binary: versions and licences come from its packages.
 FREEZER ?= $(BIN)/python
+
+binary-portable: setup ## as released: for glibc 2.28 and newer, with sbom
+	@packaging/packages.sh autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool perl
+	packaging/portable_binary.sh
+	$(BIN)/python packaging/glibc_floor.py --max 2.28 $(BINARY)
+	$(MAKE) sbom FREEZER=build/portable/venv/bin/python
 
 sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
