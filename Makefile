@@ -3,9 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
-PACKAGES := binutils containerd curl docker-registry iproute2 musl-tools runc shellcheck skopeo strace
+PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test coverage faults binary bench-start demo lock clean
+.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
+.PHONY: lint-workflows audit sbom verify-in-container
+.PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -22,7 +24,7 @@ $(VENV)/.ready: packaging/requirements.txt pyproject.toml
 packages:
 	@packaging/packages.sh $(PACKAGES)
 
-lint: setup ## ruff, mypy, shellcheck
+lint: setup lint-workflows ## ruff, mypy, shellcheck, zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -47,6 +49,10 @@ binary: setup ## the binary for this architecture, in dist/
 bench-start: binary ## how large it is, and how fast it starts
 	$(BIN)/python -m tests.bench_start
 
+bench: binary ## time, memory and requests of each form beside a naive program (BENCH=--check: bars)
+	$(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
+		--markdown build/bench.md --plot build/bench.svg $(BENCH)
+
 .PHONY: soak
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
 	$(BIN)/python -m tests.soak
@@ -63,6 +69,50 @@ demo: setup ## the main job, told on the screen
 lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/requirements.txt
+
+# --- the workflows, and what they publish ---
+
+lint-workflows: setup ## zizmor, JSON schemas, shellcheck of each step
+	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/python packaging/check_steps.py .github/workflows/*.yml
+
+audit: setup ## known vulnerabilities of the locked dependencies (asks PyPI)
+	$(BIN)/pip-audit --requirement packaging/requirements.txt --require-hashes --disable-pip
+
+ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
+BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
+# The interpreter that froze the binary: versions and licences come from its packages.
+FREEZER ?= $(BIN)/python
+
+sbom: ## what is in $(BINARY), and its licences, beside it
+	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
+	$(BINARY) licenses >$(BINARY).licenses.txt
+
+verify-in-container: setup ## BINARY in a clean IMAGE: install, exchange, pull (as root)
+	packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
+
+release-notes: ## from the changelog; TAG=vX.Y.Z must agree
+	@$(PYTHON) packaging/release_notes.py --tag "$${TAG-}"
+
+release-assets: ## what is published, into dist/release (ARCHITECTURES="amd64 arm64")
+	packaging/release_assets.sh $${ARCHITECTURES-}
+
+release-draft: ## a draft on GitHub of dist/release (TAG, gh)
+	packaging/release_draft.sh
+
+release-download: ## TAG's files into dist/download, verified (gh)
+	packaging/release_download.sh
+
+release-check: setup ## FOLDER with a release's files, as a user would (as root)
+	$(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
+
+release-rehearsal: binary ## a release, as far as one machine can
+	$(MAKE) sbom release-assets
+	$(MAKE) release-check
 
 clean: ## remove what was built
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage*

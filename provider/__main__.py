@@ -13,7 +13,7 @@ from provider.frozen import enter, leave
 def main() -> NoReturn:
     """Entry point: runs, then ends the process at once, whatever threads still wait for."""
     enter()
-    code = run(sys.argv[1:], os.environ)
+    code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:
@@ -24,11 +24,21 @@ def main() -> NoReturn:
     os._exit(code)
 
 
-def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The program, and the one place where errors are caught. Returns the exit code."""
+def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
+    """The program, and the one place where errors are caught. Returns the exit code.
+
+    ``name`` is the one it was started by.
+    """
     call = kubelet_call(argv)
     try:
         _close_side_doors()
+        if name.startswith("docker-credential-"):
+            from provider.docker_credential import serve
+
+            _end_on_signals()
+            code, line = serve(argv[0] if len(argv) == 1 else None, environ)
+            _write(1, line + "\n")
+            return code
         if call is None:
             from provider.cli import run_command
 

@@ -3,10 +3,12 @@
 import dataclasses
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
 from provider import __version__
+from provider.docker_credential import ACTIONS
 
 HELP = """OCIR credentials for the kubelet of OKE nodes, with no stored password.
 
@@ -83,7 +85,13 @@ def check(image: str | None, output: str, verbose: bool) -> int:
 @click.option(
     "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
 )
-@click.option("--kubelet-version", metavar="1.34", help="For --validate: by this kubelet's rules.")
+@click.option(
+    "--workload-identity",
+    "audience",
+    metavar="AUDIENCE",
+    help="Pods pull as their service accounts, whose tokens are for this audience (experimental).",
+)
+@click.option("--kubelet-version", metavar="1.34", help="By this kubelet's rules.")
 @click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
 )
@@ -91,12 +99,14 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    audience: str | None,
     kubelet_version: str | None,
     output: str,
 ) -> int:
     """Print a CredentialProviderConfig for the kubelet, or judge one.
 
-    It is for this node's realm, as the metadata service names it; elsewhere for all realms.
+    It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
+    --workload-identity, what Kubernetes and OCI must be told stands at its end.
 
     Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
     """
@@ -104,8 +114,28 @@ def config(
 
     if validate is not None:
         return configure.judge(validate, kubelet_version, output == "json")
-    click.echo(configure.write(realm, hosts, output == "json"), nl=False)
+    text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
+    click.echo(text, nl=False)
     return 0
+
+
+@commands.command("docker-credential")
+@click.argument("action", type=click.Choice(ACTIONS))
+def docker_credential(action: str) -> int:
+    """Be a credential helper for docker, podman, skopeo, buildah and others.
+
+    They start it under the name docker-credential-ocir: link that name to this program, in a folder
+    of PATH, and put into ~/.docker/config.json or ~/.config/containers/auth.json:
+
+    {"credHelpers": {"fra.ocir.io": "ocir"}}
+    """
+    import os
+
+    from provider.docker_credential import serve
+
+    code, line = serve(action, os.environ)
+    click.echo(line)
+    return code
 
 
 @commands.command()
@@ -114,6 +144,12 @@ def licenses() -> None:
     from provider.licenses import licenses as read
 
     click.echo(read())
+
+
+def _say(text: str) -> None:
+    """Print a line. A broken pipe or a full disk behind it must not stop an installation half way."""
+    with suppress(OSError):
+        click.echo(text)
 
 
 _PREFIX = click.option(
@@ -157,7 +193,7 @@ def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
     from provider.installation import Places, install
 
     places = Places(*(Path(os.path.abspath(path)) for path in (bin_dir, config_dir, prefix)))
-    install(places, dry_run, click.echo)
+    install(places, dry_run, _say)
 
 
 @commands.command()
@@ -174,7 +210,7 @@ def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
 
     from provider.installation import uninstall
 
-    uninstall(Path(os.path.abspath(prefix)), force, dry_run, click.echo)
+    uninstall(Path(os.path.abspath(prefix)), force, dry_run, _say)
 
 
 def run_command(argv: Sequence[str]) -> int:

@@ -58,6 +58,41 @@ class BadUserPrincipal(ProviderError):
     default_hint = "Check OCI_CONFIG_FILE and OCI_CLI_PROFILE; on a node use OCIR_AUTH_METHOD=INSTANCE_PRINCIPAL."
 
 
+class NoServiceAccountToken(ProviderError):
+    """The pod's identity is to be proved, and the kubelet sent no usable token of it."""
+
+    code = "no-service-account-token"
+    exit_code = 13
+    default_hint = (
+        "Set tokenAttributes for this provider in the CredentialProviderConfig (kubelet 1.34, or 1.33 with"
+        " its feature gate): oke-credential-provider config --workload-identity. Pods without a service"
+        " account (static pods) pull as the node only with OCIR_AUTH_METHOD=WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL."
+    )
+
+
+class BadResourcePrincipal(ProviderError):
+    """The environment holds no resource principal that can be used."""
+
+    code = "bad-resource-principal"
+    exit_code = 14
+    default_hint = (
+        "Functions, container instances and pipelines set OCI_RESOURCE_PRINCIPAL_VERSION and its companions;"
+        " elsewhere choose another OCIR_AUTH_METHOD."
+    )
+
+
+class ClusterUnknown(ProviderError):
+    """The cluster's API server or its CA certificate is not to be found on this node."""
+
+    code = "cluster-unknown"
+    exit_code = 15
+    default_hint = (
+        "OKE nodes have /etc/oke/oke-apiserver and /etc/kubernetes/ca.crt, or apiserver_host and"
+        " cluster_ca_cert in the instance's metadata; else set KUBERNETES_SERVICE_HOST and"
+        " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
+    )
+
+
 class ImdsUnreachable(ProviderError):
     """The instance metadata service did not answer."""
 
@@ -119,6 +154,50 @@ class FederationMalformed(ProviderError):
     exit_code = 32
     default_hint = (
         "Something between the node and OCI may be answering in its place: check proxies."
+    )
+
+
+class WorkloadUnreachable(ProviderError):
+    """The cluster's workload identity endpoint (port 12250 of its API server) gave no usable answer."""
+
+    code = "workload-unreachable"
+    exit_code = 33
+    default_hint = (
+        "Check security rules: OKE's workers need TCP 12250 to the subnet of the Kubernetes API endpoint."
+        " It is never reached by a proxy."
+    )
+
+
+class WorkloadRefused(ProviderError):
+    """The cluster's workload identity endpoint refused the service account's token."""
+
+    code = "workload-refused"
+    exit_code = 34
+    default_hint = (
+        "serviceAccountTokenAudience in the CredentialProviderConfig must be one that the cluster takes: that of"
+        " the tokens which its pods carry (kubectl create token default shows it)."
+    )
+
+
+class BasicCluster(ProviderError):
+    """The cluster gives its workloads no identity."""
+
+    code = "basic-cluster"
+    exit_code = 35
+    default_hint = (
+        "Workload identity needs an enhanced cluster: oci ce cluster update --cluster-id <OCID>"
+        " --type ENHANCED_CLUSTER. Until then use OCIR_AUTH_METHOD=INSTANCE_PRINCIPAL."
+    )
+
+
+class WorkloadMalformed(ProviderError):
+    """The cluster's workload identity endpoint answered with something that is not a token."""
+
+    code = "workload-malformed"
+    exit_code = 36
+    default_hint = (
+        "Is KUBERNETES_SERVICE_HOST the API server of an OKE cluster? If so, report this with the"
+        " opc-request-id."
     )
 
 

@@ -4,23 +4,25 @@ What can wait for nothing starts first and runs side by side: the metadata servi
 the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from provider.background import Background
 from provider.deadline import Deadline
-from provider.errors import BadSettings, RegistryUnreachable
+from provider.errors import BadSettings, RegistryUnreachable, TokenRefused
 from provider.grant import Grant, PullCheck, Token, check_without_asking
 from provider.image import Image
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
 from provider.network import Network
 from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
 from provider.registry import check_pull, request_token
-from provider.settings import INSTANCE_PRINCIPAL, Settings
-from provider.transport import Origin
+from provider.settings import INSTANCE_PRINCIPAL, RESOURCE_PRINCIPAL, Settings
+from provider.transport import Client, Origin
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+    from provider.service_account import ServiceAccount
 
 
 def instance_realm_domain(deadline: Deadline) -> str:
@@ -29,32 +31,64 @@ def instance_realm_domain(deadline: Deadline) -> str:
 
 
 def exchange(
-    image: Image, settings: Settings, deadline: Deadline, environ: Mapping[str, str]
+    image: Image,
+    settings: Settings,
+    account: "ServiceAccount | None",
+    deadline: Deadline,
+    environ: Mapping[str, str],
 ) -> Grant:
     """Prove who we are to OCI and get a token for ``image``'s registry.
 
-    Makes four GETs to IMDS, one POST to the federation endpoint, one GET to the token endpoint and
-    at most one HEAD of a manifest. Raises the ProviderError of the step that failed.
+    As an instance it makes four GETs to IMDS, one POST to the federation endpoint, one GET to the
+    token endpoint and at most one HEAD of a manifest. ``account`` is whom WORKLOAD_IDENTITY proves.
+    Raises the ProviderError of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
     origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
     # First, since it takes longest, and runs on another core.
-    key = Background(session_key_maker()) if by_instance else None
+    key = _session_key() if by_instance or account else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
 
-    from provider.principal import instance_principal, user_principal
+    from provider.principal import instance_principal, resource_principal, user_principal
 
     if metadata and key:
         principal = instance_principal(metadata.get, key, network)
+    elif account and key:
+        return _as_workload(image, settings, account, key, network, registry)
+    elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
+        principal = resource_principal(deadline)
     else:
         principal = user_principal(settings.oci_config_file, settings.oci_profile)
     token = request_token(registry, settings.registry_token_path, principal.signer)
     known = check_without_asking(image, settings)
     return Grant(token, principal.name, known or check_pull(registry, image, token))
+
+
+def _as_workload(
+    image: Image,
+    settings: Settings,
+    account: "ServiceAccount",
+    key: Background["RSAPrivateKey"],
+    network: Network,
+    registry: Client,
+) -> Grant:
+    from provider.workload import EXPERIMENTAL, workload_principal
+
+    principal = workload_principal(account, settings, key, network)
+    try:
+        token = request_token(registry, settings.registry_token_path, principal.signer)
+    except TokenRefused as error:
+        raise TokenRefused(f"{error.message}. {EXPERIMENTAL}") from error
+    # Not beyond what the cluster said of the account.
+    token = token._replace(life=min(token.life, account.life))
+    pull = check_without_asking(image, settings) or check_pull(registry, image, token)
+    if pull.passed is False:
+        pull = pull._replace(outcome=f"{pull.outcome}. {EXPERIMENTAL}")
+    return Grant(token, principal.name, pull)
 
 
 def check(
@@ -81,11 +115,8 @@ def registry_origin(image_host: str, settings: Settings) -> Origin:
     return Origin(scheme, host, port or (HTTPS_PORT if scheme == "https" else HTTP_PORT))
 
 
-def session_key_maker() -> "Callable[[], RSAPrivateKey]":
-    """Makes a key for this call alone: the federation token is bound to it. Takes some 40 ms of CPU,
-    in which other threads run.
-    """
-    # Imported here and not in the thread: two threads that import take turns.
-    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+def _session_key() -> "Background[RSAPrivateKey]":
+    # Imported here and not in the thread: threads that import take turns.
+    from provider.session import session_key
 
-    return lambda: generate_private_key(65537, 2048)
+    return Background(session_key)

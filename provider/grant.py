@@ -42,6 +42,10 @@ CHECK_PUBLIC = PullCheck("public", None)
 CHECK_SKIPPED = PullCheck("left to a later call", None)
 
 
+# A tool asks for a whole registry's credentials.
+CHECK_NO_IMAGE = PullCheck("no image named", None)
+
+
 class Grant(NamedTuple):
     """A token for a registry, and how it was come by: ``source`` is fresh or shared."""
 
@@ -55,4 +59,6 @@ def check_without_asking(image: Image, settings: Settings) -> PullCheck | None:
     """The pull check's result where the registry need not be asked, else None."""
     if not settings.token_validation:
         return CHECK_OFF
+    if not image.repository:
+        return CHECK_NO_IMAGE
     return CHECK_PUBLIC if image.is_oke_public else None

@@ -26,7 +26,7 @@ class Image(NamedTuple):
     """A parsed image reference.
 
     ``host`` is the registry as the reference names it, with its port if one is given: the kubelet
-    looks credentials up by exactly that text.
+    looks credentials up by exactly that text. ``repository`` is "" where a whole registry is meant.
     """
 
     host: str

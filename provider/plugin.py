@@ -7,7 +7,7 @@ from provider.grant import Grant
 from provider.image import Image
 from provider.realm import claimed_realm_domain, is_ocir
 from provider.response import NO_CREDENTIALS, Response, cache_seconds
-from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 
 class Reply(NamedTuple):
@@ -43,8 +43,8 @@ def reply(
     """
     if not is_ocir(image.host, settings.ocir_hosts):
         claimed = claimed_realm_domain(image.host)
-        by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
-        if claimed is None or not by_instance or claimed != instance_realm_domain():
+        on_a_node = settings.ocir_auth_method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY)
+        if claimed is None or not on_a_node or claimed != instance_realm_domain():
             return Reply(NO_CREDENTIALS, None)
     grant = get_grant()
     seconds = cache_seconds(grant.token.life, grant.check.passed is True)

@@ -1,4 +1,7 @@
-"""Who asks: the node itself, or a user of an OCI config file."""
+"""Who asks: the node itself, a user of an OCI config file, or the OCI resource that this runs in.
+
+``provider.workload`` has the identity of a pod.
+"""
 
 import json
 import os
@@ -17,8 +20,11 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509 import load_pem_x509_certificate
 
 from provider.background import Background
+from provider.deadline import Deadline
 from provider.errors import (
+    BadResourcePrincipal,
     BadUserPrincipal,
+    DeadlineExceeded,
     FederationMalformed,
     FederationRefused,
     FederationUnreachable,
@@ -30,7 +36,7 @@ from provider.signer import Signer
 from provider.transport import Origin
 
 _FEDERATION_PATH = "/v1/x509"
-_SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
+SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
 
 
 class Principal(NamedTuple):
@@ -60,7 +66,7 @@ def instance_principal(
     body = json.dumps(
         {
             "certificate": _without_armour(leaf.pem, CERTIFICATE),
-            "publicKey": _public_key(private),
+            "publicKey": public_key(private),
             "intermediateCertificates": [_without_armour(intermediate, INTERMEDIATE)],
         }
     ).encode()
@@ -72,7 +78,7 @@ def instance_principal(
         raise FederationRefused(f"{answer.describe()} to {leaf.instance}")
     try:
         token = json.loads(answer.body)["token"]
-        if not _SECURITY_TOKEN.fullmatch(token):
+        if not SECURITY_TOKEN.fullmatch(token):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError):
         # No cause attached: it would quote the answer, and with it the token.
@@ -127,7 +133,8 @@ def _can_sign(key: object) -> TypeGuard[RSAPrivateKey]:
     return isinstance(key, RSAPrivateKey) and key.key_size >= 2048
 
 
-def _public_key(key: RSAPrivateKey) -> str:
+def public_key(key: RSAPrivateKey) -> str:
+    """The public half as OCI's endpoints take it: PEM without armour and line breaks."""
     pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return _without_armour(pem, "public key")
 
@@ -150,7 +157,7 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
         if session:
             with open(os.path.expanduser(session), encoding="ascii") as opened:
                 token = opened.read().strip()
-            if not _SECURITY_TOKEN.fullmatch(token):
+            if not SECURITY_TOKEN.fullmatch(token):
                 raise BadUserPrincipal(f"{where}: security_token_file holds no token")
             name, key_id = "session", f"ST${token}"
         else:
@@ -178,3 +185,33 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
         # configparser and cryptography quote what they read.
         raise BadUserPrincipal(f"{where} cannot be read ({type(error).__name__})") from None
     return Principal(f"{name} ({where})", Signer(key_id, key))
+
+
+def resource_principal(deadline: Deadline) -> Principal:
+    """The identity of the function, container instance or pipeline that this runs in, by the SDK.
+
+    It is made of the environment's OCI_RESOURCE_PRINCIPAL_*. Raises BadResourcePrincipal and
+    DeadlineExceeded.
+    """
+    # Here, since it takes longer than everything else together.
+    from oci.auth.signers import get_resource_principals_signer
+
+    # Some versions ask the network, in the SDK's own time.
+    made = Background(get_resource_principals_signer)
+    version = os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION")
+    try:
+        signer = made.result(deadline, "asking for a resource principal's session token")
+        key_id, key = signer.api_key, signer.private_key
+    except DeadlineExceeded:
+        raise
+    except Exception as error:
+        # Not the SDK's own text, which may quote what it read.
+        why = f"version {version}" if version else "OCI_RESOURCE_PRINCIPAL_VERSION is not set"
+        raise BadResourcePrincipal(
+            f"the SDK makes no resource principal of the environment ({why}): {type(error).__name__}"
+        ) from None
+    if not isinstance(key, RSAPrivateKey) or not SECURITY_TOKEN.fullmatch(key_id[3:]):
+        raise BadResourcePrincipal(
+            "the environment's resource principal has no token or no RSA key"
+        )
+    return Principal("resource principal", Signer(key_id, key))

@@ -1,6 +1,7 @@
 """CredentialProviderRequest: what the kubelet asks (credentialprovider.kubelet.k8s.io/v1)."""
 
 import json
+import re
 from typing import NamedTuple
 
 from provider.errors import BadRequest
@@ -9,12 +10,20 @@ from provider.image import Image, parse_image
 API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
 KIND = "CredentialProviderRequest"
 MAX_BYTES = 1 << 20
+# It becomes a header's value.
+_SERVICE_ACCOUNT_TOKEN = re.compile(r"[\w-]{1,20000}(\.[\w-]{1,20000}){2}", re.A)
 
 
 class Request(NamedTuple):
-    """The parts of a request that matter here."""
+    """The parts of a request that matter here.
+
+    ``service_account_token`` is secret: a JWT of the pod's service account, when the config has
+    tokenAttributes (KEP-4412). The account's annotations are not read: whoever may edit an account
+    must gain nothing here.
+    """
 
     image: Image
+    service_account_token: str | None = None
 
 
 def parse_request(data: bytes) -> Request:
@@ -38,4 +47,9 @@ def parse_request(data: bytes) -> Request:
     image = content.get("image")
     if not isinstance(image, str) or not image:
         raise BadRequest("the request names no image")
-    return Request(parse_image(image))
+    token = content.get("serviceAccountToken") or None
+    if token is not None and not (
+        isinstance(token, str) and _SERVICE_ACCOUNT_TOKEN.fullmatch(token)
+    ):
+        raise BadRequest("the request's serviceAccountToken is not a JSON web token")
+    return Request(parse_image(image), token)

@@ -9,10 +9,20 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from provider.errors import BadSettings
-from provider.realm import HostPattern, parse_host_pattern
+from provider.realm import HostPattern, is_domain_name, parse_host_pattern
 
 INSTANCE_PRINCIPAL = "INSTANCE_PRINCIPAL"
 USER_PRINCIPAL = "USER_PRINCIPAL"
+RESOURCE_PRINCIPAL = "RESOURCE_PRINCIPAL"
+WORKLOAD_IDENTITY = "WORKLOAD_IDENTITY"
+WORKLOAD_OR_INSTANCE = "WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL"
+AUTH_METHODS = (
+    INSTANCE_PRINCIPAL,
+    USER_PRINCIPAL,
+    RESOURCE_PRINCIPAL,
+    WORKLOAD_IDENTITY,
+    WORKLOAD_OR_INSTANCE,
+)
 # The kubelet kills a plugin after 60 s. 15 s of distance: a busy node may start us late.
 DEFAULT_DEADLINE = 45.0
 _MAX_DEADLINE = 55.0
@@ -29,9 +39,22 @@ class Settings(NamedTuple):
     ocir_hosts: tuple[HostPattern, ...] = ()
     oci_config_file: str | None = None
     oci_profile: str | None = None
+    kubernetes_host: str | None = None
+    kubernetes_ca_file: str | None = None
     token_cache: bool = True
     deadline_seconds: float = DEFAULT_DEADLINE
     log_level: str = "info"
+
+    def for_caller(self, has_service_account: bool) -> "Settings":
+        """The settings for one caller: WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL becomes one of both.
+
+        The node's identity is for who has no service account; it never takes the place of one that
+        was refused.
+        """
+        if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:
+            return self
+        method = WORKLOAD_IDENTITY if has_service_account else INSTANCE_PRINCIPAL
+        return self._replace(ocir_auth_method=method)
 
 
 class Key(NamedTuple):
@@ -65,6 +88,12 @@ def _hosts(text: str) -> tuple[HostPattern, ...] | None:
     patterns = [parse_host_pattern(part) for part in re.split(r"[,\s]+", text.strip(" ,")) if part]
     known = tuple(pattern for pattern in patterns if pattern)
     return known if len(known) == len(patterns) else None
+
+
+def parse_machine(text: str) -> str | None:
+    """A DNS name, or an address as IPv4 or IPv6 write it; None when it is neither."""
+    address = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-f]*:[0-9a-f:]+", text.lower(), re.A)
+    return text.lower() if address or is_domain_name(text.lower()) else None
 
 
 def _seconds(text: str) -> float | None:
@@ -101,9 +130,10 @@ KEYS = (
         "ocir_auth_method",
         "OCIR_AUTH_METHOD",
         "ocirAuthMethod",
-        "INSTANCE_PRINCIPAL or USER_PRINCIPAL",
-        "Whose identity is proved: the node's, or that of an OCI config file's profile.",
-        _one_of(INSTANCE_PRINCIPAL, USER_PRINCIPAL, fold=str.upper),
+        ", ".join(AUTH_METHODS),
+        "Whose identity is proved: the node's, that of an OCI config file's profile, that of the OCI"
+        " resource this runs in, the pod's service account's, or the node's where there is none.",
+        _one_of(*AUTH_METHODS, fold=str.upper),
     ),
     Key(
         "token_validation",
@@ -135,6 +165,24 @@ KEYS = (
         "ociProfile",
         "a profile's name",
         "USER_PRINCIPAL: the profile in it (DEFAULT when not set).",
+        str,
+    ),
+    Key(
+        "kubernetes_host",
+        "KUBERNETES_SERVICE_HOST",
+        "kubernetesServiceHost",
+        "a host name or address",
+        "WORKLOAD_IDENTITY: the API server (what /etc/oke/oke-apiserver or the instance's metadata"
+        " say when not set).",
+        parse_machine,
+    ),
+    Key(
+        "kubernetes_ca_file",
+        "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH",
+        "kubernetesCaFile",
+        "a file name",
+        "WORKLOAD_IDENTITY: the cluster's CA certificate (/etc/kubernetes/ca.crt or the instance's"
+        " metadata when not set).",
         str,
     ),
     Key(

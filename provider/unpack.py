@@ -13,6 +13,7 @@ under a folder named bin, which SELinux's reference policy labels bin_t also und
 
 import hashlib
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from provider.frozen import folder
 
 EXECUTABLE = "bin/oke-credential-provider"
 MANIFEST = "MANIFEST"
+# Beside a laid-out program: one that is not whole. One at a time; what is found there may be removed.
+ASIDE = ".aside"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +103,24 @@ def differences(place: Path) -> list[str]:
 
 def remove(place: Path) -> None:
     """Take away what ``unpack`` put into ``place``, and no other file; folders that are then empty go
-    too, ``place`` among them. Raises Damaged, OSError.
+    too, ``place`` among them. Interrupted, it can be repeated: the manifest goes last, in one step with
+    the folder, by the name ASIDE. Raises Damaged, OSError.
     """
     paths = [place / entry.path for entry in manifest(place)]
-    folders = {parent for path in paths for parent in path.relative_to(place).parents}
+    folders = {parent for path in paths for parent in path.relative_to(place).parents[:-1]}
     for path in paths:
         path.unlink(missing_ok=True)
-    # Last of the files: until then an interrupted removal can be repeated.
-    (place / MANIFEST).unlink(missing_ok=True)
     for inner in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
         try:
             (place / inner).rmdir()
         except OSError:
             continue  # holds something that is not ours, or is gone
+    if os.listdir(place) == [MANIFEST]:
+        aside = place.with_name(ASIDE)
+        place.rename(aside)
+        shutil.rmtree(aside)
+    else:
+        (place / MANIFEST).unlink()
 
 
 def _make_folder(path: Path) -> None:

@@ -9,11 +9,11 @@ from provider.check.metadata import METADATA, Instance
 from provider.check.step import Taken
 from provider.deadline import Deadline
 from provider.errors import ProviderError, RegistryUnreachable
-from provider.exchange import session_key_maker
 from provider.grant import Token
 from provider.network import Network
 from provider.principal import Principal, instance_principal, user_principal
 from provider.registry import request_token
+from provider.session import session_key
 from provider.settings import INSTANCE_PRINCIPAL, Settings
 from provider.transport import Origin
 
@@ -40,9 +40,7 @@ def prove_identity(
     tried = f"POST https://auth.{where.region}.{where.realm_domain}/v1/x509"
     network = Network(Deadline(_SECONDS), environ)
     try:
-        principal = instance_principal(
-            identity.__getitem__, Background(session_key_maker()), network
-        )
+        principal = instance_principal(identity.__getitem__, Background(session_key), network)
     except ProviderError as error:
         return Taken(steps.broken(IDENTITY, tried, error))
     return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)

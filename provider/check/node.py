@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_config import ALIAS, PROVIDER_NAME
 
 CONFIG_FLAG: Final = "--image-credential-provider-config"
 BIN_DIR_FLAG: Final = "--image-credential-provider-bin-dir"
@@ -254,6 +254,4 @@ def _run(argv: Sequence[str]) -> Answered:
 
 def is_ours(name: str, bin_dir: str) -> bool:
     """True when a config's provider is this program, by its name or by its file."""
-    return name in (PROVIDER_NAME, "credential-provider-oke") or is_this_program(
-        os.path.join(bin_dir, name)
-    )
+    return name in (PROVIDER_NAME, ALIAS) or is_this_program(os.path.join(bin_dir, name))

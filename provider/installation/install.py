@@ -30,14 +30,11 @@ from provider.installation.files import (
     write_file,
 )
 from provider.installation.places import (
-    ALIAS,
-    FRESH,
     KEPT,
     Places,
     Record,
     Say,
     Step,
-    has_manifest,
     locked,
     read_record,
     record_path,
@@ -47,9 +44,9 @@ from provider.installation.places import (
     version_of_link,
     write_record,
 )
-from provider.kubelet_config import PROVIDER_NAME, load, validate
+from provider.kubelet_config import ALIAS, PROVIDER_NAME, load, validate
 from provider.kubelet_config.model import PROVIDER_API_VERSION
-from provider.unpack import EXECUTABLE, MANIFEST, differences, manifest, remove, unpack
+from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, differences, manifest, remove, unpack
 
 _SELF_TEST_SECONDS: Final = 30.0
 _REQUEST: Final = {
@@ -290,7 +287,7 @@ def _free_name(prefix: Path) -> Path:
 
 def _lay_out(prefix: Path, target: Path) -> None:
     """Make ``target``, which is there whole or not at all."""
-    fresh = prefix / FRESH
+    fresh = prefix / ASIDE
     try:
         unpack(fresh)
         sync_tree(fresh)
@@ -347,7 +344,7 @@ def _unneeded(places: Places, noted: Record, target: Path) -> list[Path]:
     )
     kept = {target.name, noted.previous, *linked}
     old = [folder for folder in version_folders(places.prefix) if folder.name not in kept]
-    return [folder for folder in old if has_manifest(folder) and not _is_running(folder)]
+    return [folder for folder in old if not _is_running(folder)]
 
 
 def _is_running(folder: Path) -> bool:

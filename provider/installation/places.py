@@ -12,15 +12,12 @@ from typing import Final
 
 from provider.errors import CannotInstall, CannotUnpack, Damaged
 from provider.installation.files import make_folders, missing_folders, write_file
-from provider.kubelet_config import PROVIDER_NAME
-from provider.unpack import EXECUTABLE, manifest
+from provider.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, manifest
 
-ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
 CONFIG: Final = "credential-provider-config.yaml"
 # What another program is renamed to when a link takes its place; uninstall gives its name back.
 KEPT: Final = ".before-install"
-# A version that is being laid out. Only one at a time: whoever does so holds the lock.
-FRESH: Final = ".new"
 _RECORD: Final = "installed.json"
 
 Say = Callable[[str], None]
@@ -115,14 +112,15 @@ def version_of_link(path: Path, prefix: Path) -> str | None:
 
 
 def version_folders(prefix: Path) -> list[Path]:
-    """All versions that are laid out, whole or not."""
-    return sorted(path.parents[1] for path in prefix.glob(f"[!.]*/{EXECUTABLE}"))
+    """The versions that are laid out, whole or not. What has no manifest that can be read is not among
+    them: it could not be told from what a person put there.
+    """
+    return sorted(path.parent for path in prefix.glob(f"[!.]*/{MANIFEST}") if _is_manifest(path))
 
 
-def has_manifest(folder: Path) -> bool:
-    """Without one, what is in it cannot be told from what a person put there."""
+def _is_manifest(path: Path) -> bool:
     try:
-        return bool(manifest(folder))
+        return bool(manifest(path.parent))
     except Damaged:
         return False
 
@@ -143,7 +141,7 @@ def locked(prefix: Path, dry_run: bool) -> Iterator[list[Path]]:
         if not prefix.exists() or not os.path.samestat(os.fstat(fd), prefix.stat()):
             raise CannotInstall(f"{prefix} was taken away by another process", "Run it again.")
         # What an interrupted run left.
-        shutil.rmtree(prefix / FRESH, ignore_errors=True)
+        shutil.rmtree(prefix / ASIDE, ignore_errors=True)
         yield made
     finally:
         os.close(fd)

@@ -11,12 +11,10 @@ from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
 from provider.errors import StillInUse
 from provider.installation.files import is_link_to
 from provider.installation.places import (
-    ALIAS,
     KEPT,
     Record,
     Say,
     Step,
-    has_manifest,
     locked,
     read_record,
     record_path,
@@ -25,7 +23,7 @@ from provider.installation.places import (
     version_folders,
     version_of_link,
 )
-from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.unpack import remove
 
 
@@ -76,7 +74,6 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
         if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
-        if has_manifest(folder):
-            yield Step(folder, "removed", partial(remove, folder))
+        yield Step(folder, "removed", partial(remove, folder))
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))

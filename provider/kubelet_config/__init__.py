@@ -14,17 +14,20 @@ from provider.kubelet_config.match_images import (
     suggest_pattern,
 )
 from provider.kubelet_config.model import (
+    ALIAS,
     PROVIDER_NAME,
     ConfigError,
     CredentialProvider,
     CredentialProviderConfig,
     Finding,
     TokenAttributes,
+    parse_version,
 )
 from provider.kubelet_config.render import render
 from provider.kubelet_config.rules import validate, validate_directory
 
 __all__ = [
+    "ALIAS",
     "PROVIDER_NAME",
     "ConfigError",
     "CredentialProvider",
@@ -36,6 +39,7 @@ __all__ = [
     "matches",
     "merge",
     "parse_go_duration",
+    "parse_version",
     "patterns_that_match",
     "providers_for",
     "render",

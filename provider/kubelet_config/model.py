@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 PROVIDER_NAME: Final = "oke-credential-provider"
+ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
 CONFIG_API_VERSION: Final = "kubelet.config.k8s.io/v1"
 PROVIDER_API_VERSION: Final = "credentialprovider.kubelet.k8s.io/v1"
 FEATURE_GATE: Final = "KubeletServiceAccountTokenForCredentialProviders"

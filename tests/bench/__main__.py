@@ -7,9 +7,9 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from tests.bench.measure import Bench, cloud_control
+from tests.bench.measure import INSTALLED, Bench, cloud_control
 from tests.bench.plot import svg
-from tests.bench.report import INSTALLED, bars, bars_table, markdown
+from tests.bench.report import bars, bars_table, markdown
 
 
 def main() -> int:
@@ -22,7 +22,7 @@ def main() -> int:
     options = parser.parse_args()
     with closing(Bench(cloud_control())) as bench:
         if options.check and INSTALLED not in (program.name for program in bench.programs):
-            parser.error(f"--check needs the {INSTALLED!r} form: make binary, or set PROGRAMS")
+            parser.error(f"--check needs a form named {INSTALLED!r} in PROGRAMS")
         figures = bench.figures(options.rounds, options.storms)
     text = markdown(figures)
     found = bars(figures) if INSTALLED in figures.forms else []

@@ -9,16 +9,21 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 
 from tests import kubelet
 from tests.bench import naive, spawner
+from tests.built import installed, one_file
 from tests.cloud.control import Control
 from tests.cloud.harness import STORES
 from tests.cloud.namespace import PATH
 from tests.conftest import Program, programs
 
+# The forms' names.
+INSTALLED = "installed"
+ONE_FILE = "one file"
 NAIVE = "naive"
 LATENCIES = (0, 20, 40)  # milliseconds per answer
 STORMS = (1, 10, 30, 100)
@@ -77,12 +82,25 @@ class Single:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The whole run. Keys are (form, milliseconds per answer) and (form, calls at once)."""
+    """The whole run. Keys are (form, milliseconds per answer) and (form, calls at once).
+
+    `in_cold_calls` is a storm's time as a multiple of a cold call's, made just before and after it.
+    """
 
     forms: tuple[str, ...]
     cold: Mapping[tuple[str, int], Single]
     warm: Mapping[tuple[str, int], Single]
     storms: Mapping[tuple[str, int], Storm]
+    in_cold_calls: Mapping[tuple[str, int], float]
+
+
+def forms() -> list[Program]:
+    """The forms to measure: those that PROGRAMS names, else the source and what `make binary` left."""
+    found = programs()
+    if not os.environ.get("PROGRAMS"):
+        found.append(Program(ONE_FILE, (str(one_file()),)))
+        found.append(Program(INSTALLED, (str(installed()),)))
+    return found
 
 
 class Bench:
@@ -92,7 +110,7 @@ class Bench:
         self.control = control
         argv = (sys.executable, naive.__file__)
         yardstick = Program(NAIVE, argv, {"REQUESTS_CA_BUNDLE": _BUNDLE})
-        self.programs = [*programs(), yardstick]
+        self.programs = [*forms(), yardstick]
         self._spawner = subprocess.Popen(
             [sys.executable, "-I", "-S", spawner.__file__],
             stdin=subprocess.PIPE,
@@ -111,6 +129,7 @@ class Bench:
         cold: dict[tuple[str, int], list[Call]] = {}
         warm: dict[tuple[str, int], list[Call]] = {}
         gusts: dict[tuple[str, int], list[Storm]] = {}
+        ratios: dict[tuple[str, int], list[float]] = {}
         for program in self._once_each(1):  # page cache and .pyc files
             self._cold(program)
         for latency in LATENCIES:
@@ -121,20 +140,27 @@ class Bench:
                 if program.name != NAIVE:
                     warm.setdefault(key, []).append(*self.calls(program, ["ns/repo"]))
         self.control.latency(STORM_LATENCY)
-        for at_once in STORMS:
-            for turn in range(storms):
-                for program in self.programs:
-                    # Its larger storms take 10 s and more of both cores.
-                    if program.name == NAIVE and turn and at_once > 10:
-                        continue
-                    gusts.setdefault((program.name, at_once), []).append(
-                        self._storm(program, at_once)
-                    )
+        for turn in range(storms):
+            for at_once, program in product(STORMS, self.programs):
+                key = program.name, at_once
+                if program.name != NAIVE:
+                    before = self._cold(program).seconds
+                    storm = self._storm(program, at_once)
+                    usual = (before + self._cold(program).seconds) / 2
+                    ratios.setdefault(key, []).append(storm.seconds / usual)
+                elif (
+                    turn == 0 or at_once <= 10
+                ):  # its larger ones take both cores for 10 s and more
+                    storm = self._storm(program, at_once)
+                else:
+                    continue
+                gusts.setdefault(key, []).append(storm)
         return Figures(
             tuple(program.name for program in self.programs),
             {key: Single.of(calls) for key, calls in cold.items()},
             {key: Single.of(calls) for key, calls in warm.items()},
             {key: _middle(several) for key, several in gusts.items()},
+            {key: median(several) for key, several in ratios.items()},
         )
 
     def _once_each(self, rounds: int) -> Iterator[Program]:

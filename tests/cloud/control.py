@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.cloud.model import (
+    AUDIENCE,
     TENANCY,
     USER,
     ApiKey,
+    Cluster,
     Endpoint,
     Fault,
     Group,
@@ -19,6 +21,7 @@ from tests.cloud.model import (
     Report,
     Secret,
     Session,
+    Workload,
     from_json,
     to_json,
 )
@@ -94,6 +97,29 @@ class Control:
         """A new session token for a user."""
         return from_json(Session, self._call("session", {"tenancy": tenancy, "user": user}))
 
+    def cluster(self, cluster: Cluster) -> None:
+        self._call("cluster", to_json(cluster))
+
+    def service_account_token(
+        self,
+        account: Workload,
+        uid: str = "",
+        *,
+        pod: str = "pod-1",
+        audience: str = AUDIENCE,
+        life_s: float = 3600,
+        forged: bool = False,
+    ) -> str:
+        """What the kubelet gets from the API server for a pod. `uid` "" is made of the names."""
+        uid = uid or f"uid-of-{account.namespace}-{account.service_account}"
+        value = {"account": to_json(account), "uid": uid, "pod": pod, "audience": audience}
+        more = {"life_s": life_s, "forged": forged}
+        return str(self._call("service_account_token", {**value, **more}))
+
+    def resource(self) -> Session:
+        """A resource principal's session token, as OCI gives it to a container instance."""
+        return from_json(Session, self._call("resource"))
+
     def upstream(self, port: int | None) -> None:
         """Put the docker-registry at 127.0.0.1:`port` behind OCIR's /v2/."""
         self._call("upstream", port)
@@ -114,6 +140,7 @@ class Control:
         self.lifetimes()
         self.imds(Imds())
         self.iam(Iam())
+        self.cluster(Cluster())
         self.reset_counters()
 
     def close(self) -> None:

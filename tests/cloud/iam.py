@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.cloud.model import Iam
+from tests.cloud.model import Iam, Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,7 @@ class Principal:
     compartment: str | None  # None for a user
     realm: str
     proven_at: float
+    workload: Workload | None = None
 
 
 def names(entries: Sequence[str], repository: str) -> bool:
@@ -40,7 +41,7 @@ def may_read(iam: Iam, principal: Principal | None, repository: str, now: float)
         return True
     if principal is None:
         return False
-    subjects = {principal.ocid} | {
+    subjects = {principal.ocid, principal.workload} | {
         group.name
         for group in iam.dynamic_groups
         if group.compartment == principal.compartment and group.since <= principal.proven_at

@@ -27,8 +27,9 @@ Endpoint = Literal[
     "namespace",  # Object Storage's name for the tenancy
     "elsewhere",  # a host that is not OCI's: nothing of ours may ever arrive there
     "proxy",  # an HTTP proxy
+    "workload",  # the workload identity endpoint beside the cluster's API server
 ]
-Group = Literal["imds", "federation", "registry", "namespace", "elsewhere", "proxy"]
+Group = Literal["imds", "federation", "registry", "namespace", "elsewhere", "proxy", "cluster"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
 GROUPS: tuple[Group, ...] = get_args(Group)
 
@@ -37,6 +38,9 @@ COMPARTMENT = "ocid1.compartment.oc1..aaaaaaaastandincompartment"
 INSTANCE = "ocid1.instance.oc1.eu-frankfurt-1.antheljtstandininstance"
 NAMESPACE = "ns"
 USER = "ocid1.user.oc1..aaaaaaaastandinuser"
+CLUSTER = "ocid1.cluster.oc1.eu-frankfurt-1.aaaaaaaastandincluster"
+RESOURCE = "ocid1.computecontainerinstance.oc1.eu-frankfurt-1.standinresource"
+AUDIENCE = "https://kubernetes.default.svc.cluster.local"
 REGISTRY_USER = "BEARER_TOKEN"  # whose password an OCIR token is
 ISSUER, SERVICE = "ocir-standin", "ocir"  # what docker-registry expects in its own tokens
 
@@ -47,7 +51,7 @@ def group_of(target: Endpoint | Group) -> Group:
         return "imds"
     if target in ("federation", "namespace", "elsewhere", "proxy"):
         return target
-    return "registry"
+    return "cluster" if target in ("workload", "cluster") else "registry"
 
 
 # --- places ------------------------------------------------------------------------------------
@@ -82,6 +86,7 @@ class Place:
 
 
 IMDS_ADDRESS = "169.254.169.254"
+CLUSTER_ADDRESS = "127.0.6.1"
 PLACES: tuple[Place, ...] = (
     Place("imds", IMDS_ADDRESS, (80,), ()),
     *(
@@ -113,6 +118,8 @@ PLACES: tuple[Place, ...] = (
         for n, r in enumerate(REGIONS, 1)
     ),
     Place("proxy", "127.0.4.1", (3128,), ("proxy.example",)),
+    # Its certificates are the cluster's own, and name the address too.
+    Place("cluster", CLUSTER_ADDRESS, (12250,), ("api.cluster.example",)),
 )
 
 
@@ -199,10 +206,22 @@ class DynamicGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
-    """`subject` (a dynamic group's name or a user's OCID) may read repositories under `prefix`."""
+class Workload:
+    """A service account of a cluster, as policies speak of it: request.principal.cluster_id, ..."""
 
-    subject: str = "nodes"
+    cluster: str = CLUSTER
+    namespace: str = "default"
+    service_account: str = "app"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """`subject` may read repositories under `prefix`: a dynamic group's name, a user's or another
+
+    principal's OCID, or a workload.
+    """
+
+    subject: str | Workload = "nodes"
     prefix: str = "ns/"
     since: float = 0.0
 
@@ -244,6 +263,18 @@ class Imds:
     v1_only: bool = False
     max_under_way: int | None = None  # 429 above so many requests at once
     max_per_second: int | None = None
+
+
+# --- the cluster -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The Kubernetes cluster of the nodes. A basic one gives its workloads no identity."""
+
+    ocid: str = CLUSTER
+    enhanced: bool = True
+    audience: str = AUDIENCE  # which tokens must be for
 
 
 # --- what is read back -------------------------------------------------------------------------
@@ -357,7 +388,10 @@ def _decode(kind: Any, value: Any) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None:
             return None
-        return _decode(next(k for k in get_args(kind) if k is not type(None)), value)
+        if isinstance(value, str):
+            return value
+        kinds = [k for k in get_args(kind) if k is not type(None)]
+        return _decode(next((k for k in kinds if dataclasses.is_dataclass(k)), kinds[0]), value)
     if origin is tuple:
         inner = get_args(kind)
         if inner[-1] is Ellipsis:

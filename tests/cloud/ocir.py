@@ -27,6 +27,9 @@ from tests.cloud.model import (
     SERVICE,
     Endpoint,
     Place,
+    Workload,
+    from_json,
+    to_json,
 )
 from tests.cloud.signatures import Refused
 from tests.cloud.state import State
@@ -119,6 +122,7 @@ def _token(state: State, place: Place, request: Request) -> Response:
         "tenant": principal.tenancy,
         "compartment": principal.compartment,
         "realm": principal.realm,
+        "workload": to_json(principal.workload),
         "proven": principal.proven_at,
         "iss": "ocir",
         "iat": int(now),
@@ -183,8 +187,9 @@ def _claims(state: State, token: str, use: str) -> dict[str, Any]:
 
 def _principal(claims: Mapping[str, Any]) -> Principal:
     compartment = claims.get("compartment", claims.get("opc-compartment"))
+    workload = from_json(Workload, claims["workload"]) if claims["workload"] else None
     return Principal(
-        claims["sub"], claims["tenant"], compartment, claims["realm"], claims["proven"]
+        claims["sub"], claims["tenant"], compartment, claims["realm"], claims["proven"], workload
     )
 
 

@@ -20,12 +20,12 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.cloud import federation, imds, ocir, pki
+from tests.cloud import federation, imds, ocir, pki, workload
 from tests.cloud.http1 import (
     Malformed,
     Request,
@@ -39,6 +39,7 @@ from tests.cloud.model import (
     CONNECTION_FAULTS,
     PLACES,
     SERVICE,
+    Cluster,
     Count,
     Endpoint,
     Fault,
@@ -48,6 +49,7 @@ from tests.cloud.model import (
     Place,
     Report,
     Seen,
+    Workload,
     from_json,
     group_of,
     to_json,
@@ -96,7 +98,10 @@ class StandIn:
         self.latency_s = 0.0
         self.draw = random.Random(seed)
         self.faults: dict[Endpoint | Group, _Armed] = {}
-        self.tls = _contexts(state)
+        hosts = [host for place in PLACES if place.group != "cluster" for host in place.hosts]
+        self.tls = _contexts(state.tls, hosts)
+        (cluster,) = (place for place in PLACES if place.group == "cluster")
+        self.cluster_tls = _contexts(state.cluster_ca, [cluster.address, *cluster.hosts])
         self.listeners: dict[tuple[str, int], _Listener] = {}
         self.held: set[socket.socket] = set()  # black holes: open, never answered
         self.tasks: set[asyncio.Task[None]] = set()
@@ -198,7 +203,8 @@ class StandIn:
         while True:
             sock, _ = await loop.sock_accept(listening)
             self.connections[place.group] += 1
-            context = self.tls["good"] if port == 443 else None
+            contexts = self.cluster_tls if place.group == "cluster" else self.tls
+            context = contexts["good"] if port in (443, workload.PORT) else None
             armed = self._connection_fault(place.group)
             if armed is not None and armed.strike(self.draw):
                 match armed.fault.kind:
@@ -209,7 +215,7 @@ class StandIn:
                         self.held.add(sock)
                         continue
                     case kind if context is not None:
-                        context = self.tls[kind]
+                        context = contexts[kind]
             self._spawn(self._connection(place, sock, context))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -224,7 +230,8 @@ class StandIn:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         reader = asyncio.StreamReader(limit=64 * 1024)
         protocol = asyncio.StreamReaderProtocol(reader)
-        old = sock.dup() if context is self.tls["tls_old"] else None
+        too_old = (self.tls["tls_old"], self.cluster_tls["tls_old"])
+        old = sock.dup() if context in too_old else None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
         except (OSError, ssl.SSLError):
@@ -342,6 +349,8 @@ class StandIn:
                     return federation.answer(self.state, place, request)
                 case "registry":
                     return await ocir.answer(self.state, place, request)
+                case "cluster":
+                    return workload.answer(self.state, place, request)
                 case "namespace":
                     return ocir.namespace(self.state, place, request)
                 case _:
@@ -460,6 +469,9 @@ class StandIn:
             "secrets": lambda _: [to_json(s) for s in self.state.secrets],
             "imds": lambda v: self.state.set_imds(from_json(Imds, v)),
             "iam": lambda v: setattr(self.state, "iam", from_json(Iam, v)),
+            "cluster": lambda v: setattr(self.state, "cluster", from_json(Cluster, v)),
+            "service_account_token": self._service_account_token,
+            "resource": lambda _: to_json(self.state.new_resource()),
             "clock": lambda v: setattr(self.state, "clock_offset_s", v),
             "lifetimes": self._lifetimes,
             "rotate_identity": lambda _: self.state.rotate_identity(),
@@ -474,6 +486,10 @@ class StandIn:
         self.state.security_lifetime_s = value["security_s"]
         self.state.registry_lifetime_s = value["registry_s"]
 
+    def _service_account_token(self, value: dict[str, Any]) -> str:
+        account = from_json(Workload, value.pop("account"))
+        return self.state.service_account_token(account, **value)
+
     def _push_token(self, repository: str) -> str:
         access = [{"type": "repository", "name": repository, "actions": ["pull", "push"]}]
         return ocir.repository_token(self.state, SERVICE, access)
@@ -485,6 +501,8 @@ def _route(place: Place, request: Request) -> Endpoint:
             return imds.endpoint_of(request.path)
         case "registry":
             return ocir.endpoint_of(request.path)
+        case "cluster":
+            return "workload"
         case other:
             return other
 
@@ -552,17 +570,16 @@ def _reset_stream(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
-def _contexts(state: State) -> dict[str, ssl.SSLContext]:
+def _contexts(issuer: pki.Authority, hosts: Sequence[str]) -> dict[str, ssl.SSLContext]:
     """TLS contexts by name: "good", and one for each TLS fault."""
-    hosts = [host for place in PLACES for host in place.hosts]
-    good = pki.server_chain(state.tls, hosts)
+    good = pki.server_chain(issuer, hosts)
     yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     unknown = pki.authority("Nobody's Root")
     return {
         "good": pki.server_context(*good),
         "tls_old": pki.server_context(*good, old=True),
-        "tls_expired": pki.server_context(*pki.server_chain(state.tls, hosts, end=yesterday)),
-        "tls_wrong_name": pki.server_context(*pki.server_chain(state.tls, ["wrong.example"])),
+        "tls_expired": pki.server_context(*pki.server_chain(issuer, hosts, end=yesterday)),
+        "tls_wrong_name": pki.server_context(*pki.server_chain(issuer, ["wrong.example"])),
         "tls_unknown_ca": pki.server_context(*pki.server_chain(unknown, hosts)),
     }
 
@@ -570,6 +587,7 @@ def _contexts(state: State) -> dict[str, ssl.SSLContext]:
 async def serve(folder: Path) -> None:
     state = State.new()
     (folder / "ca.pem").write_text(pki.cert_pem(state.tls.certificate))
+    (folder / "cluster-ca.pem").write_text(pki.cert_pem(state.cluster_ca.certificate))
     (folder / "token-key.pem").write_text(_registry_certificate(state))
     standin = StandIn(state)
     standin.match_listeners()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets as random_secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,7 +13,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.cloud import jwt, pki
 from tests.cloud.iam import Principal
-from tests.cloud.model import ApiKey, Iam, Imds, Secret, Session
+from tests.cloud.model import (
+    RESOURCE,
+    ApiKey,
+    Cluster,
+    Iam,
+    Imds,
+    Secret,
+    Session,
+    Workload,
+    to_json,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +44,13 @@ class State:
     instances: pki.Authority
     intermediate: pki.Authority
     token_key: rsa.RSAPrivateKey
+    cluster_ca: pki.Authority
+    cluster_key: rsa.RSAPrivateKey  # signs the tokens of service accounts
     leaf_key: rsa.RSAPrivateKey
     identity: Identity
     imds: Imds = field(default_factory=Imds)
     iam: Iam = field(default_factory=Iam)
+    cluster: Cluster = field(default_factory=Cluster)
     clock_offset_s: float = 0.0
     security_lifetime_s: float = 1200.0
     registry_lifetime_s: float = 3600.0
@@ -47,7 +61,8 @@ class State:
     @classmethod
     def new(cls) -> State:
         with ThreadPoolExecutor(4) as pool:  # key generation runs outside the GIL
-            intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
+            keys = pool.map(lambda _: pki.rsa_key(), range(4))
+            intermediate_key, token_key, leaf_key, cluster_key = keys
         instances = pki.authority("Stand-in Instance Identity Root")
         name = pki.authority("Stand-in Instance Identity Intermediate", intermediate_key)
         certificate = instances.issue(name.certificate.subject, intermediate_key, is_ca=True)
@@ -58,6 +73,8 @@ class State:
             instances=instances,
             intermediate=intermediate,
             token_key=token_key,
+            cluster_ca=pki.authority("Stand-in Kubernetes CA"),
+            cluster_key=cluster_key,
             leaf_key=leaf_key,
             identity=_identity(intermediate, leaf_key, imds),
             imds=imds,
@@ -98,7 +115,8 @@ class State:
             "sub": principal.ocid,
             "opc-instance": principal.ocid,
             "iss": "authService.oracle.com",
-            "ptype": "user" if principal.compartment is None else "instance",
+            "ptype": _kind(principal),
+            "workload": to_json(principal.workload),
             "opc-compartment": principal.compartment,
             "opc-tenant": principal.tenancy,
             "tenant": principal.tenancy,
@@ -129,10 +147,47 @@ class State:
         pem = self.keep("session key", pki.pem_of(key))
         return Session(tenancy, user, self.security_token(principal, key.public_key()), pem)
 
+    def new_resource(self) -> Session:
+        """The session of a resource principal, as OCI puts it into a container instance."""
+        key = pki.rsa_key()
+        principal = Principal(RESOURCE, self.imds.tenancy, None, self.imds.region.realm, self.now())
+        pem = self.keep("resource key", pki.pem_of(key))
+        token = self.security_token(principal, key.public_key())
+        return Session(self.imds.tenancy, RESOURCE, token, pem)
+
+    def service_account_token(
+        self, account: Workload, uid: str, pod: str, audience: str, life_s: float, forged: bool
+    ) -> str:
+        """What the API server answers to a TokenRequest for a pod; `forged`: by another key."""
+        now = self.now()
+        claims: dict[str, object] = {
+            "iss": "https://kubernetes.default.svc.cluster.local",
+            "sub": f"system:serviceaccount:{account.namespace}:{account.service_account}",
+            "aud": [audience],
+            "iat": int(now),
+            "nbf": int(now),
+            "exp": int(now + life_s),
+            "jti": random_secrets.token_hex(8),
+            "kubernetes.io": {
+                "namespace": account.namespace,
+                "node": {"name": "10.0.10.7", "uid": "node-uid"},
+                "pod": {"name": pod, "uid": f"{pod}-uid"},
+                "serviceaccount": {"name": account.service_account, "uid": uid},
+            },
+        }
+        key = pki.rsa_key() if forged else self.cluster_key
+        return self.keep("service account token", jwt.sign(key, claims, "cluster_standin"))
+
     def _keep_identity(self) -> None:
         self.keep("instance key", self.identity.key_pem)
         self.keep("instance certificate", self.identity.cert_pem)
         self.keep("intermediate certificate", pki.cert_pem(self.intermediate.certificate))
+
+
+def _kind(principal: Principal) -> str:
+    if principal.workload is not None:
+        return "workload"
+    return "user" if principal.compartment is None else "instance"
 
 
 def _identity(issuer: pki.Authority, key: rsa.RSAPrivateKey, imds: Imds) -> Identity:

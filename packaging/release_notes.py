@@ -1,0 +1,120 @@
+#!/usr/bin/env python3
+"""Print the release notes of the version that this source is, from CHANGELOG.md.
+
+    python packaging/release_notes.py [--tag v0.1.0] [--binary PATH]...
+
+With --tag or --binary it is also the check before a release: the tag, provider.__version__, what a
+binary's `version` says, the newest dated section of the changelog and the version that cloud-init.sh
+downloads must be one. Exit status 1, with a line for each that differs. Standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
+
+# Keep a Changelog: "## [Unreleased]", "## [0.1.0] - 2026-11-23"; links may follow at the end.
+_HEADING = re.compile(r"^## \[(?P<version>[^]]+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?$", re.M)
+_LINK = re.compile(r"^\[[^]]+\]: \S+\n?", re.M)
+_TAG = re.compile(r"v\d+\.\d+\.\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One version of the changelog. ``date`` is "" for what has none."""
+
+    version: str
+    date: str
+    text: str
+
+
+def sections(changelog: str) -> list[Section]:
+    """The changelog's versions, in its order."""
+    text = _LINK.sub("", changelog)
+    headings = list(_HEADING.finditer(text))
+    ends = [heading.start() for heading in headings[1:]] + [len(text)]
+    return [
+        Section(heading["version"], heading["date"] or "", text[heading.end() : end].strip())
+        for heading, end in zip(headings, ends, strict=True)
+    ]
+
+
+def source_version(root: Path) -> str:
+    """provider.__version__, read and not imported. Raises LookupError."""
+    return _first(r'^__version__ = "([^"]+)"$', root / "provider" / "__init__.py")
+
+
+def disagreements(
+    root: Path, changelog: Sequence[Section], tag: str, binaries: Sequence[Path]
+) -> Iterator[str]:
+    """A line for each place that names another version than the source."""
+    version = source_version(root)
+    if tag and not _TAG.fullmatch(tag):
+        yield f"the tag {tag} is not of the form vX.Y.Z"
+    elif tag and tag != f"v{version}":
+        yield f"the tag is {tag}, provider.__version__ is {version}"
+    downloaded = _first(r"^VERSION=(.*)$", root / CLOUD_INIT)
+    if downloaded != version:
+        yield f"{CLOUD_INIT.name} downloads {downloaded}, provider.__version__ is {version}"
+    released = [section for section in changelog if section.version != "Unreleased"]
+    if not released or released[0].version != version:
+        newest = released[0].version if released else "nothing"
+        yield f"the changelog's newest version is {newest}, provider.__version__ is {version}"
+    elif not released[0].date:
+        yield f"the changelog gives {version} no date"
+    for section in changelog:
+        if tag and section.version == "Unreleased" and section.text:
+            yield "the changelog has unreleased entries: move them below the version"
+    for binary in binaries:
+        told = _told(binary)
+        if told != version:
+            yield f"{binary.name} says it is {told}, provider.__version__ is {version}"
+
+
+def _first(pattern: str, file: Path) -> str:
+    found = re.search(pattern, file.read_text(), re.M)
+    if found is None:
+        raise LookupError(f"{file}: nothing matches {pattern}")
+    return found[1]
+
+
+def _told(binary: Path) -> str:
+    done = subprocess.run(
+        [binary.resolve(), "version", "--output", "json"], check=True, capture_output=True
+    )
+    return str(json.loads(done.stdout)["version"])
+
+
+def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+    """Print the notes, or what does not agree."""
+    parser = argparse.ArgumentParser(description="Print the notes of this source's version.")
+    parser.add_argument("--tag", default="", help="must be this version's, vX.Y.Z")
+    parser.add_argument(
+        "--binary", type=Path, action="append", default=[], help="must say the same"
+    )
+    options = parser.parse_args(arguments)
+    changelog = sections((root / "CHANGELOG.md").read_text())
+    if options.tag or options.binary:
+        wrong = list(disagreements(root, changelog, options.tag, options.binary))
+        if wrong:
+            print("\n".join(wrong), file=sys.stderr)
+            return 1
+    notes = [each.text for each in changelog if each.version == source_version(root)]
+    if not notes or not notes[0]:
+        print(f"the changelog says nothing of {source_version(root)}", file=sys.stderr)
+        return 1
+    print(notes[0])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,408 @@
+"""Tell what is inside a binary: a CycloneDX 1.6 bill of materials, as JSON on standard output.
+
+    python packaging/sbom.py dist/oke-credential-provider-for-ocir-linux-amd64
+
+It starts from the binary's own lists, not from what was meant to go in: each file of the archive
+behind the launcher, each entry of PyInstaller's archives, each Python module. Each of them must have
+an owner; one that has none is an error. What native libraries are linked into an ELF file is read
+from the file. The same binary gives the same bytes.
+
+Run it with the interpreter that froze the binary: versions and licences of the Python parts come from
+its installed packages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import io
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import uuid
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distribution, packages_distributions
+from pathlib import Path
+from typing import Any
+
+from PyInstaller.archive.readers import CArchiveReader
+
+NAME = "oke-credential-provider"
+REPOSITORY = "oracle-devrel/oke-credential-provider-for-ocir"
+# In the archive: what starts the program, and the frozen program with what it loads beside it.
+LAUNCHER = f"bin/{NAME}"
+PROGRAM = f"bin/program/{NAME}"
+INTERNAL = "bin/program/_internal/"
+
+Json = dict[str, Any]
+
+# What belongs to the program itself.
+OUR_MODULES = frozenset({"provider", "provider_build", "start"})
+OUR_FILES = frozenset({"MANIFEST", LAUNCHER, f"{INTERNAL}licenses.txt"})
+# The importer that PyInstaller puts in front of everything.
+BOOTSTRAP = re.compile(r"pyi(mod|boot|_rth_)\w*")
+# Shared libraries by the name they are loaded by: which component they are.
+LIBRARIES = (
+    (re.compile(r"libpython3[\d.]*\.so[\d.]*"), "python"),
+    (re.compile(r"lib(ssl|crypto)\.so[\d.]*"), "openssl"),
+    (re.compile(r"libz\.so[\d.]*"), "zlib"),
+    (re.compile(r"libffi\.so[\d.]*"), "libffi"),
+)
+# What a library leaves in each file that it is linked into; the group is its version.
+TRACES = (
+    ("openssl", re.compile(rb"OpenSSL (\d+\.\d+\.\d+[a-z]*) \d{1,2} [A-Z][a-z]{2} \d{4}")),
+    ("zlib", re.compile(rb"(?:de|in)flate (\d+\.\d+[\d.]*) Copyright")),
+    ("libffi", re.compile(rb"\0ffi_type_sint64\0()")),  # it leaves no version
+)
+NATIVE_LICENSES = {
+    "libffi": "MIT",
+    "musl": "MIT",
+    "openssl": "Apache-2.0",
+    "python": "PSF-2.0",
+    "zlib": "Zlib",
+}
+# Who publishes it, and under which name, in vulnerability databases.
+CPE = {
+    "libffi": "libffi_project:libffi",
+    "musl": "musl-libc:musl",
+    "openssl": "openssl:openssl",
+    "python": "python:python",
+    "zlib": "zlib:zlib",
+}
+# Where a distribution's own words are no SPDX expression.
+LICENSES = {
+    "oci": "UPL-1.0 OR Apache-2.0",
+    "pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception",
+}
+
+
+class SbomError(Exception):
+    """Something in the binary has no owner, or this is not the environment that it came from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One thing in the binary. ``module`` is a Python module's full name; ``data`` a file's bytes."""
+
+    place: str
+    module: str | None = None
+    data: bytes = b""
+
+
+def items(binary: Path) -> Iterator[Item]:
+    """Everything that is in the binary, by its own lists."""
+    with zipfile.ZipFile(binary) as archive:
+        for name in sorted(archive.namelist()):
+            data = archive.read(name)
+            yield Item(name, None, data)
+            if name == PROGRAM:
+                yield from _frozen(name, data)
+            elif name == f"{INTERNAL}base_library.zip":
+                with zipfile.ZipFile(io.BytesIO(data)) as library:
+                    for file in sorted(library.namelist()):
+                        module = file.removesuffix(".pyc").removesuffix("/__init__")
+                        yield Item(f"{name}/{file}", module.replace("/", "."))
+
+
+def _frozen(place: str, data: bytes) -> Iterator[Item]:
+    with tempfile.NamedTemporaryFile() as file:  # the reader wants a path
+        file.write(data)
+        file.flush()
+        archive = CArchiveReader(file.name)
+        for name, entry in sorted(archive.toc.items()):
+            kind = entry[-1]
+            if kind == "z":
+                for module in sorted(archive.open_embedded_archive(name).toc):
+                    yield Item(f"{place}/{name}/{module}", module)
+            elif kind in ("m", "M", "s"):
+                yield Item(f"{place}/{name}", name)
+            else:
+                extracted = archive.extract(name)
+                yield Item(f"{place}/{name}", None, extracted if extracted else b"")
+
+
+def owner(item: Item, packages: Mapping[str, list[str]]) -> str:
+    """Which component the item is of. ``packages`` maps top-level names to distributions.
+
+    Raises SbomError when nobody owns it.
+    """
+    if item.module is not None:
+        return _module_owner(item.module, packages)
+    if item.place in OUR_FILES:
+        return NAME
+    if item.place == PROGRAM:
+        return "pyinstaller"  # the bootloader; what is packed behind it has items of its own
+    inside = item.place.removeprefix(INTERNAL)
+    if inside == "base_library.zip" or "/lib-dynload/" in inside:
+        return "python"
+    if "/" not in inside:
+        for pattern, component in LIBRARIES:
+            if pattern.fullmatch(inside):
+                return component
+    # _cffi_backend.cpython-313-x86_64-linux-gnu.so, certifi/cacert.pem
+    return _module_owner(re.split(r"[/.]", inside)[0], packages, item.place)
+
+
+def _module_owner(module: str, packages: Mapping[str, list[str]], place: str = "") -> str:
+    top = module.partition(".")[0]
+    if top in OUR_MODULES:
+        return NAME
+    if BOOTSTRAP.fullmatch(top):
+        return "pyinstaller"
+    owners = sorted({normal(name) for name in packages.get(top, ())})
+    if top in sys.stdlib_module_names and not owners:
+        return "python"
+    vendored = re.match(r"\w+\._vendor\.\w+", module)
+    if len(owners) == 1:
+        return vendored[0] if vendored else owners[0]
+    raise SbomError(
+        f"{place or module}: " + (f"owned by {owners}" if owners else "owned by nobody")
+    )
+
+
+def normal(name: str) -> str:
+    """A distribution's name as PyPI compares it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def linked(item: Item) -> Iterator[tuple[str, str]]:
+    """Name and version ("" if it does not tell) of the native libraries that are in an ELF file."""
+    if item.data.startswith(b"\x7fELF"):
+        for component, trace in TRACES:
+            for version in sorted({match.decode() for match in trace.findall(item.data)}):
+                yield component, version
+
+
+def build(binary: Path) -> Json:
+    """The bill of materials. Raises SbomError."""
+    packages = packages_distributions()
+    owned = [(item, owner(item, packages)) for item in items(binary)]
+    facts = _facts(binary)
+    places: dict[str, list[str]] = {}  # distribution, vendored package or ourselves -> places
+    native: dict[tuple[str, str], list[str]] = {}
+    unversioned: dict[str, list[str]] = {}
+    for item, who in owned:
+        traces = list(linked(item))
+        if item.place == LAUNCHER:
+            native[("musl", _musl(item.data))] = [item.place]
+        for trace in traces:
+            native.setdefault(trace, []).append(item.place)
+        if who in NATIVE_LICENSES:
+            if who == "python":
+                native.setdefault((who, facts["python"]), []).append(item.place)
+            elif not any(name == who for name, _ in traces):
+                unversioned.setdefault(who, []).append(item.place)
+        else:
+            places.setdefault(who, []).append(item.place)
+    _settle(unversioned, native)
+    components = [_native(*key, sorted(set(where))) for key, where in native.items()]
+    dependencies: dict[str, set[str]] = {}
+    for who, where in places.items():
+        if "._vendor." in who:
+            components.append(_vendored(who, where))
+        elif who != NAME:
+            component = _python(distribution(who), where)
+            components.append(component)
+            for crate in _shipped(distribution(who), where):
+                components.append(crate)
+                dependencies.setdefault(component["bom-ref"], set()).add(crate["bom-ref"])
+    # What a wheel says of OpenSSL was found in its file too; that one stays.
+    unique = {each["bom-ref"]: each for each in reversed(components)}
+    components = [unique[reference] for reference in sorted(unique)]
+    root = _root(binary, facts, places[NAME])
+    inner = set().union(*dependencies.values())
+    dependencies[root["bom-ref"]] = {each["bom-ref"] for each in components} - inner
+    return {
+        "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "serialNumber": f"urn:uuid:{uuid.uuid5(uuid.NAMESPACE_URL, root['hashes'][0]['content'])}",
+        "version": 1,
+        "metadata": {
+            "timestamp": _date(facts["commit"]),
+            "lifecycles": [{"phase": "post-build"}],
+            "component": root,
+        },
+        "components": components,
+        "dependencies": [
+            {"ref": reference, "dependsOn": sorted(on)}
+            for reference, on in sorted(dependencies.items())
+        ],
+    }
+
+
+def _facts(binary: Path) -> Json:
+    """What the binary says of itself; it must be of this environment."""
+    output = subprocess.run(
+        [binary.resolve(), "version", "--output", "json"], check=True, capture_output=True
+    ).stdout
+    facts: Json = json.loads(output)
+    here = {
+        "python": platform.python_version(),
+        "oci": distribution("oci").version,
+        "cryptography": distribution("cryptography").version,
+    }
+    for part, version in here.items():
+        if facts[part] != version:
+            raise SbomError(f"the binary has {part} {facts[part]}, this environment {version}")
+    return facts
+
+
+def _settle(unversioned: dict[str, list[str]], native: dict[tuple[str, str], list[str]]) -> None:
+    """Give a file of a native library that bears no version (libssl) to the one that does."""
+    for component, where in unversioned.items():
+        shared = [key for key in native if key[0] == component and _beside(where, native[key])]
+        native.setdefault(shared[0] if shared else (component, ""), []).extend(where)
+
+
+def _beside(one: list[str], other: list[str]) -> bool:
+    folders = {place.rpartition("/")[0] for place in one}
+    return any(place.rpartition("/")[0] in folders for place in other)
+
+
+def _musl(launcher: bytes) -> str:
+    """The version of the C library in the launcher if Debian's musl-gcc made it, else ""."""
+    if b"GCC: (" not in launcher:
+        return ""
+    found = subprocess.run(
+        ["dpkg-query", "--show", "--showformat=${Version}", "musl-dev"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.partition("-")[0] if found.returncode == 0 else ""
+
+
+def _date(commit: str) -> str:
+    """When the commit was made: the one time that two builds of it have in common."""
+    form = ("--format=%cd", "--date=format-local:%Y-%m-%dT%H:%M:%SZ")
+    shown = subprocess.run(
+        ["git", "show", "--no-patch", *form, commit.removesuffix("+changes")],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        env={**os.environ, "TZ": "UTC"},
+    )
+    return shown.stdout.strip()
+
+
+def _root(binary: Path, facts: Json, where: list[str]) -> Json:
+    return {
+        "type": "application",
+        "bom-ref": NAME,
+        "name": NAME,
+        "version": facts["version"],
+        "licenses": [{"license": {"id": "UPL-1.0"}}],
+        "purl": f"pkg:github/{REPOSITORY}@v{facts['version']}",
+        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(binary.read_bytes()).hexdigest()}],
+        "properties": [
+            {"name": f"{NAME}:{key}", "value": str(facts[key])}
+            for key in ("architecture", "commit", "libc_floor")
+        ],
+        **_evidence(where),
+    }
+
+
+def _evidence(where: list[str]) -> Json:
+    return {"evidence": {"occurrences": [{"location": place} for place in where]}}
+
+
+def _native(name: str, version: str, where: list[str]) -> Json:
+    numbered = {"version": version} if version else {}
+    cpe = f"cpe:2.3:a:{CPE[name]}:{version or '*'}:*:*:*:*:*:*:*"
+    purl = f"pkg:generic/{name}" + (f"@{version}" if version else "")
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        **numbered,
+        "licenses": [{"license": {"id": NATIVE_LICENSES[name]}}],
+        "cpe": cpe,
+        "purl": purl,
+        **_evidence(where),
+    }
+
+
+def _python(found: Distribution, where: list[str]) -> Json:
+    name = normal(found.name)
+    purl = f"pkg:pypi/{name}@{found.version}"
+    return {
+        "type": "library",
+        "bom-ref": purl,
+        "name": name,
+        "version": found.version,
+        "licenses": [_license(found)],
+        "purl": purl,
+        **_evidence(where),
+    }
+
+
+def _license(found: Distribution) -> Json:
+    metadata = found.metadata
+    expression = LICENSES.get(normal(found.name)) or metadata["License-Expression"]
+    if expression:
+        return {"expression": expression}
+    words = (metadata["License"] or "").strip()
+    if not words:
+        raise SbomError(f"{found.name} does not name its licence: add it to LICENSES")
+    return {"license": {"name": words.splitlines()[0]}}
+
+
+def _vendored(module: str, where: list[str]) -> Json:
+    """A package that a distribution carries a copy of: oci._vendor.requests."""
+    package, name = module.partition(".")[0], module.rpartition(".")[2]
+    version = getattr(importlib.import_module(module), "__version__", "")
+    purl = f"pkg:pypi/{normal(name)}" + (f"@{version}" if version else "")
+    return {
+        "type": "library",
+        "bom-ref": f"{purl}#{package}",
+        "name": normal(name),
+        **({"version": version} if version else {}),
+        "description": f"A copy inside {package}.",
+        "purl": purl,
+        **_evidence(where),
+    }
+
+
+def _shipped(found: Distribution, where: list[str]) -> Iterator[Json]:
+    """What a wheel says is linked into its native files (PEP 770), if these are in the binary."""
+    libraries = [place for place in where if re.search(r"\.so[\d.]*$", place)]
+    if not libraries:
+        return
+    for file in found.files or ():
+        if "sboms" in file.parts and file.suffix == ".json":
+            for inner in json.loads(file.read_text()).get("components", ()):
+                # Where it lay when the wheel was built says nothing.
+                purl = inner["purl"].partition("?")[0]
+                kept = {
+                    key: inner[key]
+                    for key in ("type", "name", "version", "licenses")
+                    if key in inner
+                }
+                yield {**kept, "bom-ref": purl, "purl": purl, **_evidence(libraries)}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print the bill of materials; exit code 1 when something has no owner."""
+    parser = argparse.ArgumentParser(description="Print a CycloneDX bill of materials.")
+    parser.add_argument("binary", type=Path)
+    options = parser.parse_args(arguments)
+    try:
+        content = build(options.binary)
+    except SbomError as error:
+        print(f"sbom: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(content, indent=1, sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

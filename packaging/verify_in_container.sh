@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Tries a binary in the userland of a container image, as on a clean node of that system.
+#
+#   sudo packaging/verify_in_container.sh IMAGE BINARY
+#
+# The image's files become a root for chroot inside the test cloud, where OCI's names lead to the
+# stand-in: a container of its own could not be put into that network. Needs docker and root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+[ $# -eq 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+image=$1 binary=$2
+root=build/images/${image//[^a-z0-9.]/-}
+
+if [ ! -e "$root" ]; then
+    rm -rf "$root.part"
+    mkdir -p "$root.part"
+    container=$(docker create "$image" /bin/true)
+    trap 'docker rm "$container" >/dev/null' EXIT
+    docker export "$container" | tar --extract --directory "$root.part"
+    mv "$root.part" "$root" # whole or not at all
+fi
+.venv/bin/python -m tests.userland --root "$root" "$binary"

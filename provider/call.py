@@ -1,0 +1,112 @@
+"""One call, whoever makes it: a request, the answer to it, one line in the log.
+
+What stands in the imports up here is loaded on every call; what goes over the network is imported
+when it is needed, and then sends its first packet before it imports the rest.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from provider.deadline import Deadline
+from provider.errors import ProviderError
+from provider.grant import Grant, PullCheck, Token
+from provider.image import Image
+from provider.log import Log
+from provider.plugin import Reply, reply
+from provider.request import Request
+from provider.settings import WORKLOAD_IDENTITY, Settings
+from provider.sharing import get_grant
+
+if TYPE_CHECKING:
+    from provider.service_account import ServiceAccount
+
+
+class Call:
+    """A call that begins now. ``environ`` is what the network depends on: proxies, CA bundle."""
+
+    def __init__(self, settings: Settings, environ: Mapping[str, str]) -> None:
+        self._started = time.monotonic()
+        self._settings = settings
+        self._environ = environ
+        self.deadline = Deadline(settings.deadline_seconds)
+        self.log = Log(settings.log_level)
+
+    def reply(self, ask: Callable[[], Request]) -> Reply:
+        """Answer what ``ask`` asks, and log how it ended. Raises ProviderError."""
+        fields: dict[str, object] = {}
+        try:
+            request = ask()
+            image = request.image
+            fields = {"registry": image.host, "image": image.repository or None}
+            settings = self._settings.for_caller(request.service_account_token is not None)
+            given = reply(
+                image, settings, self._realm_domain, lambda: self._grant(request, settings)
+            )
+        except ProviderError as error:
+            fields |= {"code": error.code, "seconds": self._seconds()}
+            self.log.write("error", error.line(), fields)
+            raise
+        level, outcome = given.outcome()
+        self.log.write(level, "answered", {**fields, **outcome, "seconds": self._seconds()})
+        return given
+
+    def _realm_domain(self) -> str:
+        from provider.exchange import instance_realm_domain
+
+        return instance_realm_domain(self.deadline)
+
+    def _grant(self, request: Request, settings: Settings) -> Grant:
+        account = None
+        if settings.ocir_auth_method == WORKLOAD_IDENTITY:
+            from provider.service_account import service_account
+
+            account = service_account(request.service_account_token)
+        work = _Network(settings, account, self.deadline, self._environ)
+        return get_grant(
+            request.image, settings, account, self.deadline, self._environ, work, self.log.odd
+        )
+
+    def _seconds(self) -> str:
+        return f"{time.monotonic() - self._started:.3f}"
+
+
+class _Network:
+    """What only a call that needs the network loads."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        account: "ServiceAccount | None",
+        deadline: Deadline,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._settings = settings
+        self._account = account
+        self._deadline = deadline
+        self._environ = environ
+
+    def exchange(self, image: Image) -> Grant:
+        from provider.exchange import exchange
+
+        return exchange(image, self._settings, self._account, self._deadline, self._environ)
+
+    def check(self, image: Image, token: Token) -> PullCheck:
+        from provider.exchange import check
+
+        return check(image, token, self._settings, self._deadline, self._environ)
+
+
+def standard_input(limit: int, deadline: Deadline) -> bytes:
+    """Standard input to its end, or one byte more than ``limit``. Raises OSError, DeadlineExceeded."""
+    data = b""
+    while len(data) <= limit:
+        if not select.select([0], [], [], deadline.left("reading the request"))[0]:
+            continue  # the deadline is over, and the next look at it says so
+        part = os.read(0, 65536)
+        if not part:
+            break
+        data += part
+    return data
