@@ -67,6 +67,10 @@ bench: binary ## time, memory and requests of each form beside a naive program (
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
 	$(BIN)/python -m tests.soak
 
+.PHONY: mutations
+mutations: setup ## take one guard out at a time; a test must notice
+	$(BIN)/python -m tests.mutations
+
 .PHONY: fuzz
 fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
 	$(BIN)/python -m pip install --quiet --upgrade --target build/atheris --no-deps --require-hashes \
