@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
 PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
-.PHONY: lint-workflows audit sbom verify-in-container
+.PHONY: help setup packages lint format test test-forms coverage faults binary bench bench-start demo lock clean
+.PHONY: lint-workflows audit binary-portable sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
@@ -34,8 +34,18 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint binary ## everything that must hold
+test: lint lint-workflows binary ## everything that must hold
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(MAKE) test-forms
+
+# The tests that drive the program, on what users get: the one file, and what it installs.
+FORM := $(CURDIR)/build/form
+FORM_TESTS := tests/test_end_to_end.py tests/test_sharing.py tests/test_workload.py tests/test_docker_credential.py
+test-forms: binary ## the same on the one-file and the installed form
+	rm -rf $(FORM)
+	$(BINARY) install --prefix $(FORM)/lib --bin-dir $(FORM)/bin --config-dir $(FORM)/etc
+	PROGRAMS='{"one file": ["$(CURDIR)/$(BINARY)"], "installed": ["$(FORM)/bin/oke-credential-provider"]}' \
+		$(BIN)/pytest --numprocesses 2 --dist loadfile $(FORM_TESTS)
 
 coverage: setup ## which lines of the program the tests run
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
@@ -56,6 +66,10 @@ bench: binary ## time, memory and requests of each form beside a naive program (
 .PHONY: soak
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
 	$(BIN)/python -m tests.soak
+
+.PHONY: mutations
+mutations: setup ## take one guard out at a time; a test must notice
+	$(BIN)/python -m tests.mutations
 
 .PHONY: fuzz
 fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
@@ -87,6 +101,12 @@ ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
 # The interpreter that froze the binary: versions and licences come from its packages.
 FREEZER ?= $(BIN)/python
+
+binary-portable: setup ## as released: for glibc 2.28 and newer, with sbom
+	@packaging/packages.sh autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool perl
+	packaging/portable_binary.sh
+	$(BIN)/python packaging/glibc_floor.py --max 2.28 $(BINARY)
+	$(MAKE) sbom FREEZER=build/portable/venv/bin/python
 
 sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json

@@ -47,7 +47,12 @@ def _git(*arguments: str) -> str:
 
 
 def _commit() -> tuple[str, str]:
-    """The commit (with "+changes" if the files differ from it) and its date in Unix seconds."""
+    """The commit (with "+changes" if the files differ from it) and its date in Unix seconds; from
+    the environment where there is no git to ask, as in another architecture's root.
+    """
+    told = os.environ.get("PROVIDER_COMMIT"), os.environ.get("SOURCE_DATE_EPOCH")
+    if told[0] and told[1]:
+        return told[0], told[1]
     changes = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
     return _git("rev-parse", "HEAD") + changes, _git("log", "-1", "--format=%ct")
 

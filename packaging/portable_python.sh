@@ -42,7 +42,7 @@ mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,src,root}
 log=$base/python.log
 echo "building a Python for glibc $glibc (some minutes; progress in $log)" >&2
 exec 3>&1 4>&2 >"$log" 2>&1
-say() { echo "$*" | tee -a /dev/fd/4; }
+say() { echo "$*"; echo "$*" >&4; }
 trap 'tail -n 30 "$log" >&4; say "failed: see $log"' ERR
 
 # --- sources -------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TextIO
 
 import click
 
@@ -61,8 +62,14 @@ def version(output: str) -> None:
 @click.option(
     "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
 )
+@click.option(
+    "--service-account-token",
+    "token",
+    type=click.File(),
+    help="With workload identity: the token of the account whose pull is tried (-: standard input).",
+)
 @click.option("--verbose", is_flag=True, help="Show what was tried, also where all is well.")
-def check(image: str | None, output: str, verbose: bool) -> int:
+def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -> int:
     """Say whether this node can pull from OCIR, and if not, what to do.
 
     It looks at the running kubelet, its config and this program, and then asks OCI what a call would
@@ -74,7 +81,8 @@ def check(image: str | None, output: str, verbose: bool) -> int:
     """
     from provider.check import command
 
-    return command.run(image, output == "json", verbose)
+    text = token.read().strip() if token else None
+    return command.run(image, text, output == "json", verbose)
 
 
 @commands.command()

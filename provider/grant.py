@@ -6,6 +6,8 @@ from typing import NamedTuple
 from provider.image import Image
 from provider.settings import Settings
 
+# Seconds; OCIR gives an hour. What says more is not to be believed, and no duration for the kubelet.
+MAX_LIFE = 30 * 24 * 3600
 # It becomes a header's value and a password.
 _TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
 

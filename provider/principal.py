@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeGuard
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -108,9 +108,9 @@ class _Leaf(NamedTuple):
         named = dict(value.partition(":")[::2] for value in subject)
         # oci.auth.auth_utils: opc-identity is what service tenancies' certificates carry.
         tenancy = named.get("opc-tenant") or named.get("opc-identity")
-        if not isinstance(key, RSAPrivateKey) or not tenancy:
+        if not _can_sign(key) or not tenancy:
             raise ImdsUnusable(
-                "the metadata service's certificate names no tenancy, or its key is not RSA"
+                "the metadata service's certificate names no tenancy, or its key is not RSA of 2048 bits"
             )
         # SHA-1 names the certificate here; it protects nothing.
         fingerprint = certificate.fingerprint(SHA1()).hex(":").upper()  # noqa: S303
@@ -126,6 +126,11 @@ def _without_armour(pem: bytes, what: str) -> str:
     if not block:
         raise ImdsUnusable(f"the metadata service's {what} is not one PEM block")
     return b"".join(block[1].split()).decode()
+
+
+def _can_sign(key: object) -> TypeGuard[RSAPrivateKey]:
+    """OCI takes RSA keys of 2048 bits or more; a much smaller one has no room for a signature."""
+    return isinstance(key, RSAPrivateKey) and key.key_size >= 2048
 
 
 def public_key(key: RSAPrivateKey) -> str:
@@ -164,6 +169,8 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
         key = signer.load_private_key_from_file(
             values.get("key_file", ""), values.get("pass_phrase")
         )
+        if not _can_sign(key):
+            raise BadUserPrincipal(f"{where}: key_file holds no RSA key of 2048 bits")
     except exceptions.InvalidConfig as error:
         faults = ", ".join(f"{k} is {v}" for k, v in sorted(error.args[0].items()))
         raise BadUserPrincipal(f"{where}: {faults}") from None
@@ -172,6 +179,8 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
         raise BadUserPrincipal(f"{where}: {error}") from None
     except OSError as error:
         raise BadUserPrincipal(f"{where}: {error.filename}: {error.strerror}") from error
+    except BadUserPrincipal:
+        raise
     except Exception as error:
         # configparser and cryptography quote what they read.
         raise BadUserPrincipal(f"{where} cannot be read ({type(error).__name__})") from None

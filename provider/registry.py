@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING
 
 from provider.errors import ProviderError, TokenMalformed, TokenRefused
-from provider.grant import PullCheck, Token, is_token
+from provider.grant import MAX_LIFE, PullCheck, Token, is_token
 from provider.image import Image
 
 if TYPE_CHECKING:
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 # It only decides how long the kubelet keeps the token, and other calls wait for it.
 _CHECK_SECONDS = 5.0
-_MAX_LIFE = 24 * 3600 * 30
 
 _MANIFESTS = ", ".join(
     (
@@ -44,7 +43,7 @@ def request_token(client: "Client", path: str, signer: "Signer") -> Token:
         raise TokenMalformed(f"{answer.describe()} without a token and its expires_in") from None
     if not is_token(text):
         raise TokenMalformed(f"{answer.describe()} with an empty or unprintable token")
-    if type(life) is not int or not 0 < life <= _MAX_LIFE:
+    if type(life) is not int or not 0 < life <= MAX_LIFE:
         raise TokenMalformed(
             f"{answer.describe()} with an expires_in that is not a number of seconds"
         )

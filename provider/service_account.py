@@ -3,10 +3,14 @@
 import base64
 import hashlib
 import json
+import re
 import time
 from typing import NamedTuple
 
-from provider.errors import NoServiceAccountToken
+from provider.errors import BadRequest, NoServiceAccountToken
+
+# It becomes a header's value.
+_SERVICE_ACCOUNT_TOKEN = re.compile(r"[\w-]{1,20000}(\.[\w-]{1,20000}){2}", re.A)
 
 
 class ServiceAccount(NamedTuple):
@@ -42,9 +46,13 @@ class ServiceAccount(NamedTuple):
 
 
 def service_account(token: str | None) -> ServiceAccount:
-    """Read the claims of a token of Kubernetes' (KEP-1205). Raises NoServiceAccountToken."""
+    """Read the claims of a token of Kubernetes' (KEP-1205). Raises NoServiceAccountToken,
+    BadRequest.
+    """
     if token is None:
         raise NoServiceAccountToken("the kubelet sent no service-account token with the request")
+    if not _SERVICE_ACCOUNT_TOKEN.fullmatch(token):
+        raise BadRequest("the request's serviceAccountToken is not a JSON web token")
     payload = token.split(".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -56,7 +64,7 @@ def service_account(token: str | None) -> ServiceAccount:
             bound["serviceaccount"]["name"],
             bound["serviceaccount"]["uid"],
             ",".join([audience] if isinstance(audience, str) else audience),
-            float(claims["exp"]),
+            float(int(claims["exp"])),  # a finite one
         )
         texts = account[1:5]
         if not all(isinstance(text, str) and text and text.isprintable() for text in texts):

@@ -30,6 +30,7 @@ from provider.errors import ImdsThrottled, ProviderError, Terminated
 from provider.grant import (
     CHECK_OFF,
     CHECK_SKIPPED,
+    MAX_LIFE,
     Grant,
     PullCheck,
     Token,
@@ -256,7 +257,7 @@ def _held(content: Mapping[str, Any] | None) -> _Held | None:
         held = _Held(token, age, str(content["principal"]), checks)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
-    if not is_token(text):
+    if not is_token(text) or type(life) is not int or life > MAX_LIFE:
         return None
     # A token from the future was not made in this boot.
     if age < 0 or age > limit or token.life < min(LAST_SECONDS, life / 2):

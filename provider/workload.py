@@ -15,6 +15,7 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from provider.background import Background
+from provider.deadline import Deadline
 from provider.errors import (
     BasicCluster,
     ClusterUnknown,
@@ -42,7 +43,7 @@ CA_FILE = "/etc/kubernetes/ca.crt"
 EXPERIMENTAL = (
     "Whether OCIR takes workload identities is not verified anywhere: this way is experimental."
 )
-_CA_HINT = (
+CA_HINT = (
     "The cluster's CA certificate does not fit the API server: check KUBERNETES_SERVICE_HOST,"
     f" OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH and {CA_FILE}, and the node's clock."
 )
@@ -66,15 +67,8 @@ def workload_principal(
     Kubernetes API. Raises ClusterUnknown, Workload*, BasicCluster, TlsUntrusted, Imds*.
     """
     deadline = network.deadline
-    cluster = find_cluster(
-        settings, lambda: Metadata((METADATA,), deadline).get(METADATA), _text_of
-    )
-    client = Client(
-        Origin("https", cluster.host, PORT),
-        deadline,
-        WorkloadUnreachable,
-        [lambda: _context(cluster.ca)],
-    )
+    cluster = cluster_of(settings, deadline)
+    client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])
     client.open_early()
     private = key.result(deadline, "making a session key")
     body = json.dumps({"podKey": public_key(private)}).encode()
@@ -87,7 +81,7 @@ def workload_principal(
     try:
         answer = client.request("POST", PATH, lambda: headers, body)
     except TlsUntrusted as error:
-        raise TlsUntrusted(error.message, _CA_HINT) from error
+        raise TlsUntrusted(error.message, CA_HINT) from error
     whose = f"service account {account.namespace}/{account.name}"
     if answer.status == 403:
         raise BasicCluster(f"{answer.describe()} to {whose}")
@@ -102,6 +96,16 @@ def workload_principal(
         # No cause attached: it would quote the answer, and with it the token.
         raise WorkloadMalformed(f"{answer.describe()} without a token") from None
     return Principal(whose, Signer(f"ST${token}", private))
+
+
+def cluster_of(settings: Settings, deadline: Deadline) -> Cluster:
+    """The cluster of this node. Raises ClusterUnknown, Imds*."""
+    return find_cluster(settings, lambda: Metadata((METADATA,), deadline).get(METADATA), _text_of)
+
+
+def origin(cluster: Cluster) -> Origin:
+    """Where the endpoint is."""
+    return Origin("https", cluster.host, PORT)
 
 
 def find_cluster(
@@ -156,12 +160,12 @@ def _text_of(path: str) -> str | None:
         return None
 
 
-def _context(ca: str) -> ssl.SSLContext:
+def context(cluster: Cluster) -> ssl.SSLContext:
     """A client context that trusts the cluster's CA alone. Raises ClusterUnknown."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
-        context.load_verify_locations(cadata=ca)
+        context.load_verify_locations(cadata=cluster.ca)
     except ssl.SSLError as error:
         raise ClusterUnknown("the cluster's CA is not a PEM certificate") from error
     return context

@@ -26,6 +26,7 @@ from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
+    CLUSTER_ADDRESS,
     COMPARTMENT,
     INSTANCE,
     LANGLEY,
@@ -38,6 +39,7 @@ from tests.cloud.model import (
     Iam,
     Imds,
     Policy,
+    Workload,
 )
 from tests.cloud.namespace import Completed, hosts_file
 from tests.conftest import Program
@@ -241,6 +243,97 @@ def test_a_user_principal_needs_neither_metadata_nor_federation(node: Node) -> N
     assert USER in checked.step("identity")["came"]
     node.cloud.control.iam(Iam(policies=()))
     assert "Allow group <group> to read repos" in node.check().advice("pull")
+
+
+# --- workload identity --------------------------------------------------------------------------
+
+
+TOKENS = """
+  tokenAttributes:
+    serviceAccountTokenAudience: aud.example
+    cacheType: ServiceAccount
+    requireServiceAccount: true"""
+
+
+def workload(node: Node, **more: str) -> dict[str, str]:
+    return {
+        "OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY",
+        "KUBERNETES_SERVICE_HOST": CLUSTER_ADDRESS,
+        "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(node.cloud.ns.folder / "cluster-ca.pem"),
+        **more,
+    }
+
+
+def check_as(node: Node, account: Workload) -> Checked:
+    node.write(f"{FOLDER}/token", node.cloud.control.service_account_token(account), 0o600)
+    args = ("--service-account-token", f"{FOLDER}/token", "--output", "json")
+    result = node.run("check", IMAGE, *args)
+    return Checked(result.returncode, json.loads(result.stdout))
+
+
+def test_the_way_of_a_service_account_is_checked_with_its_token(node: Node) -> None:
+    node.config(config(env=workload(node), more=TOKENS))
+    node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
+    checked = check_as(node, Workload())
+    assert checked.causes() == {}
+    assert checked.code == 0
+    assert "aud.example" in checked.step("account tokens")["came"]
+    assert checked.cause("cluster route") == "ok"
+    assert "service account default/app" in checked.step("identity")["came"]
+    other = check_as(node, Workload(namespace="other"))
+    assert other.causes() == {"pull": "repository-denied"}
+    assert "request.principal.type = 'workload'" in other.advice("pull")
+    assert "experimental" in other.advice("pull")
+
+
+def test_without_an_accounts_token_its_pull_is_not_taken_for_well(node: Node) -> None:
+    node.config(config(env=workload(node), more=TOKENS))
+    checked = node.check()
+    assert checked.causes() == {"identity": "not-visible"}
+    assert checked.code == 3
+    assert "--service-account-token" in checked.advice("identity")
+
+
+def test_a_method_and_a_config_that_do_not_fit_are_told(node: Node) -> None:
+    node.config(config(env=workload(node)))
+    assert node.check().cause("account tokens") == "no-service-account-token"
+    node.config(config(more=TOKENS))
+    checked = node.check()
+    assert checked.causes() == {"account tokens": "tokens-not-used"}
+    assert checked.code == 0
+
+
+def test_with_the_nodes_identity_as_the_second_choice_both_ways_are_checked(node: Node) -> None:
+    either = workload(node, OCIR_AUTH_METHOD="WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL")
+    node.config(config(env=either, more=TOKENS.replace("true", "false")))
+    checked = node.check()
+    assert checked.causes() == {}
+    assert checked.cause("cluster route") == "ok"
+    assert INSTANCE in checked.step("identity")["came"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "cause"),
+    [
+        (Fault("refused"), "workload-unreachable"),
+        (Fault("tls_unknown_ca"), "tls-untrusted"),
+    ],
+)
+def test_a_cluster_that_cannot_be_reached_is_told(node: Node, fault: Fault, cause: str) -> None:
+    node.config(config(env=workload(node), more=TOKENS))
+    node.cloud.control.fault("cluster", fault)
+    assert node.check().cause("cluster route") == cause
+
+
+def test_a_node_that_knows_no_cluster_is_told(node: Node) -> None:
+    node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKENS))
+    node.cloud.control.imds(Imds(metadata={}))
+    assert node.check().cause("cluster route") == "cluster-unknown"
+
+
+def test_what_is_no_accounts_token_is_refused(node: Node) -> None:
+    node.write(f"{FOLDER}/token", "no token")
+    assert node.run("check", "--service-account-token", f"{FOLDER}/token").returncode == 13
 
 
 # --- the kubelet --------------------------------------------------------------------------------

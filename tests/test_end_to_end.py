@@ -345,7 +345,7 @@ def test_a_bad_request_is_refused_without_a_packet_sent(
 
 
 def test_fields_of_newer_kubelets_are_ignored(cloud: Cloud, program: Program) -> None:
-    stdin = request(IMAGE, serviceAccountToken="sa.token.text", more={"nested": [1]})
+    stdin = request(IMAGE, serviceAccountToken="no token at all", more={"nested": [1]})
     assert read_response(program.run(cloud, stdin=stdin).check().stdout).password
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from provider.principal import _Leaf
 from provider.realm import REALM_DOMAINS, is_ocir
 from provider.settings import KEYS, Settings
 from provider.transport import MAX_BODY, Connection, Failure
+from tests.cloud import pki
 from tests.cloud.harness import Cloud
 from tests.conftest import Program
 from tests.fuzz import oracle, targets
@@ -141,6 +143,7 @@ _FIELDS = ("made", "token", "life", "proven", "checks", "request_id", "principal
 @settings(many, max_examples=1000)
 @given(st.dictionaries(st.sampled_from(_FIELDS), _json))
 @example({"code": "deadline", "message": "m", "hint": "h", "at": 10**400})
+@example({"life": 10**20})
 @example({"made": float("nan"), "token": "t", "life": 1, "proven": True, "checks": {}})
 def test_a_store_entry_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
     whole = {"made": 0.0, "token": "t", "life": 3600, "proven": True, "checks": {}, "request_id": "r",
@@ -250,6 +253,12 @@ def test_a_key_of_a_kind_that_cryptography_does_not_know_is_no_fault_of_ours() -
     key = b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"
     with pytest.raises(ImdsUnusable):
         _Leaf.parse(targets.CERTIFICATE, key)
+
+
+def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
+    small = generate_private_key(65537, 1024)
+    with pytest.raises(ImdsUnusable):
+        _Leaf.parse(targets.CERTIFICATE, pki.pem_of(small).encode())
 
 
 @pytest.mark.parametrize(

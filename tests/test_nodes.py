@@ -31,6 +31,9 @@ root=$1 name=$2 odds=$3 umask=$4
 shift 4
 mount --bind "$root" /mnt
 mount --bind "$odds" /media
+for place in /tmp /var/tmp /run /dev/shm; do
+    mount -t tmpfs -o mode=1777 none "$place"
+done
 {setup}
 cd /
 umask "$umask"
@@ -97,7 +100,8 @@ def assert_answered(done: Done) -> None:
         "mount -t tmpfs -o nr_inodes=20 none /tmp",
         "mount -t tmpfs -o mode=0777 none /tmp",
         NOEXEC.format("/tmp") + NOEXEC.format("/var/tmp") + NOEXEC.format("/run"),
-        "umount /dev/shm",
+        # Ours, and the machine's.
+        "umount /dev/shm\numount /dev/shm 2>/dev/null || true",
     ],
     ids=["noexec", "read-only", "full", "no inodes", "not sticky", "only /dev/shm", "no /dev/shm"],
 )
@@ -151,7 +155,6 @@ def test_planted_folders_and_links_are_left_alone(tmp_path: Path) -> None:
     precious.mkdir()
     (precious / "pid").write_text("1\n")
     setup = """
-    mount -t tmpfs -o mode=1777 none /tmp
     cd /tmp
     ln -s /media/precious oke-credential-provider.aaaaaa
     mkdir -m 700 oke-credential-provider.bbbbbb oke-credential-provider.cccccc
@@ -268,7 +271,7 @@ def test_answers_with_nothing_in_the_environment(form: Form) -> None:
 
 @FORMS
 def test_answers_under_umask_077_in_a_read_only_root(form: Form, tmp_path: Path) -> None:
-    setup = "mount -t tmpfs -o mode=1777 none /tmp\nmount -o remount,bind,ro /"
+    setup = "mount -o remount,bind,ro /"
     assert_answered(on_node(form, tmp_path, setup, umask="077"))
     assert_answered(on_node(form, tmp_path, umask="0777"))
 
@@ -292,8 +295,10 @@ def test_closed_descriptors_give_an_error_and_no_hang(
 
 
 @FORMS
-@pytest.mark.parametrize("name", ["libc.so.6", "libz.so.1", "libssl.so.3", "libpython3.11.so.1.0"])
+@pytest.mark.parametrize("name", ["libc.so.6", "libz.so.1", "libssl.so.3", "libpython"])
 def test_libraries_of_the_node_do_not_reach_it(form: Form, name: str, tmp_path: Path) -> None:
+    if name == "libpython":
+        [name] = [path.name for path in (tree() / CONTENTS).glob("libpython3*")]
     (tmp_path / name).write_text("no library")
     done = subprocess.run(
         [form()],

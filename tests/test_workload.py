@@ -479,16 +479,14 @@ def test_a_token_that_names_no_account_is_refused_and_not_quoted(claims: object)
     assert token[5:20] not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "token", ["a.b", "a b.c.d", "a.b.c\n", "a.b.c\r\nx: y", 7, ["a.b.c"], "é.b.c"]
-)
-def test_what_is_no_web_token_never_becomes_a_header(token: object) -> None:
+@pytest.mark.parametrize("token", ["a.b", "a b.c.d", "a.b.c\n", "a.b.c\r\nx: y", "é.b.c"])
+def test_what_is_no_web_token_never_becomes_a_header(token: str) -> None:
     with pytest.raises(BadRequest, match="not a JSON web token"):
-        parse_request(request(IMAGE, serviceAccountToken=token))
+        service_account(token)
 
 
-@pytest.mark.parametrize("token", [None, ""])
-def test_an_empty_token_is_none(token: str | None) -> None:
+@pytest.mark.parametrize("token", [None, "", 7, ["a.b.c"]])
+def test_an_empty_token_is_none(token: object) -> None:
     assert parse_request(request(IMAGE, serviceAccountToken=token)).service_account_token is None
 
 

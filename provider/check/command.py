@@ -14,15 +14,22 @@ from provider.check import page
 from provider.check.step import exit_code
 from provider.check.walk import walk
 from provider.image import parse_image
+from provider.service_account import service_account
 
 _WIDEST = 120
 
 
-def run(image_text: str | None, as_json: bool, verbose: bool) -> int:
-    """Check, and print. Returns the exit code; raises BadRequest when the image is none."""
+def run(image_text: str | None, token: str | None, as_json: bool, verbose: bool) -> int:
+    """Check, and print; ``token`` is a service account's. Returns the exit code.
+
+    Raises BadRequest when the image is none, and NoServiceAccountToken when the token is none.
+    """
     image = parse_image(image_text) if image_text else None
+    account = None
+    if token is not None:
+        account = service_account(token)
     if as_json:
-        steps = list(walk(image, os.environ))
+        steps = list(walk(image, account, os.environ))
         code = exit_code(steps)
         content = {
             "version": __version__,
@@ -38,7 +45,7 @@ def run(image_text: str | None, as_json: bool, verbose: bool) -> int:
     head = click.style(f"oke-credential-provider {__version__} on {platform.node()}", bold=True)
     click.echo(f"{head}{f', for {image_text}' if image_text else ''}\n", color=coloured)
     steps = []
-    for step in walk(image, os.environ):
+    for step in walk(image, account, os.environ):
         steps.append(step)
         for line in page.lines(step, width, verbose):
             click.echo(line.rstrip(), color=coloured)

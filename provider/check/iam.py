@@ -48,6 +48,17 @@ def user_may_read(ocids: Ocids) -> tuple[str, ...]:
     )
 
 
+def workload_may_read(ocids: Ocids) -> tuple[str, ...]:
+    """How to let a service account read repositories."""
+    return (
+        "Make a policy with this statement, with the account's own names:",
+        "  Allow any-user to read repos in tenancy where all { request.principal.type = 'workload',"
+        " request.principal.cluster_id = '<OCID of the cluster>', request.principal.namespace ="
+        " '<namespace>', request.principal.service_account = '<service account>' }",
+        f"It stands in a policy of this tenancy: {ocids.tenancy}",
+    )
+
+
 def other_tenancy(ocids: Ocids) -> tuple[str, ...]:
     """How to let this node read repositories of another tenancy, which takes both."""
     return (

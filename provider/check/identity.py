@@ -11,11 +11,23 @@ from provider.deadline import Deadline
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.grant import Token
 from provider.network import Network
-from provider.principal import Principal, instance_principal, user_principal
+from provider.principal import (
+    Principal,
+    instance_principal,
+    resource_principal,
+    user_principal,
+)
 from provider.registry import request_token
+from provider.service_account import ServiceAccount
 from provider.session import session_key
-from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.settings import (
+    INSTANCE_PRINCIPAL,
+    RESOURCE_PRINCIPAL,
+    WORKLOAD_IDENTITY,
+    Settings,
+)
 from provider.transport import Origin
+from provider.workload import EXPERIMENTAL, PATH, PORT, workload_principal
 
 IDENTITY: Final = "identity"
 TOKEN: Final = "token"
@@ -23,9 +35,21 @@ _SECONDS: Final = 15.0
 
 
 def prove_identity(
-    instance: Instance | None, settings: Settings, environ: Mapping[str, str]
+    instance: Instance | None,
+    settings: Settings,
+    account: ServiceAccount | None,
+    environ: Mapping[str, str],
 ) -> Taken[Principal]:
     """Become the principal that the settings name."""
+    if settings.ocir_auth_method == WORKLOAD_IDENTITY:
+        return _prove_account(settings, account, environ)
+    if settings.ocir_auth_method == RESOURCE_PRINCIPAL:
+        tried = "the environment's OCI_RESOURCE_PRINCIPAL_*"
+        try:
+            principal = resource_principal(Deadline(_SECONDS))
+        except ProviderError as error:
+            return Taken(steps.broken(IDENTITY, tried, error))
+        return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
     if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
         tried = f"the OCI config file {settings.oci_config_file or '~/.oci/config'}"
         try:
@@ -41,6 +65,30 @@ def prove_identity(
     network = Network(Deadline(_SECONDS), environ)
     try:
         principal = instance_principal(identity.__getitem__, Background(session_key), network)
+    except ProviderError as error:
+        return Taken(steps.broken(IDENTITY, tried, error))
+    return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)
+
+
+def _prove_account(
+    settings: Settings, account: ServiceAccount | None, environ: Mapping[str, str]
+) -> Taken[Principal]:
+    tried = f"POST {PATH} at port {PORT} of the cluster's API server"
+    if account is None:
+        return Taken(
+            steps.not_visible(
+                IDENTITY,
+                tried,
+                "each pod pulls as its own service account, and no account's token was given",
+                "Give one, to see what that account may pull:",
+                "  kubectl create token ACCOUNT --namespace NAMESPACE --audience AUDIENCE |"
+                " oke-credential-provider check --service-account-token - IMAGE",
+            )
+        )
+    network = Network(Deadline(_SECONDS), environ)
+    try:
+        key = Background(session_key)
+        principal = workload_principal(account, settings, key, network)
     except ProviderError as error:
         return Taken(steps.broken(IDENTITY, tried, error))
     return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)
@@ -63,6 +111,7 @@ def get_token(
         client = Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable)
         token = request_token(client, path, principal.signer)
     except ProviderError as error:
-        return Taken(steps.broken(TOKEN, tried, error))
+        experimental = (EXPERIMENTAL,) if settings.ocir_auth_method == WORKLOAD_IDENTITY else ()
+        return Taken(steps.broken(TOKEN, tried, error, error.hint, *experimental))
     tried += f" (opc-request-id {token.request_id})"
     return Taken(steps.ok(TOKEN, tried, f"good for {token.life} s"), token)

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from provider.check import step as steps
-from provider.check.iam import Ocids, node_may_read, other_tenancy, user_may_read
+from provider.check.iam import (
+    Ocids,
+    node_may_read,
+    other_tenancy,
+    user_may_read,
+    workload_may_read,
+)
 from provider.check.identity import TOKEN
 from provider.check.metadata import Instance
 from provider.check.step import Step
@@ -18,8 +24,9 @@ from provider.image import Image
 from provider.network import Network
 from provider.principal import Principal
 from provider.registry import check_pull
-from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import Client, Origin
+from provider.workload import EXPERIMENTAL
 
 PULL: Final = "pull"
 _SECONDS: Final = 15.0
@@ -72,7 +79,10 @@ def try_pull(image: Image, asker: Asker) -> Step:
         namespace = _our_namespace(asker.principal, asker)
     by_instance = asker.settings.ocir_auth_method == INSTANCE_PRINCIPAL
     ocids = asker.instance.ocids if asker.instance else Ocids()
-    may_read = node_may_read(ocids) if by_instance else user_may_read(ocids)
+    if asker.settings.ocir_auth_method == WORKLOAD_IDENTITY:
+        may_read = (*workload_may_read(ocids), EXPERIMENTAL)
+    else:
+        may_read = node_may_read(ocids) if by_instance else user_may_read(ocids)
     return judge_pull(image, Repository(check, public, exists, namespace), may_read, ocids)
 
 

@@ -19,7 +19,7 @@ from provider.errors import (
 from provider.imds import RegionInfo
 from provider.network import Network
 from provider.realm import REALM_DOMAINS, claimed_realm_domain, is_ocir
-from provider.settings import INSTANCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import CLOCK_TOLERANCE, Connection, Failure, Origin, Proxy
 from provider.trust import bundle, proxy_for, tls_context
 
@@ -40,9 +40,9 @@ _SERVICE_GATEWAY: Final = (
 def judge_name(host: str, settings: Settings, where: RegionInfo | None) -> Step:
     """Is this a registry of OCI's, and of the node's realm?"""
     tried = f"the rules for registry names, for {host}"
-    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    on_a_node = settings.ocir_auth_method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY)
     claimed = claimed_realm_domain(host)
-    own = by_instance and where is not None and claimed == where.realm_domain
+    own = on_a_node and where is not None and claimed == where.realm_domain
     if not own and not is_ocir(host, settings.ocir_hosts):
         return steps.failed(
             REGISTRY_NAME,
@@ -54,7 +54,7 @@ def judge_name(host: str, settings: Settings, where: RegionInfo | None) -> Step:
             f"  OCIR_HOSTS={host}",
         )
     domain = claimed or (REALM_DOMAINS["oc1"] if host.lower().endswith(".ocir.io") else None)
-    if by_instance and where and domain in REALM_DOMAINS.values() and domain != where.realm_domain:
+    if on_a_node and where and domain in REALM_DOMAINS.values() and domain != where.realm_domain:
         return steps.failed(
             REGISTRY_NAME,
             "registry-of-another-realm",

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
-from provider.check import identity, kubelet, metadata, node, repository, route, store
+from provider.check import identity, kubelet, metadata, node, repository, route, store, workload
 from provider.check.step import (
     Step,
     Taken,
@@ -22,8 +22,11 @@ from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
 from provider.kubelet_config import CredentialProvider
+from provider.service_account import ServiceAccount
 from provider.settings import (
     INSTANCE_PRINCIPAL,
+    WORKLOAD_IDENTITY,
+    WORKLOAD_OR_INSTANCE,
     Settings,
     settings_from_environment,
     settings_from_file,
@@ -43,15 +46,33 @@ class _Plugin:
     guessed: bool = False  # the kubelet's own environment was not visible
 
 
-def walk(image: Image | None, environ: Mapping[str, str]) -> Iterator[Step]:
-    """Take every step, and yield it when it is done. ``environ`` is this process's own."""
+def walk(
+    image: Image | None, account: ServiceAccount | None, environ: Mapping[str, str]
+) -> Iterator[Step]:
+    """Take every step, and yield it when it is done.
+
+    ``account`` is the one whose pull is tried, with workload identity. ``environ`` is this process's
+    own.
+    """
     processes = node.find_kubelet()
     plugin = _Plugin(environ=environ)
     yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
     yield from _config(processes.kubelet, image, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield settings.step
-    yield from _cloud(image, settings.value, plugin.environ, processes.kubelet)
+    chosen = None
+    if settings.value:
+        yield from _workload(plugin.entry, settings.value)
+        chosen = settings.value.for_caller(account is not None)
+    yield from _cloud(image, chosen, account, plugin.environ, processes.kubelet)
+
+
+def _workload(entry: CredentialProvider | None, settings: Settings) -> Iterator[Step]:
+    attributes = workload.judge_attributes(entry, settings)
+    if attributes:
+        yield attributes
+    if settings.ocir_auth_method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE):
+        yield timed(lambda: workload.reach_cluster(settings))
 
 
 def _config(running: node.Kubelet | None, image: Image | None, plugin: _Plugin) -> Iterator[Step]:
@@ -140,17 +161,18 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
 def _cloud(
     image: Image | None,
     settings: Settings | None,
+    account: ServiceAccount | None,
     environ: Mapping[str, str],
     running: node.Kubelet | None,
 ) -> Iterator[Step]:
-    by_instance = settings is None or settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    method = settings.ocir_auth_method if settings else INSTANCE_PRINCIPAL
     instance: metadata.Instance | None = None
-    if by_instance:
+    if method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY):
         described = timed_taken(metadata.ask_metadata)
         yield described.step
         instance = described.value
     else:
-        yield skipped(metadata.METADATA, "not-needed", "USER_PRINCIPAL does without it")
+        yield skipped(metadata.METADATA, "not-needed", f"{method} does without it")
     scripts = node.init_scripts()
     if instance:
         scripts |= kubelet.scripts_of_metadata(instance.metadata)
@@ -172,13 +194,14 @@ def _cloud(
     if host is None:
         yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
         return
-    yield from _exchange(image, host, settings, environ, instance)
+    yield from _exchange(image, host, settings, account, environ, instance)
 
 
 def _exchange(
     image: Image | None,
     host: str,
     settings: Settings,
+    account: ServiceAccount | None,
     environ: Mapping[str, str],
     instance: metadata.Instance | None,
 ) -> Iterator[Step]:
@@ -194,12 +217,12 @@ def _exchange(
     if reached:
         yield timed(lambda: route.look_at_clock(origin, environ))
     proving = None
-    if instance:
+    if instance and settings.ocir_auth_method == INSTANCE_PRINCIPAL:
         federation = identity.federation_origin(instance)
         step = timed(lambda: route.reach(route.FEDERATION_ROUTE, federation, environ))
         yield step
         proving = instance if step.status == "ok" else None
-    proved = timed_taken(lambda: identity.prove_identity(proving, settings, environ))
+    proved = timed_taken(lambda: identity.prove_identity(proving, settings, account, environ))
     yield proved.step
     token = None
     if reached:

@@ -45,12 +45,12 @@ class State:
     intermediate: pki.Authority
     token_key: rsa.RSAPrivateKey
     cluster_ca: pki.Authority
-    cluster_key: rsa.RSAPrivateKey  # signs the tokens of service accounts
     leaf_key: rsa.RSAPrivateKey
     identity: Identity
     imds: Imds = field(default_factory=Imds)
     iam: Iam = field(default_factory=Iam)
     cluster: Cluster = field(default_factory=Cluster)
+    cluster_keys: list[rsa.RSAPrivateKey] = field(default_factory=list)  # one, once it is needed
     clock_offset_s: float = 0.0
     security_lifetime_s: float = 1200.0
     registry_lifetime_s: float = 3600.0
@@ -61,8 +61,7 @@ class State:
     @classmethod
     def new(cls) -> State:
         with ThreadPoolExecutor(4) as pool:  # key generation runs outside the GIL
-            keys = pool.map(lambda _: pki.rsa_key(), range(4))
-            intermediate_key, token_key, leaf_key, cluster_key = keys
+            intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
         instances = pki.authority("Stand-in Instance Identity Root")
         name = pki.authority("Stand-in Instance Identity Intermediate", intermediate_key)
         certificate = instances.issue(name.certificate.subject, intermediate_key, is_ca=True)
@@ -74,7 +73,6 @@ class State:
             intermediate=intermediate,
             token_key=token_key,
             cluster_ca=pki.authority("Stand-in Kubernetes CA"),
-            cluster_key=cluster_key,
             leaf_key=leaf_key,
             identity=_identity(intermediate, leaf_key, imds),
             imds=imds,
@@ -146,6 +144,13 @@ class State:
         principal = Principal(user, tenancy, None, self.imds.region.realm, self.now())
         pem = self.keep("session key", pki.pem_of(key))
         return Session(tenancy, user, self.security_token(principal, key.public_key()), pem)
+
+    @property
+    def cluster_key(self) -> rsa.RSAPrivateKey:
+        """The key that signs the tokens of service accounts."""
+        if not self.cluster_keys:
+            self.cluster_keys.append(pki.rsa_key())
+        return self.cluster_keys[0]
 
     def new_resource(self) -> Session:
         """The session of a resource principal, as OCI puts it into a container instance."""

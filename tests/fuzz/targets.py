@@ -6,6 +6,7 @@ gives back.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -16,19 +17,21 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from provider import sharing, store
+from provider import docker_credential, sharing, store
 from provider.deadline import Deadline
 from provider.errors import (
     BadRequest,
     BadSettings,
     ClockSkew,
+    ClusterUnknown,
     ImdsUnusable,
+    NoServiceAccountToken,
     ProviderError,
     RegistryUnreachable,
     TokenMalformed,
     TokenRefused,
 )
-from provider.grant import Grant, is_token
+from provider.grant import MAX_LIFE, Grant, is_token
 from provider.image import Image, parse_image
 from provider.imds import region_info
 from provider.log import Log
@@ -36,7 +39,8 @@ from provider.plugin import reply
 from provider.principal import _Leaf, _without_armour
 from provider.realm import claimed_realm_domain, is_ocir, parse_host_pattern
 from provider.registry import request_token
-from provider.request import parse_request
+from provider.request import API_VERSION, KIND, parse_request
+from provider.service_account import service_account
 from provider.session import session_key
 from provider.settings import KEYS, Settings, settings_from_environment, settings_from_file
 from provider.signer import Signer
@@ -50,6 +54,7 @@ from provider.transport import (
     seconds_to_wait,
 )
 from provider.trust import proxy_for
+from provider.workload import _context, find_cluster
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 from tests.fuzz import oracle
@@ -195,9 +200,8 @@ def entry(content: dict[str, Any] | None) -> None:
     held = sharing._held(content)
     if held is not None:
         assert is_token(held.token.text)
-        assert held.token.life > 0
-        assert held.age >= 0
-        assert held.age <= held.age + held.token.life < 2**53
+        assert 0 < held.token.life <= MAX_LIFE
+        assert 0 <= held.age <= MAX_LIFE
     error, at = sharing._failure(content)
     assert error is None or (error.line().isprintable() and isinstance(at, float))
 
@@ -228,6 +232,36 @@ def receive(data: bytes) -> Answer | None:
             return connection.receive(MAX_BODY, Deadline(5))
         except Failure:
             return None
+
+
+def helper(data: bytes) -> None:
+    """What a container tool writes to the credential helper."""
+    registry = docker_credential._host(_text(data), Settings())
+    if registry is not None and is_ocir(registry, ()):
+        assert oracle.may_sign(registry)
+        assert registry in _text(data)
+
+
+def account(data: bytes) -> None:
+    """The claims of a service account's token."""
+    payload = base64.urlsafe_b64encode(data).rstrip(b"=")
+    asked = {"apiVersion": API_VERSION, "kind": KIND, "image": "fra.ocir.io/ns/repo"}
+    line = json.dumps({**asked, "serviceAccountToken": f"e30.{payload.decode()}.c2ln"})
+    with contextlib.suppress(BadRequest, NoServiceAccountToken):
+        found = service_account(parse_request(line.encode()).service_account_token)
+        assert found.life >= 1
+        assert f"{found.namespace}/{found.name}".isprintable()
+        assert found.token in line
+        assert found.token not in found.identity
+
+
+def cluster(data: bytes) -> None:
+    """What the instance's metadata say of its cluster: where a service account's token is sent."""
+    with contextlib.suppress(ClusterUnknown):
+        found = find_cluster(Settings(), lambda: data, lambda _: None)
+        assert found.host.isascii()
+        assert not set(found.host) & set(" /\\@?#%\r\n")
+        _context(found.ca)
 
 
 class _Answers(Client):
@@ -309,6 +343,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         environment,
         yaml,
         stored,
+        helper,
+        account,
+        cluster,
         answer,
         token_body,
         content,
