@@ -20,12 +20,19 @@ REQUEST = (
 BARE = {"PATH": os.defpath}
 
 
+_ONE_FILE = ROOT / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITECTURE}"
+
+
+def exists() -> bool:
+    """True when there is a binary."""
+    return _ONE_FILE.exists()
+
+
 def one_file() -> Path:
     """The one-file form."""
-    path = ROOT / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITECTURE}"
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: run make binary first")
-    return path
+    if not exists():
+        raise FileNotFoundError(f"{_ONE_FILE}: run make binary first")
+    return _ONE_FILE
 
 
 @cache

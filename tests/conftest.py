@@ -11,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests import built
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.namespace import REPOSITORY, Completed
+
+ONE_FILE, INSTALLED = "one file", "installed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +54,22 @@ def programs() -> list[Program]:
     return [Program("source", (sys.executable, "-m", "provider"), path)]
 
 
-@pytest.fixture(params=programs(), ids=lambda program: program.name)
-def program(request: pytest.FixtureRequest) -> Program:
-    form = request.param
-    assert isinstance(form, Program)
-    return form
+def forms() -> list[Program]:
+    """The forms that PROGRAMS names, else the source and what `make binary` left."""
+    found = programs()
+    if "PROGRAMS" not in os.environ and built.exists():
+        found.append(Program(ONE_FILE, (str(built.one_file()),)))
+        found.append(Program(INSTALLED, (str(built.installed()),)))
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with a `program` is run with the source; one that is marked so, with every form."""
+    if "program" in metafunc.fixturenames:
+        every = metafunc.definition.get_closest_marker("every_form")
+        metafunc.parametrize(
+            "program", forms() if every else programs(), ids=lambda form: form.name
+        )
 
 
 @pytest.fixture(scope="session")

@@ -6,10 +6,8 @@ import dataclasses
 from xml.etree import ElementTree
 
 from tests.bench.measure import (
-    INSTALLED,
     LATENCIES,
     NAIVE,
-    ONE_FILE,
     STORM_LATENCY,
     STORMS,
     Asked,
@@ -17,6 +15,7 @@ from tests.bench.measure import (
     Single,
     Storm,
 )
+from tests.conftest import INSTALLED, ONE_FILE
 from tests.bench.plot import svg
 from tests.bench.report import bars, markdown
 

@@ -28,6 +28,8 @@ from tests.cloud.model import (
 from tests.conftest import Program
 from tests.kubelet import read_response, request
 
+pytestmark = pytest.mark.every_form
+
 DIGEST = "sha256:" + "a" * 64
 IMAGE = "fra.ocir.io/ns/repo"
 
@@ -49,7 +51,8 @@ def test_each_form_of_ocirs_host_names_gets_a_token_that_the_registry_honours(
         assert list(answer.auth) == [host]
         assert answer.auth[host][0] == "BEARER_TOKEN"
         assert answer.cache_key_type == "Registry"
-        assert answer.cache_seconds == pytest.approx(3300, abs=5)
+        # Less its age: later calls get the first one's token.
+        assert answer.cache_seconds == pytest.approx(3300, abs=60)
         pull = image if "@" not in image else f"{host}/ns/repo@{registry.digest}"
         registry.pull_with_skopeo(pull.lower(), answer.password).check()
 

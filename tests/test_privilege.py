@@ -24,6 +24,8 @@ from tests.cloud.namespace import REPOSITORY
 from tests.conftest import Program
 from tests.kubelet import read_response, request
 
+pytestmark = pytest.mark.every_form
+
 IMAGE = "fra.ocir.io/ns/repo"
 IMDS = "169.254.169.254:80"
 FEDERATION = "127.0.1.1:443"

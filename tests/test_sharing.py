@@ -22,6 +22,8 @@ from tests.cloud.model import Count, DynamicGroup, Endpoint, Fault, Iam, Imds, P
 from tests.conftest import Program
 from tests.kubelet import Credentials, read_response, request
 
+pytestmark = pytest.mark.every_form
+
 STORE = "/run/oke-credential-provider"
 IMAGE = "fra.ocir.io/ns/repo"
 

@@ -35,6 +35,8 @@ from tests.cloud.namespace import REPOSITORY, Completed
 from tests.conftest import Program
 from tests.kubelet import Credentials, read_response, request
 
+pytestmark = pytest.mark.every_form
+
 IMAGE = "fra.ocir.io/ns/repo"
 APP = Workload()
 OTHER = Workload(namespace="other", service_account="app")

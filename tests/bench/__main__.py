@@ -7,9 +7,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
-from tests.bench.measure import INSTALLED, Bench, cloud_control
+from tests.bench.measure import Bench, cloud_control
 from tests.bench.plot import svg
 from tests.bench.report import bars, bars_table, markdown
+from tests.conftest import INSTALLED
 
 
 def main() -> int:

@@ -15,15 +15,12 @@ from statistics import median
 
 from tests import kubelet
 from tests.bench import naive, spawner
-from tests.built import installed, one_file
 from tests.cloud.control import Control
 from tests.cloud.harness import STORES
 from tests.cloud.namespace import PATH
-from tests.conftest import Program, programs
+from tests.conftest import Program, forms
 
 # The forms' names.
-INSTALLED = "installed"
-ONE_FILE = "one file"
 NAIVE = "naive"
 LATENCIES = (0, 20, 40)  # milliseconds per answer
 STORMS = (1, 10, 30, 100)
@@ -92,15 +89,6 @@ class Figures:
     warm: Mapping[tuple[str, int], Single]
     storms: Mapping[tuple[str, int], Storm]
     in_cold_calls: Mapping[tuple[str, int], float]
-
-
-def forms() -> list[Program]:
-    """The forms to measure: those that PROGRAMS names, else the source and what `make binary` left."""
-    found = programs()
-    if not os.environ.get("PROGRAMS"):
-        found.append(Program(ONE_FILE, (str(one_file()),)))
-        found.append(Program(INSTALLED, (str(installed()),)))
-    return found
 
 
 class Bench:

@@ -8,15 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench.measure import (
-    INSTALLED,
     LATENCIES,
     NAIVE,
-    ONE_FILE,
     STORM_LATENCY,
     STORMS,
     Asked,
     Figures,
 )
+from tests.conftest import INSTALLED, ONE_FILE
 
 # A large cluster that starts anew.
 _NODES = 10_000
