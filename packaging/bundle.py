@@ -38,7 +38,7 @@ def _names(text: str) -> list[str]:
 # object storage; options of urllib3 and PyYAML; archives and arithmetic that nobody asks for;
 # East Asian character sets; developers' tools.
 UNUSED = _names("""
-    asn1crypto crc32c pkcs11
+    asn1crypto charset_normalizer crc32c pkcs11 requests
     OpenSSL brotli brotlicffi h2 socks zstandard _yaml yaml.cyaml
     _asyncio _bz2 _ctypes _decimal _lzma _pickle _pydecimal _uuid bz2 ctypes decimal fractions lzma
     statistics concurrent.futures.process multiprocessing
@@ -53,6 +53,8 @@ SLOW_PATH = _names("""
     argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
     inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
     tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
+    provider.check provider.configure provider.installation provider.kubelet_config provider.licenses
+    provider.unpack
 """)
 
 # What Python itself imports, before PyInstaller's importer is at work, from base_library.zip; and the
@@ -102,7 +104,9 @@ class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # untyped
     def _write_entry(
         cls, fp: BinaryIO, entry: tuple[str, str, str], code_dict: dict[str, CodeType]
     ) -> tuple[str, tuple[int, int, int]]:
-        cls._COMPRESSION_LEVEL = 9 if entry[0].split(".")[0] in SLOW_PATH else 0
+        parts = entry[0].split(".")
+        slow = parts[0] in SLOW_PATH or ".".join(parts[:2]) in SLOW_PATH
+        cls._COMPRESSION_LEVEL = 9 if slow else 0
         written: tuple[str, tuple[int, int, int]] = super()._write_entry(fp, entry, code_dict)
         return written
 

@@ -346,14 +346,17 @@ def _python(found: Distribution, where: list[str]) -> Json:
 
 
 def _license(found: Distribution) -> Json:
-    metadata = found.metadata
-    expression = LICENSES.get(normal(found.name)) or metadata["License-Expression"]
+    expression = LICENSES.get(normal(found.name)) or _word(found, "License-Expression")
     if expression:
         return {"expression": expression}
-    words = (metadata["License"] or "").strip()
+    words = _word(found, "License")
     if not words:
         raise SbomError(f"{found.name} does not name its licence: add it to LICENSES")
     return {"license": {"name": words.splitlines()[0]}}
+
+
+def _word(found: Distribution, key: str) -> str:
+    return found.metadata[key].strip() if key in found.metadata else ""
 
 
 def _vendored(module: str, where: list[str]) -> Json:

@@ -64,7 +64,7 @@ def service_account(token: str | None) -> ServiceAccount:
             bound["serviceaccount"]["name"],
             bound["serviceaccount"]["uid"],
             ",".join([audience] if isinstance(audience, str) else audience),
-            float(claims["exp"]),
+            float(int(claims["exp"])),  # a finite one
         )
         texts = account[1:5]
         if not all(isinstance(text, str) and text and text.isprintable() for text in texts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 
 from provider.realm import REALM_DOMAINS
 from tests.fuzz.targets import CERTIFICATE, KEY
@@ -39,6 +40,11 @@ _ENTRY = {
     "principal": "p",
     "host": "fra.ocir.io",
     "identity": "INSTANCE_PRINCIPAL https /",
+}
+_CLAIMS = {
+    "aud": ["oci"],
+    "exp": 1893456000,
+    "kubernetes.io": {"namespace": "n", "serviceaccount": {"name": "a", "uid": "u"}},
 }
 _FAILURE = {"code": "imds-throttled", "message": "m", "hint": "h", "at": 1.0}
 
@@ -84,6 +90,17 @@ SEEDS: dict[str, list[bytes]] = {
         b"tokenCache: true\nlogLevel: !!str info\n---\nnext: 2001-12-14t21:59:43.10-05:00\n",
     ],
     "stored": [_bytes(_ENTRY), _bytes(_FAILURE)],
+    "helper": [
+        b"https://fra.ocir.io/v2/",
+        b"fra.ocir.io:443",
+        b"https://fra.ocir.io@evil.example/",
+    ],
+    "account": [_bytes(_CLAIMS), _bytes({**_CLAIMS, "exp": float("inf")})],
+    "cluster": [
+        _bytes(
+            {"apiserver_host": "10.0.0.5:6443", "cluster_ca_cert": b64encode(CERTIFICATE).decode()}
+        )
+    ],
     "answer": [
         _http("200 OK", _bytes(_TOKEN), b"Content-Length: %d" % len(_bytes(_TOKEN))),
         _http("200 OK", b"5\r\nhello\r\n0\r\n\r\n", b"Transfer-Encoding: chunked"),

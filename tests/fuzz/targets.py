@@ -6,6 +6,7 @@ gives back.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -16,13 +17,15 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from provider import sharing, store
+from provider import docker_credential, sharing, store
 from provider.deadline import Deadline
 from provider.errors import (
     BadRequest,
     BadSettings,
     ClockSkew,
+    ClusterUnknown,
     ImdsUnusable,
+    NoServiceAccountToken,
     ProviderError,
     RegistryUnreachable,
     TokenMalformed,
@@ -36,7 +39,8 @@ from provider.plugin import reply
 from provider.principal import _Leaf, _without_armour
 from provider.realm import claimed_realm_domain, is_ocir, parse_host_pattern
 from provider.registry import request_token
-from provider.request import parse_request
+from provider.request import API_VERSION, KIND, parse_request
+from provider.service_account import service_account
 from provider.session import session_key
 from provider.settings import KEYS, Settings, settings_from_environment, settings_from_file
 from provider.signer import Signer
@@ -50,6 +54,7 @@ from provider.transport import (
     seconds_to_wait,
 )
 from provider.trust import proxy_for
+from provider.workload import context, find_cluster
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 from tests.fuzz import oracle
@@ -229,6 +234,36 @@ def receive(data: bytes) -> Answer | None:
             return None
 
 
+def helper(data: bytes) -> None:
+    """What a container tool writes to the credential helper."""
+    registry = docker_credential._host(_text(data), Settings())
+    if registry is not None and is_ocir(registry, ()):
+        assert oracle.may_sign(registry)
+        assert registry in _text(data)
+
+
+def account(data: bytes) -> None:
+    """The claims of a service account's token."""
+    payload = base64.urlsafe_b64encode(data).rstrip(b"=")
+    asked = {"apiVersion": API_VERSION, "kind": KIND, "image": "fra.ocir.io/ns/repo"}
+    line = json.dumps({**asked, "serviceAccountToken": f"e30.{payload.decode()}.c2ln"})
+    with contextlib.suppress(BadRequest, NoServiceAccountToken):
+        found = service_account(parse_request(line.encode()).service_account_token)
+        assert found.life >= 1
+        assert f"{found.namespace}/{found.name}".isprintable()
+        assert found.token in line
+        assert found.token not in found.identity
+
+
+def cluster(data: bytes) -> None:
+    """What the instance's metadata say of its cluster: where a service account's token is sent."""
+    with contextlib.suppress(ClusterUnknown):
+        found = find_cluster(Settings(), lambda: data, lambda _: None)
+        assert found.host.isascii()
+        assert not set(found.host) & set(" /\\@?#%\r\n")
+        context(found)
+
+
 class _Answers(Client):
     """A client whose server has answered already."""
 
@@ -308,6 +343,9 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         environment,
         yaml,
         stored,
+        helper,
+        account,
+        cluster,
         answer,
         token_body,
         content,

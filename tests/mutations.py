@@ -1,0 +1,208 @@
+"""`python -m tests.mutations`: take one guard out at a time, and see whether a test notices.
+
+Each mutation is applied to a copy of the tree, and the tests that stand for its family are run there;
+they must pass before and fail after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+_SECONDS = 240
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """In `file`, `old` (which stands there once) becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Guards of one kind, and the tests that must notice: pytest's arguments."""
+
+    name: str
+    tests: tuple[str, ...]
+    mutations: tuple[Mutation, ...]
+
+
+FAMILIES = (
+    Family(
+        "which hosts are signed for",
+        ("tests/test_fuzz.py", "tests/test_core.py", "-k", "host or pattern or oracle or ocir"),
+        (
+            Mutation("provider/realm.py", 'if len(labels) == 3 and labels[1:] == ["ocir", "io"]', 'if labels[-2:] == ["ocir", "io"]'),
+            Mutation("provider/realm.py", "if not image_host.isascii() or (colon", "if (colon"),
+            Mutation("provider/realm.py", 'or "*" in labels[-2:]', ""),
+            Mutation("provider/plugin.py", " or claimed != instance_realm_domain()", ""),
+        ),
+    ),
+    Family(
+        "the bounds of an answer",
+        ("tests/test_fuzz.py", "-k", "bounds or interim"),
+        (
+            Mutation("provider/transport.py", "self._most -= count", "pass"),
+            Mutation("provider/transport.py", "except (HTTPException, OSError, ValueError) as error", "except (HTTPException, OSError) as error"),
+            Mutation("provider/transport.py", "heals = isinstance(error, OSError | IncompleteRead)", "heals = True"),
+        ),
+    ),
+    Family(
+        "what is tried again, and for how long",
+        ("tests/test_faults.py", "-k", "50 or huge or hole or slow or DNS or Retry"),
+        (
+            Mutation("provider/transport.py", "PASSING = (408, 429, 500, 502, 503, 504)", "PASSING = (408, 429, 500, 501, 502, 503, 504, 505, 507, 508, 511)"),
+            Mutation("provider/transport.py", "if fresh or not failure.heals:", "if fresh:"),
+            Mutation("provider/transport.py", "heals = error.errno == socket.EAI_AGAIN", "heals = True"),
+            Mutation("provider/transport.py", "self._sock.settimeout(self._deadline.left(f\"waiting for {self._asked}\"))", "self._sock.settimeout(600)"),
+        ),
+    ),
+    Family(
+        "whom TLS trusts",
+        ("tests/test_faults.py", "tests/test_privilege.py", "tests/test_trust.py", "-k", "tls or bundle or trust"),
+        (
+            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
+            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.check_hostname = False"),
+            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+        ),
+    ),
+    Family(
+        "what errors and logs say",
+        ("tests/test_redaction.py", "-k", "outcome or user"),
+        (
+            Mutation("provider/transport.py", 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
+            Mutation("provider/principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token") from None', 'raise FederationMalformed(f"{answer.body!r} without a token") from None'),
+            Mutation("provider/trust.py", 'raise BadSettings("HTTPS_PROXY is not a URL") from None', 'raise BadSettings("HTTPS_PROXY is not a URL")'),
+            Mutation("provider/principal.py", 'cannot be read ({type(error).__name__})") from None', 'cannot be read ({error})") from None'),
+        ),
+    ),
+    Family(
+        "the store",
+        ("tests/test_sharing.py", "-k", "odd or private or tmpfs or identity or small"),
+        (
+            Mutation("provider/store.py", "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
+            Mutation("provider/store.py", "if status.st_uid != os.geteuid():", "if False:"),
+            Mutation("provider/store.py", "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
+            Mutation("provider/store.py", "if not _in_memory(os.fstat(self._fd).st_dev):", "if False:"),
+        ),
+    ),
+    Family(
+        "what the kubelet is told",
+        ("tests/test_core.py", "tests/test_faults.py", "-k", "kubelet or token or expires or response"),
+        (
+            Mutation("provider/registry.py", "not 0 < life <= MAX_LIFE", "not life <= MAX_LIFE"),
+            Mutation("provider/registry.py", "if not is_token(text):", "if text is None:"),
+            Mutation("provider/response.py", "safe = max(life - _MARGIN_SECONDS, life // 2)", "safe = life"),
+        ),
+    ),
+    Family(
+        "what comes in",
+        ("tests/test_fuzz.py", "tests/test_core.py", "-k", "request or image or repository or text or answered or line or shape"),
+        (
+            Mutation("provider/image.py", '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"', '_COMPONENT = r"[a-z0-9]+([._/-]+[a-z0-9]+)*"'),
+            Mutation("provider/sharing.py", "not is_token(text) or type(life) is not int or life > MAX_LIFE", "not is_token(text)"),
+            Mutation("provider/__main__.py", 'text.encode(errors="backslashreplace")', "text.encode()"),
+            Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
+        ),
+    ),
+    Family(
+        "the process and its environment",
+        ("tests/test_privilege.py", "-k", "core or environment or proxy"),
+        (
+            Mutation("provider/__main__.py", "resource.setrlimit(resource.RLIMIT_CORE, (1, 1))", "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"),
+            Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
+            Mutation("provider/trust.py", "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
+            Mutation("provider/network.py", 'if origin.scheme == "https" else None', "if False else None"),
+        ),
+    ),
+)  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
+    parser.add_argument("--only", default="", help="families whose name has this in it")
+    options = parser.parse_args()
+    caught = count = 0
+    with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        copy = Path(name) / "tree"
+        skip = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
+        shutil.copytree(ROOT, copy, ignore=skip)
+        for family in FAMILIES:
+            if options.only not in family.name:
+                continue
+            print(f"{family.name}: {' '.join(family.tests)}", flush=True)
+            if not passes(copy, family.tests):
+                print("  the tests do not pass as it is", flush=True)
+                count += len(family.mutations)
+                continue
+            for mutation in family.mutations:
+                began = time.monotonic()
+                noticed = not with_mutation(copy, mutation, family.tests)
+                caught, count = caught + noticed, count + 1
+                seconds = time.monotonic() - began
+                print(f"  {'noticed' if noticed else 'SURVIVED':<9}{seconds:4.0f} s  {mutation.file}: {mutation.old[:90]}", flush=True)  # fmt: skip
+    print(f"\n{caught} of {count} mutations noticed")
+    return 0 if caught == count else 1
+
+
+def with_mutation(copy: Path, mutation: Mutation, tests: tuple[str, ...]) -> bool:
+    """Whether the tests still pass with the guard taken out."""
+    file = copy / mutation.file
+    text = file.read_text()
+    if text.count(mutation.old) != 1:
+        raise LookupError(f"{mutation.file} has {mutation.old!r} {text.count(mutation.old)} times")
+    file.write_text(text.replace(mutation.old, mutation.new))
+    try:
+        return passes(copy, tests)
+    finally:
+        file.write_text(text)
+
+
+def passes(copy: Path, tests: tuple[str, ...]) -> bool:
+    """Run tests against the copy; one that hangs does not pass."""
+    argv = ["/usr/bin/env", f"PYTHONPATH={copy}", "PYTHONDONTWRITEBYTECODE=1", sys.executable]
+    environ = {
+        **os.environ,
+        "PYTHONPATH": str(copy),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PROGRAMS": json.dumps({"mutated": [*argv, "-m", "provider"]}),
+    }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-x",
+        "-q",
+        "-n",
+        "2",
+        "-p",
+        "no:cacheprovider",
+        *tests,
+    ]
+    with subprocess.Popen(
+        command, cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return False
+    if process.returncode not in (0, 1, 2):
+        raise RuntimeError(output.decode()[-2000:])
+    return process.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
