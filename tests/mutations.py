@@ -61,7 +61,7 @@ FAMILIES = (
     ),
     Family(
         "what is tried again, and for how long",
-        ("tests/test_faults.py", "-k", "50 or huge or hole or slow or DNS or Retry"),
+        ("tests/test_faults.py", "-k", "50 or huge or endless or slow or DNS or Retry"),
         (
             Mutation("provider/transport.py", "PASSING = (408, 429, 500, 502, 503, 504)", "PASSING = (408, 429, 500, 501, 502, 503, 504, 505, 507, 508, 511)"),
             Mutation("provider/transport.py", "if fresh or not failure.heals:", "if fresh:"),
