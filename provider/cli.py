@@ -186,8 +186,15 @@ _DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be 
     help="Where credential-provider-config.yaml is.",
 )
 @_PREFIX
+@click.option(
+    "--credential-helper",
+    is_flag=True,
+    help="Also as docker-credential-ocir (see docker-credential).",
+)
 @_DRY_RUN
-def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
+def install(
+    bin_dir: str, config_dir: str, prefix: str, credential_helper: bool, dry_run: bool
+) -> None:
     """Put this program on the node, unpacked, for the kubelet to call.
 
     A version that is there works until the new one has passed its test; one rename switches over.
@@ -200,7 +207,12 @@ def install(bin_dir: str, config_dir: str, prefix: str, dry_run: bool) -> None:
 
     from provider.installation import Places, install
 
-    places = Places(*(Path(os.path.abspath(path)) for path in (bin_dir, config_dir, prefix)))
+    places = Places(
+        bin_dir=Path(os.path.abspath(bin_dir)),
+        config_dir=Path(os.path.abspath(config_dir)),
+        prefix=Path(os.path.abspath(prefix)),
+        helper=credential_helper,
+    )
     install(places, dry_run, _say)
 
 

@@ -18,20 +18,22 @@ def missing_folders(path: Path) -> list[Path]:
     return [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
 
 
-def make_folders(path: Path) -> None:
-    """Make what is missing of ``path``, for everybody to read whatever the umask. Raises OSError."""
+def make_folders(path: Path) -> list[Path]:
+    """Make what is missing of ``path``. Returns what was made. Raises OSError."""
+    made = []
     for folder in missing_folders(path):
-        folder.mkdir()
-        folder.chmod(0o755)
+        with suppress(FileExistsError):  # another process was faster
+            folder.mkdir()
+            made.append(folder)
         sync(folder.parent)
+    return made
 
 
 def write_file(path: Path, text: str) -> None:
-    """Put a file in place, for everybody to read. Raises OSError, CannotInstall."""
+    """Put a file in place. Raises OSError, CannotInstall."""
     fresh = _fresh_name(path)
     with fresh.open("x", encoding="utf-8") as file:
         file.write(text)
-        os.fchmod(file.fileno(), 0o644)
         file.flush()
         os.fsync(file.fileno())
     _switch(fresh, path)
@@ -45,9 +47,9 @@ def link(path: Path, to: str) -> None:
 
 
 def keep(path: Path, kept: Path) -> None:
-    """Give the file at ``path`` a second name. Raises OSError."""
+    """Give the file or link at ``path`` a second name. Raises OSError."""
     kept.unlink(missing_ok=True)
-    os.link(path, kept)
+    os.link(path, kept, follow_symlinks=False)
     sync(path.parent)
 
 

@@ -35,6 +35,7 @@ from provider.installation.places import (
     Record,
     Say,
     Step,
+    is_ours,
     locked,
     read_record,
     record_path,
@@ -67,6 +68,7 @@ def install(places: Places, dry_run: bool, say: Say) -> None:
             "this is the source; only the standalone binary can be installed",
             "Take the binary from the releases, or make one: make binary",
         )
+    os.umask(0o022)  # what is put in place is for everybody to read, from its first moment
     with reported(), locked(places.prefix, dry_run) as made:
         _refuse_foreign(places)
         record = read_record(places.prefix)
@@ -90,7 +92,7 @@ def _steps(
     """The changes, in their order. ``whole`` is a copy of this program that is there already;
     ``made`` are folders that were made for it by now.
     """
-    current = version_of_link(places.links[0], places.prefix)
+    current = version_of_link(places.link, places.prefix)
     target = whole or _free_name(places.prefix)
     if whole is None:
         yield Step(target, "laid out and tested", partial(_lay_out, places.prefix, target))
@@ -100,9 +102,10 @@ def _steps(
         path = record_path(places.prefix)
         yield Step(path, "written", partial(write_record, places.prefix, noted))
 
-    for path, to in zip(places.links, (str(target / EXECUTABLE), PROVIDER_NAME), strict=True):
+    links = {places.link: str(target / EXECUTABLE), **dict.fromkeys(places.aliases, PROVIDER_NAME)}
+    for path, to in links.items():
         if not is_link_to(path, to):
-            yield Step(path, f"linked to {to}", partial(_link, path, to))
+            yield Step(path, f"linked to {to}", partial(_link, path, to, places.prefix))
 
     if config is not None:
         yield Step(places.config, "written", partial(_write_config, places, config))
@@ -142,14 +145,8 @@ def _noted(
 
 def _refuse_foreign(places: Places) -> None:
     """Raise CannotInstall when one of our names is some other program's."""
-    for path in places.links:
-        known = (
-            not os.path.lexists(path)
-            or version_of_link(path, places.prefix) is not None
-            or (path.name == ALIAS and is_link_to(path, PROVIDER_NAME))
-            or _is_known_program(path)
-        )
-        if not known:
+    for path in (places.link, *places.aliases):
+        if os.path.lexists(path) and not (is_ours(path, places.prefix) or _is_known_program(path)):
             raise CannotInstall(
                 f"{path} is there already, and is neither this program nor Oracle's Go provider",
                 "Move it away, or choose another --bin-dir.",
@@ -162,7 +159,7 @@ def _is_known_program(path: Path) -> bool:
     """
     real = path.resolve()
     try:
-        if real.name == PROVIDER_NAME and (real.parents[1] / MANIFEST).is_file():
+        if real.name == PROVIDER_NAME and (real.parent.parent / MANIFEST).is_file():
             return True
         if zipfile.is_zipfile(real):
             with zipfile.ZipFile(real) as archive:
@@ -174,9 +171,9 @@ def _is_known_program(path: Path) -> bool:
     return go and b"/credential-provider-oke" in content
 
 
-def _link(path: Path, to: str) -> None:
+def _link(path: Path, to: str, prefix: Path) -> None:
     make_folders(path.parent)
-    if path.is_file() and not path.is_symlink():
+    if os.path.lexists(path) and not is_ours(path, prefix):
         keep(path, path.with_name(path.name + KEPT))
     link(path, to)
 
@@ -258,7 +255,7 @@ def _write_config(places: Places, text: str) -> None:
 def _whole_copy(places: Places, running: Path) -> Path | None:
     """A folder of the prefix that holds just what is running; the one in use if it does."""
     wanted = manifest(running)
-    current = version_of_link(places.links[0], places.prefix)
+    current = version_of_link(places.link, places.prefix)
     folders = version_folders(places.prefix)
     for folder in sorted(folders, key=lambda folder: folder.name != current):
         with suppress(Damaged):

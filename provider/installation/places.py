@@ -10,12 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+from provider import docker_credential
 from provider.errors import CannotInstall, CannotUnpack, Damaged
-from provider.installation.files import make_folders, missing_folders, write_file
+from provider.installation.files import is_link_to, make_folders, write_file
 from provider.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, manifest
 
 CONFIG: Final = "credential-provider-config.yaml"
+ALIASES: Final = (ALIAS, docker_credential.NAME)
 # What another program is renamed to when a link takes its place; uninstall gives its name back.
 KEPT: Final = ".before-install"
 _RECORD: Final = "installed.json"
@@ -25,16 +27,22 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where things go, as absolute paths."""
+    """Where things go, as absolute paths; ``helper``: also as a credential helper."""
 
     bin_dir: Path
     config_dir: Path
     prefix: Path
+    helper: bool = False
 
     @property
-    def links(self) -> tuple[Path, Path]:
-        """The program's name in the bin dir, and its second one."""
-        return self.bin_dir / PROVIDER_NAME, self.bin_dir / ALIAS
+    def link(self) -> Path:
+        """The program's name in the bin dir: the link whose renaming switches."""
+        return self.bin_dir / PROVIDER_NAME
+
+    @property
+    def aliases(self) -> list[Path]:
+        """Its further names, links to that one."""
+        return [self.bin_dir / name for name in (ALIASES if self.helper else ALIASES[:1])]
 
     @property
     def config(self) -> Path:
@@ -125,6 +133,13 @@ def _is_manifest(path: Path) -> bool:
         return False
 
 
+def is_ours(path: Path, prefix: Path) -> bool:
+    """True for a link that ``install`` made: to a version, or from a further name to the first."""
+    if path.name in ALIASES and is_link_to(path, PROVIDER_NAME):
+        return True
+    return version_of_link(path, prefix) is not None
+
+
 @contextmanager
 def locked(prefix: Path, dry_run: bool) -> Iterator[list[Path]]:
     """Alone with ``prefix``, which is there meanwhile; left empty, it goes again. Not when
@@ -133,8 +148,7 @@ def locked(prefix: Path, dry_run: bool) -> Iterator[list[Path]]:
     if dry_run:
         yield []
         return
-    made = missing_folders(prefix)
-    make_folders(prefix)
+    made = make_folders(prefix)
     fd = os.open(prefix, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)

@@ -9,21 +9,21 @@ from pathlib import Path
 
 from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
 from provider.errors import StillInUse
-from provider.installation.files import is_link_to
 from provider.installation.places import (
+    ALIASES,
     KEPT,
     Record,
     Say,
     Step,
+    is_ours,
     locked,
     read_record,
     record_path,
     reported,
     take,
     version_folders,
-    version_of_link,
 )
-from provider.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.kubelet_config import PROVIDER_NAME
 from provider.unpack import remove
 
 
@@ -60,12 +60,11 @@ def _refuse_while_used(record: Record) -> None:
 def _steps(prefix: Path, record: Record) -> Iterator[Step]:
     """The changes, in their order: at each moment, what is there is whole."""
     for bin_dir in map(Path, record.bin_dirs):
-        for name in (ALIAS, PROVIDER_NAME):
+        for name in (*ALIASES, PROVIDER_NAME):
             path, kept = bin_dir / name, bin_dir / (name + KEPT)
-            alias = name == ALIAS and is_link_to(path, PROVIDER_NAME)
-            if not alias and version_of_link(path, prefix) is None:
+            if not is_ours(path, prefix):
                 continue
-            if kept.exists():
+            if os.path.lexists(kept):
                 yield Step(path, "what it was before install", partial(kept.replace, path))
             else:
                 yield Step(path, "removed", path.unlink)
