@@ -1,12 +1,13 @@
 # The whole interface of this repository. CI and the workflows only call these targets.
 PYTHON ?= python3
+, := ,
 VENV := .venv
 BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
 PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
 
 .PHONY: help setup packages lint format test test-forms coverage faults binary bench bench-start demo lock clean
-.PHONY: lint-workflows audit binary-portable sbom verify-in-container
+.PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
@@ -107,6 +108,15 @@ binary-portable: setup ## as released: for glibc 2.28 and newer, with sbom
 	packaging/portable_binary.sh
 	$(BIN)/python packaging/glibc_floor.py --max 2.28 $(BINARY)
 	$(MAKE) sbom FREEZER=build/portable/venv/bin/python
+
+# Emulated, an arm64 program finds its libraries in the root that it was built in.
+ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/dist/oke-credential-provider-for-ocir-linux-arm64
+binary-arm64: setup ## the arm64 binary, built and tried under emulation (as root; most of an hour)
+	@packaging/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
+	packaging/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc musl-tools"
+	$(ARM64) version
+	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
+		tests/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"
 
 sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json

@@ -61,7 +61,7 @@ FAMILIES = (
     ),
     Family(
         "what is tried again, and for how long",
-        ("tests/test_faults.py", "-k", "50 or huge or hole or slow or DNS or Retry"),
+        ("tests/test_faults.py", "-k", "50 or huge or endless or slow or DNS or Retry"),
         (
             Mutation("provider/transport.py", "PASSING = (408, 429, 500, 502, 503, 504)", "PASSING = (408, 429, 500, 501, 502, 503, 504, 505, 507, 508, 511)"),
             Mutation("provider/transport.py", "if fresh or not failure.heals:", "if fresh:"),
@@ -74,8 +74,8 @@ FAMILIES = (
         ("tests/test_faults.py", "tests/test_privilege.py", "tests/test_trust.py", "-k", "tls or bundle or trust"),
         (
             Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
-            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.check_hostname = False"),
-            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.TLSv1_2; context.check_hostname = False"),
+            Mutation("provider/trust.py", "context.minimum_version = ssl.TLSVersion.TLSv1_2", "context.minimum_version = ssl.TLSVersion.TLSv1_2; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
         ),
     ),
     Family(
@@ -172,11 +172,10 @@ def with_mutation(copy: Path, mutation: Mutation, tests: tuple[str, ...]) -> boo
 
 def passes(copy: Path, tests: tuple[str, ...]) -> bool:
     """Run tests against the copy; one that hangs does not pass."""
-    argv = ["/usr/bin/env", f"PYTHONPATH={copy}", "PYTHONDONTWRITEBYTECODE=1", sys.executable]
+    argv = ["/usr/bin/env", f"PYTHONPATH={copy}", sys.executable]
     environ = {
         **os.environ,
         "PYTHONPATH": str(copy),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "PROGRAMS": json.dumps({"mutated": [*argv, "-m", "provider"]}),
     }
     command = [

@@ -15,9 +15,9 @@ from tests.bench.measure import (
     Single,
     Storm,
 )
-from tests.conftest import INSTALLED, ONE_FILE
 from tests.bench.plot import svg
 from tests.bench.report import bars, markdown
+from tests.conftest import INSTALLED, ONE_FILE
 
 OURS = (ONE_FILE, INSTALLED)
 

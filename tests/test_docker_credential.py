@@ -237,7 +237,7 @@ def test_a_real_tool_pulls_what_the_node_may_read_and_nothing_else(
     cloud: Cloud, helper: Program, tmp_path: Path, tool: str
 ) -> None:
     registry = cloud.registry
-    folder = cloud.ns.folder / f"{tool}-{helper.name.split()[0]}"  # each form pulls anew
+    folder = cloud.ns.folder / f"{tool}-{helper.name}"  # each form pulls anew
     folder.mkdir(exist_ok=True)
     (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
     auth = folder / "auth.json"

@@ -168,6 +168,8 @@ class Expected:
 
 # Four tries at a server, and one more when a connection that was opened early has been closed.
 _IMDS_TRIES, _SERVER_TRIES = 6, 5
+# Their message says how often it was tried: the only witness where no connection comes about.
+UNREACHABLE = (ImdsUnreachable, FederationUnreachable, RegistryUnreachable)
 
 
 def expected(cell: Cell) -> Expected:
@@ -201,9 +203,8 @@ def expected(cell: Cell) -> Expected:
 
 def _hint(cell: Cell, error: type[ProviderError]) -> str:
     """The error's own advice; but nobody who was answered shall look for a fault of the network."""
-    unreachable = (ImdsUnreachable, FederationUnreachable, RegistryUnreachable)
     answered = isinstance(cell.trouble, Fault) and cell.trouble.kind in ("status", "echo")
-    return REACHED if answered and error in unreachable else error.default_hint
+    return REACHED if answered and error in UNREACHABLE else error.default_hint
 
 
 def _error(group: str, kind: Nature) -> type[ProviderError]:

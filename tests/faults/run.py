@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Fault, Report
 from tests.cloud.namespace import REPOSITORY, Completed, hosts_file
-from tests.faults.matrix import Cell, Clock, Dns, Expected, expected, later_than
+from tests.faults.matrix import UNREACHABLE, Cell, Clock, Dns, Expected, expected, later_than
 from tests.kubelet import read_response, request
 
 REGISTRY = "fra.ocir.io"
@@ -179,6 +179,8 @@ def _judge_call(
         yield f"code {line[1]}, not {must.error.code}: {stderr}"
     elif " ".join(must.hint.split()) not in stderr:
         yield f"advice that does not fit: {stderr}"
+    elif must.error in UNREACHABLE and ("(1 try)" in stderr) is not (must.most == 1):
+        yield f"tried too often, or not often enough: {stderr}"
 
 
 def judge_response(stdout: bytes, tokens: frozenset[str], proven: bool | None) -> Iterator[str]:

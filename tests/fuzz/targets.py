@@ -54,7 +54,7 @@ from provider.transport import (
     seconds_to_wait,
 )
 from provider.trust import proxy_for
-from provider.workload import _context, find_cluster
+from provider.workload import context, find_cluster
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 from tests.fuzz import oracle
@@ -261,7 +261,7 @@ def cluster(data: bytes) -> None:
         found = find_cluster(Settings(), lambda: data, lambda _: None)
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
-        _context(found.ca)
+        context(found)
 
 
 class _Answers(Client):
