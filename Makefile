@@ -113,7 +113,7 @@ binary-portable: setup ## as released: for glibc 2.28 and newer, with sbom
 ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/dist/oke-credential-provider-for-ocir-linux-arm64
 binary-arm64: setup ## the arm64 binary, built and tried under emulation (as root; most of an hour)
 	@packaging/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
-	packaging/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc musl-tools"
+	packaging/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc libpython3.11 musl-tools"
 	$(ARM64) version
 	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
 		tests/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"

@@ -7,7 +7,7 @@ import re
 import time
 from typing import NamedTuple
 
-from provider.errors import BadRequest, NoServiceAccountToken
+from provider.errors import NoServiceAccountToken
 
 # It becomes a header's value.
 _SERVICE_ACCOUNT_TOKEN = re.compile(r"[\w-]{1,20000}(\.[\w-]{1,20000}){2}", re.A)
@@ -46,13 +46,11 @@ class ServiceAccount(NamedTuple):
 
 
 def service_account(token: str | None) -> ServiceAccount:
-    """Read the claims of a token of Kubernetes' (KEP-1205). Raises NoServiceAccountToken,
-    BadRequest.
-    """
+    """Read the claims of a token of Kubernetes' (KEP-1205). Raises NoServiceAccountToken."""
     if token is None:
         raise NoServiceAccountToken("the kubelet sent no service-account token with the request")
     if not _SERVICE_ACCOUNT_TOKEN.fullmatch(token):
-        raise BadRequest("the request's serviceAccountToken is not a JSON web token")
+        raise NoServiceAccountToken("the service-account token is not a JSON web token")
     payload = token.split(".")[1]
     try:
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))

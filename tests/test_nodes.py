@@ -353,7 +353,7 @@ def test_its_own_variables_do_not_reach_what_it_starts(monkeypatch: pytest.Monke
 
 
 def test_the_installed_form_starts_by_any_name_and_link(tmp_path: Path) -> None:
-    first = tmp_path / "docker-credential-ocir"
+    first = tmp_path / "credential-provider-oke"
     first.symlink_to(installed())
     second = tmp_path / "relative"
     second.symlink_to(first.name)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provider.errors import BadRequest, ClusterUnknown, NoServiceAccountToken
+from provider.errors import ClusterUnknown, NoServiceAccountToken
 from provider.kubelet_config import TokenAttributes, load, validate
 from provider.request import parse_request
 from provider.service_account import service_account
@@ -483,7 +483,7 @@ def test_a_token_that_names_no_account_is_refused_and_not_quoted(claims: object)
 
 @pytest.mark.parametrize("token", ["a.b", "a b.c.d", "a.b.c\n", "a.b.c\r\nx: y", "é.b.c"])
 def test_what_is_no_web_token_never_becomes_a_header(token: str) -> None:
-    with pytest.raises(BadRequest, match="not a JSON web token"):
+    with pytest.raises(NoServiceAccountToken, match="not a JSON web token"):
         service_account(token)
 
 
