@@ -266,12 +266,13 @@ def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
     ("args", "env", "code"),
     [
         (("--config", "/tmp/\udcff\udcfe"), {}, 11),
+        (("--verbose", "--config", "/tmp/\udcff\udcfe"), {}, 11),
         ((), {"HTTPS_PROXY": "http://\udcff:\udcfe@proxy.example"}, 11),
         ((), {"HTTPS_PROXY": f"http://{'a' * 70}.example:3128", "DEADLINE_SECONDS": "3"}, 30),
         ((), {"SSL_CERT_FILE": "/\udcff"}, 11),
         ((), {"LOG_LEVEL": "\udcff"}, 11),
     ],
-    ids=["argv", "proxy", "label", "bundle", "setting"],
+    ids=["argv", "traceback", "proxy", "label", "bundle", "setting"],
 )
 def test_what_is_no_text_is_refused_with_a_reason(
     cloud: Cloud, program: Program, args: tuple[str, ...], env: dict[str, str], code: int

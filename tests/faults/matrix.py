@@ -176,9 +176,8 @@ def expected(cell: Cell) -> Expected:
     """The rules: code by step and nature, tries by nature."""
     kind = nature(cell.trouble)
     hangs = kind is Nature.HANGS
-    waits = hangs or (kind in (Nature.TRANSIENT, Nature.THROTTLED) and cell.calls == 1)
-    # Troubles that are waited for are given little time, to keep the matrix short.
-    deadline = 3.0 if waits else 10.0
+    # What hangs is given little time, to keep the matrix short; all tries fit into the other.
+    deadline = 3.0 if hangs else 10.0
     if cell.endpoint == "manifest":
         # It only decides how long the kubelet keeps the token: asked once, and never a failure.
         # A kept connection that ends early is opened anew; whether a reset comes before or after the
