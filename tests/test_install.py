@@ -666,6 +666,9 @@ def test_files_get_their_selinux_labels_before_the_switch(node: Node) -> None:
     assert first == ["-R", f"/usr/local/lib/{NAME}/.aside"]
     assert ["-R", f"/usr/local/bin/.{NAME}.new"] in others
     assert ["-R", "/etc/kubernetes/.credential-provider-config.yaml.new"] in others
+    assert node.run(World({}, None), INSTALL).returncode == 0
+    # The policy may have changed since.
+    assert node.calls("restorecon")[-1][1:] == ["-R", f"/usr/local/lib/{NAME}/{__version__}"]
 
 
 @pytest.mark.parametrize(
