@@ -224,12 +224,12 @@ def test_the_join_command_decides_the_exit_code(node: Node) -> None:
     assert len(node.calls("oke-init")) == 1
 
 
-@pytest.mark.parametrize(("program", "ours"), [(INSTALLS, f" {FLAGS}"), (None, "")])
-def test_karpenters_flags_are_passed_on(node: Node, program: str | None, ours: str) -> None:
+@pytest.mark.parametrize(("released", "ours"), [(INSTALLS, f" {FLAGS}"), (None, "")])
+def test_karpenters_flags_are_passed_on(node: Node, released: str | None, ours: str) -> None:
     theirs = "--node-labels='a=b' --register-with-taints='karpenter.sh/unregistered=*:NoExecute'"
     node.recorder("etc/oke/oke-install.sh")
     metadata = {**SELF_MANAGED, "kubedns_svc_ip": "10.96.5.5", "kubelet-extra-args": theirs}
-    run = node.run(world(program, metadata), SCRIPT)
+    run = node.run(world(released, metadata), SCRIPT)
     assert run.returncode == 0, run.stderr
     assert node.calls("oke-install.sh") == [
         [*SELF_MANAGED_CALL, "--cluster-dns", "10.96.5.5", "--kubelet-extra-args", theirs + ours]
@@ -237,21 +237,21 @@ def test_karpenters_flags_are_passed_on(node: Node, program: str | None, ours: s
 
 
 @pytest.mark.parametrize(
-    ("program", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
+    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
 )
-def test_self_managed_node(node: Node, program: str | None, ours: list[str]) -> None:
+def test_self_managed_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.recorder("etc/oke/oke-install.sh")
-    node.run(world(program, SELF_MANAGED), SCRIPT)
+    node.run(world(released, SELF_MANAGED), SCRIPT)
     assert node.calls("oke-install.sh") == [[*SELF_MANAGED_CALL, *ours]]
 
 
 @pytest.mark.parametrize(
-    ("program", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
+    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
 )
-def test_ubuntu_node(node: Node, program: str | None, ours: list[str]) -> None:
+def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.write("etc/os-release", "ID=ubuntu\nID_LIKE=debian\n")
     node.recorder("usr/bin/oke")
-    node.run(world(program), SCRIPT)
+    node.run(world(released), SCRIPT)
     assert node.calls("oke") == [["/usr/bin/oke", "bootstrap", *ours]]
     assert node.calls("oke-init") == []
 
@@ -269,11 +269,11 @@ def test_a_machine_that_is_no_oke_node_is_told_so(node: Node) -> None:
     assert "this is not an OKE node" in run.stderr
 
 
-@pytest.mark.parametrize(("program", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
+@pytest.mark.parametrize(("released", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
 def test_install_alone_joins_nothing_and_tells_by_its_exit_code(
-    node: Node, program: str | None, code: int
+    node: Node, released: str | None, code: int
 ) -> None:
-    assert node.run(world(program), SCRIPT, "install").returncode == code
+    assert node.run(world(released), SCRIPT, "install").returncode == code
     assert node.calls("oke-init") == []
 
 
