@@ -6,7 +6,7 @@ Every call must end with credentials that OCIR gave, or with a reason; nothing m
 from __future__ import annotations
 
 import argparse
-import os
+import json
 import re
 import statistics
 import subprocess
@@ -16,9 +16,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
 
+from tests.bench import spawner
 from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import Fault
+from tests.cloud.namespace import PATH
 from tests.conftest import Program, programs
 from tests.kubelet import read_response, request
 
@@ -34,14 +37,14 @@ _LIFE = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call and how it ended. `memory` is its peak in KiB."""
+    """One call and how it ended. `memory` is its peak in MB."""
 
     host: str
     shared: bool  # with a store
     code: int
     stdout: bytes
     stderr: str
-    memory: int
+    memory: float
     seconds: float
 
 
@@ -66,8 +69,22 @@ def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
     cloud.control.fault("token", Fault("status", status=503, rate=RATE))
     cloud.control.fault("manifest", Fault("status", status=500, rate=RATE))
     began = time.monotonic()
+    starters: SimpleQueue[_Starter] = SimpleQueue()
+    made = [_Starter() for _ in range(at_once)]
+    for starter in made:
+        starters.put(starter)
+
+    def one(number: int) -> Call:
+        starter = starters.get()
+        try:
+            return starter.call(cloud, program, number)
+        finally:
+            starters.put(starter)
+
     with ThreadPoolExecutor(at_once) as pool:
-        calls = list(pool.map(lambda number: _call(cloud, program, number), range(count)))
+        calls = list(pool.map(one, range(count)))
+    for starter in made:
+        starter.close()
     seconds = time.monotonic() - began
     report = cloud.control.report()
     store = cloud.ns.path(STORES[0])
@@ -81,22 +98,39 @@ def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
     )
 
 
-def _call(cloud: Cloud, program: Program, number: int) -> Call:
-    host, shared = HOSTS[number % len(HOSTS)], number % 20 != 7
-    env = {**program.env, **({} if shared else {"TOKEN_CACHE": "disabled"})}
-    began = time.monotonic()
-    process = cloud.ns.popen(program.argv, env=env, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    process.stdin.write(request(f"{host}/ns/many/{number % REPOSITORIES}"))
-    process.stdin.close()
-    with process.stdout, process.stderr:
-        stdout, stderr = process.stdout.read(), process.stderr.read().decode()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - began
-    return Call(host, shared, process.returncode, stdout, stderr, usage.ru_maxrss, seconds)
+class _Starter:
+    """A small process that starts calls: a child's peak memory counts what its parent had."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", spawner.__file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def call(self, cloud: Cloud, program: Program, number: int) -> Call:
+        """Make one call, and wait for its end."""
+        host, shared = HOSTS[number % len(HOSTS)], number % 20 != 7
+        env = {"PATH": PATH, **program.env, **({} if shared else {"TOKEN_CACHE": "disabled"})}
+        asked = request(f"{host}/ns/many/{number % REPOSITORIES}").decode()
+        order = {"argv": cloud.ns.command(program.argv), "env": env, "requests": [asked]}
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        (ended,) = json.loads(self._process.stdout.readline())
+        return Call(
+            host,
+            shared,
+            ended["exit"],
+            ended["stdout"].encode(),
+            ended["stderr"],
+            ended["peak_mb"],
+            ended["seconds"],
+        )
+
+    def close(self) -> None:
+        self._process.communicate(timeout=10)
 
 
 def judge(soaked: Soaked) -> list[str]:
@@ -124,12 +158,12 @@ def judge(soaked: Soaked) -> list[str]:
     for shared in (True, False):
         first, last = memory(soaked, shared)
         if last > first * 1.1:
-            wrong.append(f"memory grew from {first:.0f} to {last:.0f} KiB (shared={shared})")
+            wrong.append(f"memory grew from {first:.1f} to {last:.1f} MB (shared={shared})")
     return wrong
 
 
 def memory(soaked: Soaked, shared: bool) -> tuple[float, float]:
-    """The 90th percentile of the calls' peaks in KiB: the first half's, and the second's."""
+    """The 90th percentile of the calls' peaks in MB: the first half's, and the second's."""
     peaks = [call.memory for call in soaked.calls if call.shared is shared and call.code == 0]
     half = len(peaks) // 2
     first, last = (
@@ -166,7 +200,7 @@ def main() -> int:
         for shared in (True, False):
             first, last = memory(soaked, shared)
             print(
-                f"  memory {'with' if shared else 'without'} the store: {first:.0f} KiB in the first half, {last:.0f} in the second"
+                f"  memory {'with' if shared else 'without'} the store: {first:.1f} MB in the first half, {last:.1f} in the second"
             )
         for fault in wrong:
             print(f"FAILED {fault}")
