@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
 PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
 
-.PHONY: help setup packages lint format test test-forms coverage faults binary bench bench-start demo lock clean
+.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
@@ -37,16 +37,6 @@ format: setup ## let ruff rewrite the source
 
 test: lint lint-workflows binary ## everything that must hold
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
-	$(MAKE) test-forms
-
-# The tests that drive the program, on what users get: the one file, and what it installs.
-FORM := $(CURDIR)/build/form
-FORM_TESTS := tests/test_end_to_end.py tests/test_sharing.py tests/test_workload.py tests/test_docker_credential.py
-test-forms: binary ## the same on the one-file and the installed form
-	rm -rf $(FORM)
-	$(BINARY) install --prefix $(FORM)/lib --bin-dir $(FORM)/bin --config-dir $(FORM)/etc
-	PROGRAMS='{"one file": ["$(CURDIR)/$(BINARY)"], "installed": ["$(FORM)/bin/oke-credential-provider"]}' \
-		$(BIN)/pytest --numprocesses 2 --dist loadfile $(FORM_TESTS)
 
 coverage: setup ## which lines of the program the tests run
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
