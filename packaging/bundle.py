@@ -187,7 +187,7 @@ def _is_pythons(name: str, top: str) -> bool:
         return True
     if top in sys.stdlib_module_names:
         return True
-    return re.match(r"lib(crypto|ssl|z|ffi|python3)\b", name) is not None
+    return re.match(r"lib(crypto|ssl|z|ffi|expat|python3)\b", name) is not None
 
 
 def _python_license() -> str:

@@ -54,14 +54,17 @@ LIBRARIES = (
     (re.compile(r"lib(ssl|crypto)\.so[\d.]*"), "openssl"),
     (re.compile(r"libz\.so[\d.]*"), "zlib"),
     (re.compile(r"libffi\.so[\d.]*"), "libffi"),
+    (re.compile(r"libexpat\.so[\d.]*"), "expat"),  # Debian's Python links it
 )
 # What a library leaves in each file that it is linked into; the group is its version.
 TRACES = (
     ("openssl", re.compile(rb"OpenSSL (\d+\.\d+\.\d+[a-z]*) \d{1,2} [A-Z][a-z]{2} \d{4}")),
     ("zlib", re.compile(rb"(?:de|in)flate (\d+\.\d+[\d.]*) Copyright")),
+    ("expat", re.compile(rb"\0expat_(\d+\.\d+\.\d+)\0")),
     ("libffi", re.compile(rb"\0ffi_type_sint64\0()")),  # it leaves no version
 )
 NATIVE_LICENSES = {
+    "expat": "MIT",
     "libffi": "MIT",
     "musl": "MIT",
     "openssl": "Apache-2.0",
@@ -70,6 +73,7 @@ NATIVE_LICENSES = {
 }
 # Who publishes it, and under which name, in vulnerability databases.
 CPE = {
+    "expat": "libexpat_project:libexpat",
     "libffi": "libffi_project:libffi",
     "musl": "musl-libc:musl",
     "openssl": "openssl:openssl",
