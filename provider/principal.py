@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509 import load_pem_x509_certificate
+from cryptography.x509 import InvalidVersion, load_pem_x509_certificate
 
 from provider.background import Background
 from provider.deadline import Deadline
@@ -101,7 +101,7 @@ class _Leaf(NamedTuple):
             # which made this key, sees at once whether its signatures are right.
             key = load_pem_private_key(key_pem, None, unsafe_skip_rsa_key_validation=True)
             subject = [str(attribute.value) for attribute in certificate.subject]
-        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
             raise ImdsUnusable(
                 "the metadata service's certificate or key cannot be read"
             ) from error

@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.x509 import load_pem_x509_certificate
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -254,6 +255,16 @@ def test_a_key_of_a_kind_that_cryptography_does_not_know_is_no_fault_of_ours() -
     key = b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"
     with pytest.raises(ImdsUnusable):
         _Leaf.parse(targets.CERTIFICATE, key)
+
+
+def test_a_certificate_of_a_version_to_come_is_no_fault_of_ours() -> None:
+    der = load_pem_x509_certificate(targets.CERTIFICATE).public_bytes(serialization.Encoding.DER)
+    version = bytes.fromhex("a003020102")  # RFC 5280, 4.1: version 3
+    assert der.count(version) == 1
+    text = base64.encodebytes(der.replace(version, bytes.fromhex("a003020126")))
+    pem = b"-----BEGIN CERTIFICATE-----\n" + text + b"-----END CERTIFICATE-----\n"
+    with pytest.raises(ImdsUnusable):
+        _Leaf.parse(pem, targets.KEY)
 
 
 def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
