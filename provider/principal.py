@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import NamedTuple, TypeGuard
 
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.hashes import SHA1
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     PublicFormat,
@@ -100,6 +101,8 @@ class _Leaf(NamedTuple):
             # "Unsafe" means: believe that its numbers are primes. To prove it takes 30 ms, and OCI,
             # which made this key, sees at once whether its signatures are right.
             key = load_pem_private_key(key_pem, None, unsafe_skip_rsa_key_validation=True)
+            if not _can_sign(key):
+                raise ImdsUnusable("the metadata service's key is not RSA of 2048 bits or more")
             subject = [str(attribute.value) for attribute in certificate.subject]
         except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
             raise ImdsUnusable(
@@ -108,10 +111,9 @@ class _Leaf(NamedTuple):
         named = dict(value.partition(":")[::2] for value in subject)
         # oci.auth.auth_utils: opc-identity is what service tenancies' certificates carry.
         tenancy = named.get("opc-tenant") or named.get("opc-identity")
-        if not _can_sign(key) or not tenancy:
-            raise ImdsUnusable(
-                "the metadata service's certificate names no tenancy, or its key is not RSA of 2048 bits"
-            )
+        # It becomes a part of a header.
+        if not tenancy or not re.fullmatch(r"[\w.-]+", tenancy, re.A):
+            raise ImdsUnusable("the metadata service's certificate names no tenancy")
         # SHA-1 names the certificate here; it protects nothing.
         fingerprint = certificate.fingerprint(SHA1()).hex(":").upper()  # noqa: S303
         signer = Signer(f"{tenancy}/fed-x509/{fingerprint}", key)
@@ -129,8 +131,14 @@ def _without_armour(pem: bytes, what: str) -> str:
 
 
 def _can_sign(key: object) -> TypeGuard[RSAPrivateKey]:
-    """OCI takes RSA keys of 2048 bits or more; a much smaller one has no room for a signature."""
-    return isinstance(key, RSAPrivateKey) and key.key_size >= 2048
+    """Whether OCI takes signatures of ``key``: RSA, of 2048 bits or more.
+
+    Raises ValueError when its numbers do not fit together, which shows only when it signs.
+    """
+    if not isinstance(key, RSAPrivateKey) or key.key_size < 2048:
+        return False
+    key.sign(b"", PKCS1v15(), SHA256())
+    return True
 
 
 def public_key(key: RSAPrivateKey) -> str:

@@ -267,6 +267,32 @@ def test_a_certificate_of_a_version_to_come_is_no_fault_of_ours() -> None:
         _Leaf.parse(pem, targets.KEY)
 
 
+def test_a_key_whose_numbers_do_not_fit_is_no_fault_of_ours() -> None:
+    key = generate_private_key(65537, 2048)
+    der = key.private_bytes(
+        serialization.Encoding.DER,
+        serialization.PrivateFormat.TraditionalOpenSSL,
+        serialization.NoEncryption(),
+    )
+    prime = key.private_numbers().p
+    # It is read, since nobody proves its primes, and then cannot sign.
+    wrong = der.replace(prime.to_bytes(128), (prime - 1).to_bytes(128))
+    assert wrong != der
+    text = base64.encodebytes(wrong)
+    pem = b"-----BEGIN RSA PRIVATE KEY-----\n" + text + b"-----END RSA PRIVATE KEY-----\n"
+    with pytest.raises(ImdsUnusable):
+        _Leaf.parse(targets.CERTIFICATE, pem)
+
+
+@pytest.mark.parametrize("tenancy", ["", 'a"b', "a\r\nX-Injected: 1", "tök", "a b"])
+def test_a_tenancy_that_is_no_ocid_never_becomes_a_header(tenancy: str) -> None:
+    name = pki.instance_name("ocid1.instance.x", "ocid1.compartment.x", tenancy or " ")
+    key = generate_private_key(65537, 2048)
+    pem = pki.cert_pem(pki.authority("Fuzz", key).issue(name, key)).encode()
+    with pytest.raises(ImdsUnusable):
+        _Leaf.parse(pem, pki.pem_of(key).encode())
+
+
 def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
     small = generate_private_key(65537, 1024)
     with pytest.raises(ImdsUnusable):
