@@ -13,10 +13,10 @@ release=dist/release
 architectures=("$@")
 if [ ${#architectures[@]} -eq 0 ]; then
     for architecture in amd64 arm64; do
-        [ ! -e "dist/$asset-$architecture" ] || architectures+=("$architecture")
+        [ ! -e "dist/$asset-$architecture.cdx.json" ] || architectures+=("$architecture")
     done
 fi
-[ ${#architectures[@]} -gt 0 ] || { echo "there is no binary in dist/: make binary" >&2; exit 1; }
+[ ${#architectures[@]} -gt 0 ] || { echo "there is no binary with its bill of materials in dist/: make binary sbom" >&2; exit 1; }
 
 rm -rf "$release"
 mkdir -p "$release"
