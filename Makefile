@@ -1,29 +1,27 @@
 # The whole interface of this repository. CI and the workflows only call these targets.
-PYTHON ?= python3
+PYTHON ?= $(shell packaging/python.sh)
+export PYTHON
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
-# What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
-PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
+# Debian packages; % is the version of Python. What the demo runs: a registry, and pulls from it.
+DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
+# What lint, build and tests need besides: C compilers, container tools, a linter. PyInstaller needs
+# Python as a library.
+PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc iproute2 libc6-dev libpython% musl-tools \
+	podman shellcheck strace
 
-.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
+.PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-setup: $(VENV)/.ready packages ## everything that the other targets need
-
-$(VENV)/.ready: packaging/requirements.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement packaging/requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q provider
-	touch $@
-
-packages:
+setup: ## everything that the other targets need
 	@packaging/packages.sh $(PACKAGES)
+	@packaging/venv.sh $(VENV) packaging/requirements.txt \
+		"0.8 GB, of which OCI's SDK is 0.5; a minute or two" --editable
 
 lint: setup lint-workflows ## ruff, mypy, shellcheck, zizmor
 	$(BIN)/ruff check .
@@ -35,8 +33,8 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint lint-workflows binary ## everything that must hold
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: lint binary ## everything that must hold
+	@packaging/as_root.sh $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: setup ## which lines of the program the tests run
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
@@ -68,12 +66,17 @@ fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for
 		--requirement packaging/fuzz.txt
 	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
-demo: setup ## the main job, told on the screen
-	$(BIN)/python -m tests.demo
+demo: ## the main job, told on the screen
+	@packaging/packages.sh $(DEMO_PACKAGES)
+	@packaging/venv.sh build/demo packaging/demo.txt "30 MB; half a minute"
+	@packaging/as_root.sh build/demo/bin/python -m tests.demo
 
 lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/requirements.txt
+	uv pip compile --group pyproject.toml:demo --universal --python-version 3.11 \
+		--constraint packaging/requirements.txt \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/demo.txt
 
 # --- the workflows, and what they publish ---
 

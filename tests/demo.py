@@ -6,17 +6,20 @@ registry behind it; real pulls by containerd and skopeo. Nothing leaves this mac
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import textwrap
 import time
-from pathlib import Path
 
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Seen
-from tests.cloud.namespace import Completed
+from tests.cloud.namespace import REPOSITORY, Completed
 from tests.kubelet import read_response, request
 
-PROGRAM = Path(sys.executable).with_name("oke-credential-provider")
+# The source: the demo has no build, and only the packages of packaging/demo.txt.
+PROGRAM = [sys.executable, "-m", "provider"]
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 IMAGE = "fra.ocir.io/ns/repo"
 _STEPS = {
     "imds.region": "the metadata service says where this node is",
@@ -31,10 +34,12 @@ _STEPS = {
 
 def main() -> int:
     """Tell the story; exit code 1 when it does not end well."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with stderr when piped
     say("A kubelet wants to pull a private image from OCIR", title=True)
     with Cloud() as cloud:
         registry = cloud.registry
-        say(f"There is no password on this node. Without one, {IMAGE} is refused:")
+        say(f"This node has no password for {IMAGE}. The registry must refuse a pull without one:")
         show(registry.pull_with_skopeo(f"{IMAGE}:latest", None), ok=False)
 
         say("The kubelet runs the provider, with this on standard input:")
@@ -42,7 +47,7 @@ def main() -> int:
         print(f"    {line.decode().strip()}\n")
         cloud.control.reset_counters()
         before = time.time()
-        result = cloud.ns.run([str(PROGRAM)], stdin=line).check()
+        result = cloud.ns.run(PROGRAM, stdin=line, env=ENVIRONMENT).check()
 
         say("The node proved who it is. The stand-in saw, checked and answered:")
         for seen in cloud.control.report().requests:
@@ -65,7 +70,7 @@ def main() -> int:
 
         say("Asked again, it hands out the token that it has, and asks nobody:")
         cloud.control.reset_counters()
-        again = cloud.ns.run([str(PROGRAM)], stdin=line).check()
+        again = cloud.ns.run(PROGRAM, stdin=line, env=ENVIRONMENT).check()
         requests = len(cloud.control.report().requests)
         print(f"    {again.seconds * 1e3:5.0f} ms, {requests} requests\n")
 
@@ -73,6 +78,7 @@ def main() -> int:
     print("    examples/run-on-worker-instance-principal/README.md rolls it out.\n")
     say("On a laptop that has ~/.oci/config, with an image of yours", title=True)
     print(
+        "    make setup   # with OCI's SDK, which reads that file\n"
         "    export OCIR_AUTH_METHOD=USER_PRINCIPAL\n"
         '    echo \'{"apiVersion": "credentialprovider.kubelet.k8s.io/v1",\n'
         '           "kind": "CredentialProviderRequest",\n'
@@ -85,7 +91,7 @@ def main() -> int:
 def say(text: str, *, title: bool = False) -> None:
     """Print a heading, bold on a terminal."""
     bold, end = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print(f"{bold}{text}{end}" + (f"\n{'-' * len(text)}" if title else ""), flush=True)
+    print(f"{bold}{text}{end}" + (f"\n{'-' * len(text)}" if title else ""))
 
 
 def told(seen: Seen, since: float) -> str:
@@ -95,11 +101,21 @@ def told(seen: Seen, since: float) -> str:
 
 
 def show(pull: Completed, *, ok: bool) -> None:
-    """Print a pull's command and its last words; exit when it went the other way."""
-    words = (pull.stderr or pull.stdout).decode().strip().splitlines()
-    print(f"    {pull.argv[0]}: {'pulled' if pull.returncode == 0 else words[-1][-150:]}\n")
+    """Print how a pull ended; exit when it went the other way."""
+    last = (pull.stderr or pull.stdout).decode().strip().splitlines()[-1]
     if (pull.returncode == 0) != ok:
-        sys.exit(f"the pull by {pull.argv[0]} ended with {pull.returncode}: {words[-3:]}")
+        sys.exit(f"{pull.argv[0]} ended with {pull.returncode}: {last}")
+    if ok:
+        print(f"    {pull.argv[0]}: pulled\n")
+    else:
+        # The registry's own words come last. skopeo quotes its message.
+        reason = last.rpartition(": ")[2].replace('\\"', '"').rstrip('"')
+        print(
+            textwrap.indent(
+                textwrap.fill(f"{pull.argv[0]}: refused, as expected: {reason}", 96), "    "
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":
