@@ -10,9 +10,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=packaging/step.sh
 . "$here/step.sh"
 
-# installed FIELD...: these fields of all installed packages, a word on each line.
+# installed FORMAT: dpkg-query's format for all installed packages, a word on each line.
 installed() {
-    dpkg-query --show --showformat "\${db:Status-Status}\t$*\n" |
+    dpkg-query --show --showformat "\${db:Status-Status}\t$1\n" |
         sed -n 's/^installed\t//p' | tr -s ', ' '\n' | sort -u
 }
 
@@ -28,8 +28,7 @@ missing() {
             *%*) ;;
             *) echo "$package" ;;
         esac
-    # shellcheck disable=SC2016 # dpkg-query fills these in
-    done | sort -u | comm -23 - <(installed '${Package},${Provides}')
+    done | sort -u | comm -23 - <(installed "\${Package},\${Provides}")
 }
 
 # Maintainer scripts ask this program before they start a service; 101 is "no".
@@ -66,14 +65,12 @@ disable_services() {
 
 install() {
     local package before
-    # shellcheck disable=SC2016 # dpkg-query fills this in
-    local field='${Package}'
-    before=$(installed "$field")
+    before=$(installed "\${Package}")
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq || true # one bad source does not matter if the packages are elsewhere
     forbid_services
     apt-get install -y -qq --no-install-recommends "$@" || return
-    for package in $(comm -13 <(echo "$before") <(installed "$field")); do
+    for package in $(comm -13 <(echo "$before") <(installed "\${Package}")); do
         disable_services "$package"
     done
 }
