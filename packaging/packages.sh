@@ -21,7 +21,7 @@ installed() {
 missing() {
     local python package
     python=$(command -v "${PYTHON:-python3}" || echo "/usr/bin/${PYTHON:-python3}")
-    python=$(readlink -f "$python")
+    python=$(readlink -m "$python")
     for package in "$@"; do
         case $package,$python in
             *%*,/usr/bin/python3.*) echo "${package/\%/${python#/usr/bin/python}}" ;;
@@ -75,8 +75,9 @@ install() {
     done
 }
 
-mapfile -t packages < <(missing "$@")
-[ ${#packages[@]} -gt 0 ] || exit 0
+words=$(missing "$@")
+[ -n "$words" ] || exit 0
+mapfile -t packages <<<"$words"
 words=${packages[*]}
 command -v apt-get >/dev/null || fail "missing: $words. There is no apt-get here: install them."
 if [ "$(id -u)" -ne 0 ]; then
