@@ -4,6 +4,8 @@ export PYTHON
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
+# In front of what makes network namespaces, mounts or a chroot.
+AS_ROOT := @packaging/as_root.sh
 # Debian packages; % is the version of Python. What the demo runs: a registry, and pulls from it.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
 # What lint, build and tests need besides: C compilers, container tools, a linter. PyInstaller needs
@@ -34,31 +36,31 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff format .
 
 test: lint binary ## everything that must hold
-	@packaging/as_root.sh $(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: setup ## which lines of the program the tests run
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
 faults: setup ## the whole fault matrix, as a table
-	$(BIN)/python -m tests.faults
+	$(AS_ROOT) $(BIN)/python -m tests.faults
 
 binary: setup ## the binary for this architecture, in dist/
 	$(BIN)/python packaging/build.py
 
 bench-start: binary ## how large it is, and how fast it starts
-	$(BIN)/python -m tests.bench_start
+	$(AS_ROOT) $(BIN)/python -m tests.bench_start
 
 bench: binary ## time, memory and requests of each form beside a naive program (BENCH=--check: bars)
-	$(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
+	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
 .PHONY: soak
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
-	$(BIN)/python -m tests.soak
+	$(AS_ROOT) $(BIN)/python -m tests.soak
 
 .PHONY: mutations
 mutations: setup ## take one guard out at a time; a test must notice
-	$(BIN)/python -m tests.mutations
+	$(AS_ROOT) $(BIN)/python -m tests.mutations
 
 .PHONY: fuzz
 fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
@@ -69,7 +71,7 @@ fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for
 demo: ## the main job, told on the screen
 	@packaging/packages.sh $(DEMO_PACKAGES)
 	@packaging/venv.sh build/demo packaging/demo.txt "30 MB; half a minute"
-	@packaging/as_root.sh build/demo/bin/python -m tests.demo
+	$(AS_ROOT) build/demo/bin/python -m tests.demo
 
 lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
@@ -115,8 +117,8 @@ sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
 	$(BINARY) licenses >$(BINARY).licenses.txt
 
-verify-in-container: setup ## BINARY in a clean IMAGE: install, exchange, pull (as root)
-	packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
+verify-in-container: setup ## BINARY in a clean IMAGE: install, exchange, pull
+	$(AS_ROOT) packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
 
 release-notes: ## from the changelog; TAG=vX.Y.Z must agree
 	@$(PYTHON) packaging/release_notes.py --tag "$${TAG-}"
@@ -130,8 +132,8 @@ release-draft: ## a draft on GitHub of dist/release (TAG, gh)
 release-download: ## TAG's files into dist/download, verified (gh)
 	packaging/release_download.sh
 
-release-check: setup ## FOLDER with a release's files, as a user would (as root)
-	$(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
+release-check: setup ## FOLDER with a release's files, as a user would
+	$(AS_ROOT) $(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
 
 release-rehearsal: binary ## a release, as far as one machine can
 	$(MAKE) sbom release-assets

@@ -704,25 +704,18 @@ def test_a_command_runs_in_a_cloud_by_hand() -> None:
     assert result.returncode == 7
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="it is what every other test shows then")
-def test_a_cloud_needs_no_root() -> None:
-    code = """
+def test_without_root_a_cloud_says_what_it_needs() -> None:
+    """Root imports: the clone may lie where no other user may enter."""
+    code = f"""
+import os, sys
+sys.path.insert(0, {str(REPOSITORY)!r})
 from tests.cloud.harness import Cloud
-with Cloud() as cloud:
-    status = cloud.client.get("https://fra.ocir.io/v2/").status
-    print(status, len(cloud.ns.log()), cloud.ns.processes())
+os.setresuid(65534, 65534, 65534)
+Cloud()
 """
-    # Where Python lies below /root, another user sees it through a /root of this process's own.
-    python = sys.base_prefix
-    show = f"""
-mount --bind {python} /mnt && mount -t tmpfs -o mode=755 tmpfs /root
-mkdir -p {python} && mount --move /mnt {python}
-"""
-    drop = 'exec setpriv --reuid=65534 --regid=65534 --clear-groups "$@"'
-    script = (show if python.startswith("/root/") else "") + drop
-    argv = ["unshare", "--mount", "sh", "-ec", script, "sh", sys.executable, "-B", "-c", code]
-    environment = {k: v for k, v in os.environ.items() if k not in ("HOME", "TMPDIR")}
     result = subprocess.run(
-        argv, cwd=REPOSITORY, env=environment, capture_output=True, timeout=30, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
     )
-    assert result.stdout.startswith(b"401 0 ["), result.stderr.decode()
+    assert result.returncode == 1
+    [line] = result.stderr.splitlines()
+    assert "needs root" in line
