@@ -14,6 +14,7 @@ PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc iproute2 libc6-dev libpyt
 	podman shellcheck strace
 
 .PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
+.PHONY: demo-fresh demo-in-container
 .PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
@@ -72,6 +73,14 @@ demo: ## the main job, told on the screen
 	@packaging/packages.sh $(DEMO_PACKAGES)
 	@packaging/venv.sh build/demo packaging/demo.txt "30 MB; half a minute"
 	$(AS_ROOT) build/demo/bin/python -m tests.demo
+
+# SUITE USER COMMAND...: runs a command in a clone of HEAD on a Debian as its installer leaves it.
+FRESH_MACHINE ?= ../shared/fresh-machine
+demo-fresh: ## the demo on a machine that nobody prepared (as root)
+	$(FRESH_MACHINE) trixie dev make demo
+
+demo-in-container: ## the demo in a clean container of IMAGE (docker)
+	packaging/demo_in_container.sh "$$IMAGE"
 
 lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
