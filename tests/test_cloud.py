@@ -310,7 +310,8 @@ def test_a_rotated_identity_still_proves_the_instance(cloud: Cloud, client: Clie
         (Fault("echo", status=401), Outcome(401, body=b"Bearer tell-me")),
         (Fault("redirect"), Outcome(302)),
         (Fault("redirect", status=308), Outcome(308)),
-        (Fault("reset_body"), Outcome(error="IncompleteRead")),  # ssl makes a reset an end
+        # Some versions of OpenSSL make an end of a reset.
+        (Fault("reset_body"), Outcome(error="IncompleteRead|ConnectionResetError")),
         (Fault("slow_headers"), Outcome(error="TimeoutError")),
         (Fault("slow_body"), Outcome(error="TimeoutError")),
         (Fault("endless_headers"), Outcome(error="got more than 100 headers")),
@@ -330,7 +331,7 @@ def test_a_fault_looks_to_a_client_as_it_should(
     cloud.control.fault("token", replace(fault, interval_s=0.5))
     patience = 0.3 if "Timeout" in outcome.error else 5
     answer = client.get(TOKEN, bearer("tell-me"), timeout=patience)
-    assert outcome.error in answer.error and bool(outcome.error) == bool(answer.error)
+    assert re.search(outcome.error, answer.error) and bool(outcome.error) == bool(answer.error)
     assert answer.status == outcome.status or answer.error
     assert outcome.body in answer.body
     cloud.control.clear_faults()
@@ -661,11 +662,16 @@ def test_clouds_stand_side_by_side(cloud: Cloud, client: Client) -> None:
 
 
 def test_a_cloud_starts_fast() -> None:
-    def start() -> float:
-        began = time.perf_counter()
-        with Cloud():
-            return time.perf_counter() - began
+    def used() -> float:
+        return sum(os.times()[:4])
 
+    def start() -> float:
+        began = used()
+        with Cloud():
+            pass
+        return used() - began
+
+    # Processor time: what else the machine does, does not count.
     assert min(start() for _ in range(3)) < 1.5
 
 
