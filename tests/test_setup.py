@@ -121,7 +121,17 @@ def machine(tmp_path: Path) -> Path:
 
 def on_a_copy(machine: Path, commands: str) -> list[str]:
     """Run shell commands on the copy; returns the lines of its /record."""
-    steps = ["unshare", "--mount", "sh", "-euc", ON_A_COPY, "sh", machine, PACKAGING, commands]
+    steps: list[str | Path] = [
+        "unshare",
+        "--mount",
+        "sh",
+        "-euc",
+        ON_A_COPY,
+        "sh",
+        machine,
+        PACKAGING,
+        commands,
+    ]
     done = run(steps)
     assert done.returncode == 0, done.stderr
     assert not (machine / "failed").exists(), (machine / "stderr").read_text()
