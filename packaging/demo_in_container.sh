@@ -8,8 +8,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 [ $# -eq 1 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+clone=$(mktemp -d)
+trap 'rm -rf "$clone"' EXIT
+git clone --quiet . "$clone/repository"
+chmod 755 "$clone"
 # Privileged: the demo makes namespaces and mounts.
-docker run --rm --privileged --volume "$PWD:/source:ro" "$1" sh -euc '
+docker run --rm --privileged --volume "$clone:/clone:ro" "$1" sh -euc '
     # What people have who clone a repository.
     export DEBIAN_FRONTEND=noninteractive
     apt-get update -qq
@@ -17,9 +21,8 @@ docker run --rm --privileged --volume "$PWD:/source:ro" "$1" sh -euc '
     useradd --create-home dev
     echo "dev ALL=(ALL) NOPASSWD: ALL" >/etc/sudoers.d/dev
     exec sudo --user=dev --set-home sh -euc "
-        cd
-        git -c safe.directory=* clone --quiet /source repository
-        cd repository
+        cp -r /clone/repository /home/dev
+        cd /home/dev/repository
         make demo
         make clean
     "
