@@ -120,8 +120,8 @@ class ImdsUnusable(ProviderError):
     code = "imds-unusable"
     exit_code = 22
     default_hint = (
-        "The instance needs the metadata service version 2 and an instance principal certificate; "
-        "check with: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
+        "Only an OCI instance has an instance principal certificate. To see what answers: "
+        "curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
     )
 
 
