@@ -58,9 +58,7 @@ def ask_metadata() -> Taken[Instance]:
     described = described if isinstance(described, dict) else {}
     ocids, unusable = ocids_of(described)
     attributes = described.get("metadata")
-    instance = Instance(
-        where, identity, ocids, attributes if isinstance(attributes, dict) else {}
-    )
+    instance = Instance(where, identity, ocids, attributes if isinstance(attributes, dict) else {})
     came = f"{where.region} of {where.realm_domain}" + (
         f", after {metadata.retries} retries" if metadata.retries else ""
     )

@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
 from provider.check import identity, kubelet, metadata, node, repository, route, store, workload
+from provider.check.flags import judge_unit
+from provider.check.init_script import judge_init_scripts, scripts_of_metadata
+from provider.check.installed import find_installed
 from provider.check.step import (
     Step,
     Taken,
@@ -18,6 +21,7 @@ from provider.check.step import (
     timed,
     timed_taken,
 )
+from provider.check.unit import read_unit
 from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
@@ -56,7 +60,9 @@ def walk(
     """
     processes = node.find_kubelet()
     plugin = _Plugin(environ=environ)
-    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
+    unit = read_unit()
+    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node(), find_installed(), unit))
+    yield judge_unit(unit, processes.kubelet)
     yield from _config(processes.kubelet, image, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield settings.step
@@ -175,10 +181,10 @@ def _cloud(
         yield skipped(metadata.METADATA, "not-needed", f"{method} does without it")
     scripts = node.init_scripts()
     if instance:
-        scripts |= kubelet.scripts_of_metadata(instance.metadata)
+        scripts |= scripts_of_metadata(instance.metadata)
     flags = running.flag(node.CONFIG_FLAG) is not None if running else None
     if running or scripts:
-        yield timed(lambda: kubelet.judge_init_scripts(scripts, flags))
+        yield timed(lambda: judge_init_scripts(scripts, flags))
     if settings is None:
         return
     where = instance.where if instance else None
