@@ -93,6 +93,17 @@ class ClusterUnknown(ProviderError):
     )
 
 
+class ConfigUnreadable(ProviderError):
+    """``config --validate``: the CredentialProviderConfig cannot be read."""
+
+    code = "config-unreadable"
+    exit_code = 16
+    default_hint = (
+        "Name the file or folder that the kubelet's --image-credential-provider-config names. The kubelet"
+        " does not start without it."
+    )
+
+
 class ImdsUnreachable(ProviderError):
     """The instance metadata service did not answer."""
 

@@ -22,6 +22,7 @@ import pytest
 from provider.check import kubelet
 from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
 from provider.check.step import Step, exit_code, not_visible, ok, warning
+from provider.check.unit import Unit
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
@@ -184,6 +185,7 @@ def test_a_node_on_which_all_holds_is_told_so_step_by_step(node: Node) -> None:
     assert checked.content["holds"] is True
     assert [step["name"] for step in checked.content["steps"]] == [
         "kubelet",
+        "kubelet unit",
         "provider config",
         "programs",
         "version",
@@ -860,7 +862,7 @@ def test_a_store_that_is_open_to_others_is_told(node: Node) -> None:
 def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
     config_files = ConfigFiles("/etc/x", {}, error="Permission denied", denied=True)
     steps: list[Step] = [
-        kubelet.judge_kubelet(Processes(None, all_seen=False), node=True),
+        kubelet.judge_kubelet(Processes(None, all_seen=False), True, None, Unit({}, {})),
         kubelet.judge_config(config_files, None),
         kubelet.judge_programs([Executable("/x/y", "not visible", denied=True)]),
     ]

@@ -1,6 +1,7 @@
 """Would the kubelet ask this program? Judgements about what ``node`` has read; no I/O."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -91,8 +92,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             "config-unreadable",
             tried,
             f"{files.path}: {files.error}; the kubelet does not start without it",
-            "Write one, or correct the flag:",
-            f"  {PROVIDER_NAME} config > {files.path}",
+            *_mend(files),
         )
     if files.directory:
         findings = validate_directory(files.texts, kubelet_version=version)
@@ -122,6 +122,15 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
         came = f"the kubelet takes it, but {_told(findings[0])}"
         return warning(CONFIG, "config-traps", tried, came, *_advice(findings))
     return ok(CONFIG, tried, f"{files.path}: the kubelet takes it")
+
+
+def _mend(files: ConfigFiles) -> tuple[str, ...]:
+    if files.exists:
+        return (f"Correct the file, or let {CONFIG_FLAG} name another one.",)
+    return (
+        f"Correct {CONFIG_FLAG}, or write a config there:",
+        f"  {PROVIDER_NAME} config >{shlex.quote(files.path)}",
+    )
 
 
 def _cause(finding: Finding) -> str:
@@ -175,7 +184,7 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
     advice: tuple[str, ...]
     cause: Literal["program-missing", "program-not-executable"]
     if first.state == "not executable":
-        cause, advice = "program-not-executable", (f"  chmod 755 {first.path}",)
+        cause, advice = "program-not-executable", (f"  chmod 755 {shlex.quote(first.path)}",)
     else:
         cause = "program-missing"
         advice = (
@@ -200,7 +209,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
             f"{path}: {answered.error}",
             "It is another program than this one, or one built for another machine.",
             "See what it is:",
-            f"  file -L {path}",
+            f"  file -L {shlex.quote(path)}",
         )
     try:
         content = json.loads(answered.text)
@@ -216,7 +225,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
         tried,
         f"this is {mine}, and {path}, which the kubelet runs, is {theirs}",
         "What follows is what this version does. Run the installed one to check that:",
-        f"  {path} check",
+        f"  {shlex.quote(path)} check",
     )
 
 
