@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from provider.check import kubelet
+from provider.check.flags import judge_unit
 from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
 from provider.check.step import Step, exit_code, not_visible, ok, warning
 from provider.check.unit import Unit
@@ -514,16 +515,32 @@ def test_without_flags_the_places_on_this_node_and_the_command_for_it_are_named(
         "On this node the program is in /usr/local/opt/bin, and its config is"
         " /etc/kubernetes/ours.yaml."
     )
-    write, restart = (line for line in advice if line.startswith(("  mkdir", "  /usr/local")))
-    assert restart.startswith(
-        f"  /usr/local/opt/bin/{NAME} config --validate /etc/kubernetes/ours.yaml "
+    (command,) = (line for line in advice if line.endswith("systemctl restart kubelet"))
+    gate, write = (
+        command.strip()
+        .removesuffix(" && systemctl daemon-reload && systemctl restart kubelet")
+        .split(" && ", 1)
     )
-    assert restart.endswith("&& systemctl daemon-reload && systemctl restart kubelet")
+    assert gate == (
+        f"/usr/local/opt/bin/{NAME} config --validate /etc/kubernetes/ours.yaml"
+        " --bin-dir /usr/local/opt/bin"
+    )
     # What is pasted makes systemd start the kubelet with both flags.
     node.before += write + "\n"
     again = node.check()
     assert again.cause("kubelet unit") == "unit-newer-than-kubelet"
     assert "zz-oke-credential-provider.conf sets the flags" in again.step("kubelet unit")["came"]
+
+
+def test_a_command_is_not_made_of_files_that_this_user_may_not_read() -> None:
+    files = {"/etc/a.conf": UNIT, "/etc/b.conf": drop_in("--v=2")}
+    running = Kubelet(1, ("kubelet",), None, None, 0.0)
+    hidden = Unit(files, {}, unreadable=("/etc/b.conf",))
+    step = kubelet.judge_kubelet(Processes(running, True), True, None, hidden)
+    assert not [line for line in step.advice if "printf" in line]
+    assert judge_unit(hidden, running).status == "not visible"
+    seen = kubelet.judge_kubelet(Processes(running, True), True, None, Unit(files, {}))
+    assert [line for line in seen.advice if "printf" in line]
 
 
 @pytest.mark.parametrize("value", ["--a='b c'", "--a=%H", '--a=\\"b\\"'])
@@ -638,7 +655,11 @@ def test_a_config_that_is_newer_than_the_kubelet_is_told(node: Node) -> None:
     checked = node.check()
     assert checked.code == 0
     assert checked.causes() == {"provider config": "config-newer-than-kubelet"}
-    assert "systemctl restart kubelet" in checked.advice("provider config")
+    # The kubelet would not start again if the program had gone meanwhile.
+    assert checked.step("provider config")["advice"][-1] == (
+        f"  {BIN_DIR}/{NAME} config --validate {CONFIG} --bin-dir {BIN_DIR}"
+        " && systemctl daemon-reload && systemctl restart kubelet"
+    )
 
 
 def test_a_program_that_is_not_there_under_the_config_s_name_is_told(node: Node) -> None:

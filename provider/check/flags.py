@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
-from provider.check.step import Step, failed, ok, skipped, warning
+from provider.check.step import Step, failed, not_visible, ok, skipped, warning
 from provider.check.unit import (
     DROP_IN,
     DROP_INS,
@@ -44,21 +44,21 @@ def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
             f"On this node: add both flags to {EXTRA_ARGS} in {extra.environment_file}, which wins"
             " over drop-ins, then:"
         )
-        yield f"  {_restart(bin_dir, config)}"
+        yield f"  {restart(bin_dir, config)}"
     elif all(flag in extra.value for flag in (CONFIG_FLAG, BIN_DIR_FLAG)):
         yield f"On this node: {EXTRA_ARGS} has both flags already. Restart the kubelet:"
-        yield f"  {_restart(bin_dir, config)}"
+        yield f"  {restart(bin_dir, config)}"
     else:
         value = " ".join([*_without_flags(extra.value), flags])
         yield (
             f"On this node: set {EXTRA_ARGS} in a drop-in that sorts last. It keeps the flags that"
             " are set there now. Only the kubelet restarts; containers go on:"
         )
-        yield (
-            f"  mkdir -p {DROP_INS} && printf '[Service]\\nEnvironment=\"{EXTRA_ARGS}=%s\"\\n'"
+        write = (
+            f"mkdir -p {DROP_INS} && printf '[Service]\\nEnvironment=\"{EXTRA_ARGS}=%s\"\\n'"
             f" {shlex.quote(value)} >{DROP_IN}"
         )
-        yield f"  {_restart(bin_dir, config)}"
+        yield f"  {restart(bin_dir, config, write)}"
     if plain:
         yield (
             "For new nodes: pass the flags in the node pool's init script, with a space after"
@@ -67,11 +67,14 @@ def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
         yield f'  bash /var/run/oke-init.sh --kubelet-extra-args "{flags}"'
 
 
-def _restart(bin_dir: str, config: str) -> str:
-    """Restart the kubelet, if it would start."""
+def restart(bin_dir: str, config: str, *before: str) -> str:
+    """The command that restarts the kubelet, after the commands ``before``.
+
+    It does none of that unless the kubelet would start: one that does not start takes its node away.
+    """
     program = os.path.join(bin_dir, PROVIDER_NAME)
-    validate_it = [program, "config", "--validate", config, "--bin-dir", bin_dir]
-    return f"{shlex.join(validate_it)} && systemctl daemon-reload && systemctl restart kubelet"
+    gate = shlex.join([program, "config", "--validate", config, "--bin-dir", bin_dir])
+    return " && ".join([gate, *before, "systemctl daemon-reload", "systemctl restart kubelet"])
 
 
 class _ExtraArgs(NamedTuple):
@@ -82,8 +85,8 @@ class _ExtraArgs(NamedTuple):
 
 
 def _extra_args(unit: Unit) -> _ExtraArgs | None:
-    """None when the unit has no such variable, or one whose value cannot be quoted here."""
-    if EXTRA_ARGS not in variables_of(command_line(unit)):
+    """None when the unit has no such variable, or its value is not known or cannot be quoted here."""
+    if unit.unreadable or EXTRA_ARGS not in variables_of(command_line(unit)):
         return None
     found = effective(assignments(unit)).get(EXTRA_ARGS)
     if found is None:
@@ -108,6 +111,9 @@ def judge_unit(unit: Unit, kubelet: Kubelet | None) -> Step:
     tried = ", ".join(
         [*unit.files, *unit.environment_files, *([OKE_CONF] if unit.oke_conf else [])]
     )
+    if unit.unreadable:
+        came = f"{', '.join(unit.unreadable)}: not readable by this user"
+        return not_visible(UNIT_FILES, tried, came, "Run it as root.")
     if not unit.files:
         return skipped(UNIT_FILES, "no-unit", f"{UNIT} has no files that can be read here")
     found = assignments(unit)

@@ -82,8 +82,8 @@ def rule(ocids: Ocids) -> str:
 def node_may_read(ocids: Ocids) -> tuple[str, ...]:
     """How to let this node read repositories."""
     return (
-        "Create a dynamic group that matches the nodes, unless there is one. IAM is changed in the"
-        " tenancy's home region:",
+        "As an administrator, create a dynamic group that matches the nodes, unless there is one. IAM"
+        " is changed in the tenancy's home region:",
         _HOME_REGION,
         f"  oci iam dynamic-group create {_IN_HOME_REGION} --compartment-id {ocids.tenancy}"
         f" --name {GROUP} --description 'OKE worker nodes' --matching-rule {_word(rule(ocids))}",

@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Final, Literal
 
-from provider.check.flags import KUBELET, set_flags
+from provider.check.flags import KUBELET, restart, set_flags
 from provider.check.installed import Installed, where
 from provider.check.node import (
     BIN_DIR_FLAG,
@@ -116,7 +116,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             f"{files.path} was changed after the kubelet's start, and is read at its start only",
             *_advice(findings),
             "To take it:",
-            "  systemctl restart kubelet",
+            f"  {restart(kubelet.flag(BIN_DIR_FLAG) or USUAL_BIN_DIR, files.path)}",
         )
     if findings:
         came = f"the kubelet takes it, but {_told(findings[0])}"
@@ -243,7 +243,8 @@ def judge_match(
             "image-not-matched",
             tried,
             f"no pattern of {ours.name} matches {image}, so the kubelet does not ask it",
-            f"Add this line to its matchImages, and restart the kubelet ({_quoted(image)}):",
+            f"Add this line to its matchImages ({_quoted(image)}). Then check the config by"
+            " config --validate, and restart the kubelet:",
             f'  - "{suggest_pattern(image)}"',
         )
     first = providers_for(config, image, kubelet_version=version)[0]

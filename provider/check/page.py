@@ -61,7 +61,7 @@ def summary(steps: Sequence[Step]) -> str:
     for status, told in (
         ("failed", "Does not hold"),
         ("not visible", "Nothing failed, but this user could not see"),
-        ("warning", "Pulls work, with warnings"),
+        ("warning", "Nothing failed, with warnings"),
     ):
         names = ", ".join(dict.fromkeys(step.name for step in steps if step.status == status))
         if names:

@@ -6,9 +6,8 @@
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 UNIT: Final = "kubelet.service"
@@ -33,12 +32,14 @@ _REFERENCE: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 class Unit:
     """The kubelet's unit and its drop-ins, path to text, in the order in which systemd applies them.
 
-    ``environment_files`` are the files that these name and that this user may read.
+    ``environment_files`` are the files of variables that these name. ``unreadable`` are files of either
+    kind that this user may not read.
     """
 
     files: Mapping[str, str]
     environment_files: Mapping[str, str]
     oke_conf: str | None = None
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,6 @@ class Assignment:
 
 def read_unit() -> Unit:
     """Read what systemd reads for the kubelet, and oke.conf."""
-    files = {}
     main = next((f for f in (f"{folder}/{UNIT}" for folder in _FOLDERS) if os.path.isfile(f)), None)
     drop_ins: dict[str, str] = {}
     for folder in reversed(_FOLDERS):
@@ -61,21 +61,26 @@ def read_unit() -> Unit:
         except OSError:
             continue
         drop_ins |= {n: f"{folder}/{UNIT}.d/{n}" for n in names if n.endswith(".conf")}
-    for path in (*([main] if main else ()), *(drop_ins[name] for name in sorted(drop_ins))):
-        text = _text(path)
-        if text is not None:
-            files[path] = text
+    paths = [*([main] if main else ()), *(drop_ins[name] for name in sorted(drop_ins))]
+    files = _texts(paths)
     named = (value.removeprefix("-") for _, value in _settings(files, "EnvironmentFile"))
-    texts = {path: _text(path) for path in named if os.path.isabs(path)}
-    return Unit(files, {p: t for p, t in texts.items() if t is not None}, _text(OKE_CONF))
+    variables = _texts(path for path in named if os.path.isabs(path))
+    unreadable = tuple(p for p in (*paths, *variables) if not os.access(p, os.R_OK))
+    return Unit(files, variables, _texts([OKE_CONF]).get(OKE_CONF), unreadable)
 
 
-def _text(path: str) -> str | None:
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(_MAX_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return None
+def _texts(paths: Iterable[str]) -> dict[str, str]:
+    """The files that there are; one that cannot be read is empty."""
+    texts = {}
+    for path in paths:
+        try:
+            with open(path, "rb") as file:
+                texts[path] = file.read(_MAX_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        except OSError:
+            texts[path] = ""
+    return texts
 
 
 def assignments(unit: Unit) -> list[Assignment]:

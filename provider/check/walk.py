@@ -9,7 +9,7 @@ from provider.check import identity, kubelet, metadata, node, repository, route,
 from provider.check.entry import misspelt, told
 from provider.check.flags import judge_unit
 from provider.check.init_script import judge_init_scripts, scripts_of_metadata
-from provider.check.installed import find_installed
+from provider.check.installed import Installed, find_installed
 from provider.check.step import (
     Step,
     Taken,
@@ -75,9 +75,10 @@ def walk(
     processes = node.find_kubelet()
     plugin = _Plugin(environ=environ)
     unit = read_unit()
-    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node(), find_installed(), unit))
+    installed = find_installed()
+    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node(), installed, unit))
     yield judge_unit(unit, processes.kubelet)
-    yield from _config(processes.kubelet, plugin)
+    yield from _config(processes.kubelet, installed, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield timed(lambda: _match(image, plugin, settings.value, processes.kubelet))
     yield settings.step
@@ -96,16 +97,21 @@ def _workload(entry: CredentialProvider | None, settings: Settings) -> Iterator[
         yield timed(lambda: workload.reach_cluster(settings))
 
 
-def _config(running: node.Kubelet | None, plugin: _Plugin) -> Iterator[Step]:
-    """The kubelet's config, and what it leads to; notes in ``plugin`` how we are called."""
+def _config(
+    running: node.Kubelet | None, installed: Installed | None, plugin: _Plugin
+) -> Iterator[Step]:
+    """The kubelet's config, else the installed one; notes in ``plugin`` how we are called."""
     path = running.flag(node.CONFIG_FLAG) if running else None
+    bin_dir = running.flag(node.BIN_DIR_FLAG) if running else None
+    if path is None and installed:
+        path = installed.config
     if path is None:
         if not os.path.exists(node.USUAL_CONFIG):
             yield skipped(kubelet.CONFIG, "no-config", "no kubelet names one")
             yield from _left_out(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
             return
         path = node.USUAL_CONFIG
-    bin_dir = (running.flag(node.BIN_DIR_FLAG) if running else None) or node.USUAL_BIN_DIR
+    bin_dir = bin_dir or (installed.bin_dir if installed else node.USUAL_BIN_DIR)
     files = node.read_config(path)
     step = timed(lambda: kubelet.judge_config(files, running))
     config = kubelet.decoded(files)
