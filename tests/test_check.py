@@ -727,6 +727,41 @@ def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
     assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
 
 
+@pytest.mark.every_form
+def test_the_gate_looks_where_the_kubelets_flags_say_else_where_install_put_it(node: Node) -> None:
+    gate = ("config", "--validate", CONFIG, "--output", "json")
+    content = json.loads(node.run(*gate).check().stdout)
+    assert content["bin_dir"] == BIN_DIR
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    assert node.run(*gate).returncode == 1
+    node.flags = None
+    record = {"bin_dirs": ["/usr/local/opt/bin"], "configs": {}, "folders": [], "previous": ""}
+    has_files(
+        node,
+        {
+            "/usr/local/lib/oke-credential-provider/installed.json": json.dumps(record),
+            f"/usr/local/opt/bin/{NAME}": "#!/bin/sh\n",
+        },
+    )
+    node.before += f"chmod 755 /usr/local/opt/bin/{NAME}\n"
+    content = json.loads(node.run(*gate).check().stdout)
+    assert content["bin_dir"] == "/usr/local/opt/bin"
+    # A node without the program: a kubelet is installed, and the usual folder is empty.
+    node.before += (
+        f"rm -r /usr/local/opt; mkdir /usr/local/bin; cp {FOLDER}/kubelet /usr/local/bin\n"
+    )
+    content = json.loads(node.run(*gate).stdout)
+    assert content["bin_dir"] == "/usr/local/bin"
+    assert content["accepted"] is False
+
+
+def test_the_gate_judges_by_the_running_kubelets_version(node: Node) -> None:
+    node.config(config(more=TOKENS))
+    assert node.run("config", "--validate", CONFIG).returncode == 0
+    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n", 0o755)
+    assert b"known since kubelet 1.34" in node.run("config", "--validate", CONFIG).stdout
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 
