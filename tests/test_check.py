@@ -146,7 +146,8 @@ class Node:
                 f"env -i {exports} {KUBELET} {shlex.join(self.flags)} &",
                 f'until [ "$(readlink /proc/$!/exe)" = {KUBELET} ]; do sleep 0.01; done',
             ]
-        lines.append(shlex.join([*self.program.argv, *args]))
+        # The shell stays process 1.
+        lines += [shlex.join([*self.program.argv, *args]), "exit $?"]
         result = self.cloud.ns.run(
             [*ALONE, "bash", "-c", "\n".join(lines)],
             env={**self.program.env, **(env or {})},

@@ -5,6 +5,8 @@ The attacks on the one-file form's folder are in test_nodes.py, those on ``insta
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -13,20 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.cloud.namespace import Completed
 from tests.conftest import Program
+from tests.kubelet import read_response, request
 from tests.processes import AS_OTHER, OTHER
 from tests.processes import kubelet as kubelet_at
-from tests.test_check import (
-    BIN_DIR,
-    CONFIG,
-    FLAGS,
-    FOLDER,
-    KUBELET,
-    NAME,
-    Node,
-    config,
-)
-from tests.test_check import node as node
+from tests.test_check import BIN_DIR, CONFIG, FLAGS, FOLDER, IMAGE, KUBELET, NAME, Node, config
+from tests.test_check import node as node  # the fixture
 
 pytestmark = pytest.mark.every_form
 
@@ -38,7 +33,8 @@ THEIR_FLAGS = (
     f"--image-credential-provider-config={HOME}/config.yaml",
     f"--image-credential-provider-bin-dir={HOME}",
 )
-ROOT_PREFIX = f"{FOLDER}/lib"
+PREFIX = f"{FOLDER}/lib"
+HOME_BIN = f"{FOLDER}/bin-of-install"
 
 
 @pytest.fixture
@@ -76,7 +72,10 @@ SU = started(
     os.path.realpath(shutil.which("su") or "/bin/su"),
 )
 # Root runs it, but with words that the other user chose, as sudo does while it waits for a password.
-SUDO = started(f"bash -c 'exec -a {HOME}/kubelet sleep 60' ", os.path.realpath("/usr/bin/sleep"))
+SUDO = started(
+    f"""bash -c 'exec -a {HOME}/kubelet bash -c "sleep 60; :" "$@"' x {shlex.join(THEIR_FLAGS)}""",
+    os.path.realpath("/usr/bin/sleep"),
+)
 THEIR_WORDS = shlex.join(THEIR_FLAGS)
 # As a container of podman's or docker's would.
 IN_MOUNTS = started(f"unshare --mount {KUBELET} {THEIR_WORDS}", KUBELET)
@@ -254,9 +253,126 @@ def test_from_a_debug_pod_behind_chroot_the_nodes_kubelet_is_found(node: Node) -
     host = f"{FOLDER}/host"
     node.cloud.ns.path(host).mkdir()
     inside = f'mount --rbind / {host} && exec chroot {host} "$@"'
-    # The shell stays process 1, in the node's namespaces.
-    argv = ("sh", "-c", f'unshare --mount sh -c {shlex.quote(inside)} sh "$@"; exit $?', "sh")
+    argv = ("unshare", "--mount", "sh", "-c", inside, "sh")
     node.program = Program(node.program.name, (*argv, *node.program.argv), node.program.env)
     checked = node.check()
     assert checked.causes() == {}
     assert "kubelet 1.34" in checked.step("kubelet")["came"]
+
+
+# ---- uninstall -----------------------------------------------------------------------------------
+
+STORE = "/run/oke-credential-provider"
+
+
+def uninstall(node: Node, prefix: str = PREFIX, *args: str) -> Completed:
+    return node.run("uninstall", "--prefix", prefix, *args)
+
+
+def installed(node: Node, prefix: str = PREFIX, bin_dir: str = BIN_DIR) -> Path:
+    """A record as install leaves it, and the config that it names."""
+    node.write(f"{FOLDER}/etc/config.yaml", "kind: CredentialProviderConfig\n")
+    written = node.cloud.ns.path(f"{FOLDER}/etc/config.yaml")
+    digest = hashlib.sha256(written.read_bytes()).hexdigest()
+    record = {
+        "bin_dirs": [bin_dir],
+        "configs": {f"{FOLDER}/etc/config.yaml": digest},
+        "folders": [],
+        "previous": "",
+    }
+    node.write(f"{prefix}/installed.json", json.dumps(record))
+    return written
+
+
+@pytest.mark.parametrize("first", [*IMPOSTORS, "another kubelet"])
+def test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so(
+    node: Node, home: Path, first: str
+) -> None:
+    written = installed(node)
+    other = started(KUBELET, KUBELET)
+    node.before = IMPOSTORS[first][0] if first in IMPOSTORS else f"{other}\nsleep 0.1"
+    done = uninstall(node)
+    assert done.returncode == 74
+    assert f"--image-credential-provider-bin-dir={BIN_DIR}" in done.stderr.decode()
+    assert written.exists()
+
+
+def test_uninstall_respects_a_kubelet_that_another_user_can_replace(node: Node) -> None:
+    written = installed(node)
+    node.before = f"mkdir {FOLDER}/theirs; mv {KUBELET} {FOLDER}/theirs; chmod 777 {FOLDER}/theirs"
+    running = f"{FOLDER}/theirs/kubelet"
+    node.before += f"\n{started(f'{running} {shlex.join(FLAGS)}', running)}"
+    node.flags = None
+    assert uninstall(node).returncode == 74
+    assert written.exists()
+
+
+@pytest.mark.parametrize("impostor", ["set-uid", "argv", "user"])
+def test_nobody_else_keeps_root_from_uninstalling(node: Node, home: Path, impostor: str) -> None:
+    written = installed(node, bin_dir=HOME_BIN)
+    node.flags = None
+    node.before = IMPOSTORS[impostor][0].replace(f"={HOME}", f"={HOME_BIN}")
+    uninstall(node).check()
+    assert not written.exists()
+
+
+def test_uninstall_executes_nothing(node: Node) -> None:
+    installed(node)
+    log = node.cloud.ns.path(f"{FOLDER}/log")
+    strace = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none")
+    argv = (*strace, "-o", f"{FOLDER}/log", *node.program.argv)
+    node.program = Program(node.program.name, argv, node.program.env)
+    assert uninstall(node).returncode == 74
+    # The program's own start: a shebang's interpreter, or the launcher and what it unpacked.
+    lines = log.read_text().splitlines()
+    assert len({line.split()[0] for line in lines}) == 1
+    assert not [line for line in lines if "--version" in line]
+
+
+@pytest.mark.parametrize("whose", ["prefix", "bin-dir"])
+def test_uninstall_believes_no_record_that_another_user_can_replace(
+    node: Node, home: Path, whose: str
+) -> None:
+    prefix, bin_dir = (f"{HOME}/lib", BIN_DIR) if whose == "prefix" else (PREFIX, HOME)
+    written = installed(node, prefix, bin_dir)
+    node.flags = None
+    for args in ((), ("--force",), ("--dry-run",)):
+        done = uninstall(node, prefix, *args)
+        assert done.returncode == 73
+        assert f"{HOME} belongs to user {OTHER}" in done.stderr.decode()
+    assert written.exists()
+
+
+def test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them(node: Node) -> None:
+    node.flags = None
+    store = node.cloud.ns.path(STORE)
+    for other in ("notes", ""):
+        installed(node)
+        stdin = request(IMAGE)
+        assert read_response(node.program.run(node.cloud, stdin=stdin).check().stdout).password
+        assert list(store.iterdir())
+        if other:
+            (store / other).write_text("somebody's")
+        said = uninstall(node, PREFIX, "--dry-run").check().stdout.decode()
+        assert f"{STORE}: would be removed" in said
+        assert len(list(store.iterdir())) > bool(other)
+        assert f"{STORE}: removed" in uninstall(node).check().stdout.decode()
+        assert [path.name for path in store.glob("*")] == ([other] if other else [])
+        if other:
+            (store / other).unlink()
+    assert not store.exists()
+
+
+@pytest.mark.parametrize("what", ["another user's", "a link"])
+def test_uninstall_leaves_a_store_that_is_not_its_own(node: Node, what: str) -> None:
+    installed(node)
+    node.flags = None
+    target = STORE if what == "another user's" else f"{FOLDER}/elsewhere"
+    node.write(f"{target}/v1-fra.ocir.io-00000000", "{}")
+    if what == "a link":
+        node.cloud.ns.path(target).chmod(0o700)
+        node.cloud.ns.path(STORE).symlink_to(target)
+    else:
+        os.chown(node.cloud.ns.path(STORE), OTHER, OTHER)
+    assert STORE not in uninstall(node).check().stdout.decode()
+    assert node.cloud.ns.path(f"{target}/v1-fra.ocir.io-00000000").exists()
