@@ -23,6 +23,7 @@ from provider.check import kubelet
 from provider.check.node import ConfigFiles, Executable
 from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, exit_code, not_visible, ok, warning
+from tests.built import one_file
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
@@ -45,6 +46,7 @@ from tests.cloud.model import (
 from tests.cloud.namespace import Completed, hosts_file
 from tests.conftest import Program
 from tests.kubelet import request
+from tests.processes import AS_OTHER
 from tests.processes import kubelet as kubelet_at
 
 IMAGE = "fra.ocir.io/ns/repo"
@@ -865,6 +867,16 @@ def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
     ]
     assert {step.status for step in steps} == {"not visible"}
     assert all(step.advice[0].startswith("Run it as root.") for step in steps)
+
+
+def test_an_unprivileged_user_is_told_that_root_sees_more(node: Node) -> None:
+    shutil.copy(one_file(), node.cloud.ns.path(f"{FOLDER}/program"))
+    node.program = Program("one file", (*AS_OTHER, f"{FOLDER}/program"))
+    checked = node.check()
+    assert checked.code == 3
+    assert checked.causes() == {"kubelet": "not-visible"}
+    assert checked.cause("provider config") == "no-config"
+    assert "--profile=sysadmin" in checked.advice("kubelet")
 
 
 def test_the_exit_code_tells_failures_from_what_could_not_be_seen() -> None:
