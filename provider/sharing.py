@@ -18,15 +18,24 @@ for thirty more requests that only decide a cache's duration.
 
 A failure is shared with those who waited for it, and for some seconds more: a kubelet whose pods are
 in back-off asks a failing plugin some 50 times a minute.
+
+The identity is the same for all registries, and anybody who creates pods chooses their names. So one
+call at a time proves an identity, and its failure is shared by all registries. A registry whose region
+nobody knows must first accept a connection, and one of them a minute gets as far as the identity.
+
+Locks are taken in one order, the registry's before the identity's. Nothing waits for a registry while
+it holds the identity's lock.
 """
 
 import os
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from provider.deadline import Deadline
-from provider.errors import ImdsThrottled, ProviderError, Terminated
+from provider.errors import ImdsThrottled, ProviderError, RegistryUnreachable, Terminated
 from provider.grant import (
     CHECK_OFF,
     CHECK_SKIPPED,
@@ -38,8 +47,9 @@ from provider.grant import (
     is_token,
 )
 from provider.image import Image
+from provider.realm import HTTPS_PORT, RegionInfo, is_known_registry, split_host
 from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, Settings
-from provider.store import FORMAT, Lock, Odd, Store, now
+from provider.store import FORMAT, LOCK, Lock, Odd, Store, now
 
 if TYPE_CHECKING:
     from provider.service_account import ServiceAccount
@@ -51,7 +61,12 @@ LAST_SECONDS = 360
 # Long enough to leave OCI in peace, short enough that a repair shows at once.
 FAILURE_SECONDS = 5
 THROTTLED_SECONDS = 10
+# Of the registries in no known region, one in this time gets as far as the identity.
+UNKNOWN_SECONDS = 60
 _MAX_CHECKS = 200
+# Files beside an entry: the registry's failure; the unknown registry that was admitted last.
+_FAILURE = ".failure"
+_UNKNOWN = ".unknown"
 _RESOURCE_VARIABLES = "OCI_RESOURCE_PRINCIPAL_"
 _DEFAULT_CONFIG_FILE = "~/.oci/config"
 
@@ -59,11 +74,52 @@ _DEFAULT_CONFIG_FILE = "~/.oci/config"
 class Work(Protocol):
     """What goes over the network."""
 
-    def exchange(self, image: Image) -> Grant:
-        """Get a new token."""
+    def region(self) -> RegionInfo:
+        """Ask the metadata service for the instance's region."""
+
+    def reach(self, image: Image) -> None:
+        """Connect to the image's registry and send no request."""
+
+    def exchange(self, image: Image, identity: "Identity") -> Grant:
+        """Get a new token. ``identity`` is entered while the identity is proved."""
 
     def check(self, image: Image, token: Token) -> PullCheck:
         """Ask the registry about an image with a token that is there already."""
+
+
+# It yields what takes note of the instance's region.
+Identity = AbstractContextManager[Callable[[RegionInfo], None]]
+
+
+def instance_region(
+    settings: Settings,
+    deadline: Deadline,
+    environ: Mapping[str, str],
+    work: Work,
+    odd: Callable[[str], None],
+) -> RegionInfo:
+    """The instance's region, which never changes: from the store, else from the metadata service.
+
+    Raises what ``work`` raises, also in another process, and DeadlineExceeded.
+    """
+    if not settings.token_cache:
+        return work.region()
+    try:
+        store = Store.open(environ)
+    except Odd as fault:
+        odd(str(fault))
+        return work.region()
+    identity = _identity(settings, None, environ)
+    # One at a time: a call that waited finds the region in the store.
+    flight = _Flight(store, identity, now(), deadline, odd, admit=lambda: None)
+    known = flight.region()
+    if known is None:
+        with flight as learn:
+            known = flight.region()
+            if known is None:
+                known = work.region()
+                learn(known)
+    return known
 
 
 def get_grant(
@@ -82,27 +138,28 @@ def get_grant(
     raises, also in another process, and DeadlineExceeded.
     """
     if not settings.token_cache:
-        return work.exchange(image)
+        return _get_alone(image, settings, work)
     try:
         store = Store.open(environ)
-        shelf = _Shelf(store, image.host.lower(), _identity(settings, account, environ), odd)
+        identity = _identity(settings, account, environ)
+        flight = _Flight(store, identity, now(), deadline, odd)
+        shelf = _Shelf(store, image, settings, identity, flight, odd)
         lock = store.lock(shelf.name)
     except Odd as fault:
         odd(str(fault))
-        return work.exchange(image)
-    arrived = now()
+        return _get_alone(image, settings, work)
     distrusted: str | None = None
     while True:
-        held = shelf.find(distrusted, arrived)
+        held = shelf.find(distrusted)
         if held is None:
             if not lock.take():
-                _wait(lock, deadline)
+                _wait(lock, deadline, "waiting for the exchange of another call")
                 continue
             try:
                 # Somebody may have finished between the look and the lock.
-                held = shelf.find(distrusted, arrived)
+                held = shelf.find(distrusted)
                 if held is None:
-                    return shelf.exchange(work, image)
+                    return shelf.exchange(work)
             finally:
                 lock.release()
         check = check_without_asking(image, settings) or held.checks.get(image.repository)
@@ -118,6 +175,12 @@ def get_grant(
                 shelf.add_check(held, image.repository, check)
                 lock.release()
         return Grant(held.token, held.principal, check, "shared")
+
+
+def registry_of(image: Image, settings: Settings) -> str:
+    """The registry as entries name it: in lower case, without https's own port."""
+    host = image.host.lower()
+    return host.removesuffix(f":{HTTPS_PORT}") if settings.registry_protocol == "https" else host
 
 
 class Shared(NamedTuple):
@@ -139,12 +202,12 @@ def shared(environ: Mapping[str, str]) -> list[Shared]:
     store = Store.open(environ, make=False)
     entries = []
     for name in store.names():
-        if not name.startswith(f"v{FORMAT}-") or name.endswith((".lock", ".new")):
+        if not name.startswith(f"v{FORMAT}-") or name.endswith((LOCK, ".new")):
             continue
         content = store.read(name)
         if content is None:
             continue  # taken away meanwhile
-        host = str(content.get("host"))
+        host = str(content.get("host", "any registry"))
         error, at = _failure(content)
         if error is not None:
             entries.append(Shared(host, "", now() - at, failure=error.code))
@@ -153,10 +216,16 @@ def shared(environ: Mapping[str, str]) -> list[Shared]:
     return entries
 
 
-def _wait(lock: Lock, deadline: Deadline) -> None:
+def _get_alone(image: Image, settings: Settings, work: Work) -> Grant:
+    if not is_known_registry(image.host, settings.ocir_hosts):
+        work.reach(image)
+    return work.exchange(image, nullcontext(lambda _: None))
+
+
+def _wait(lock: Lock, deadline: Deadline, doing: str) -> None:
     from provider.background import Background
 
-    Background(lock.wait).result(deadline, "waiting for the exchange of another call")
+    Background(lock.wait).result(deadline, doing)
 
 
 class _Held(NamedTuple):
@@ -168,54 +237,25 @@ class _Held(NamedTuple):
     checks: dict[str, PullCheck]
 
 
-class _Shelf:
-    """The store's entries for one registry, auth method and identity: a token, and a failure."""
+class _Slot:
+    """An entry of the store, and the files that belong to it.
 
-    def __init__(self, store: Store, host: str, identity: str, odd: Callable[[str], None]) -> None:
+    The name is for people; whose the entry is stands in it, and is compared.
+    """
+
+    def __init__(
+        self, store: Store, what: str, owner: Mapping[str, str], odd: Callable[[str], None]
+    ) -> None:
         self._store = store
-        self._owner = {"host": host, "identity": identity}
+        self._owner = owner
         self._odd = odd
-        # The name is for people; whose the entry is stands in it, and is compared.
-        self.name = f"v{FORMAT}-{host.replace(':', '_')}-{zlib.crc32(identity.encode()):08x}"
-        self._failure_name = f"{self.name}.failure"
+        checksum = zlib.crc32(" ".join(owner.values()).encode())
+        # A host name may be as long as a file name.
+        self.name = f"v{FORMAT}-{what[:100].replace(':', '_')}-{checksum:08x}"
 
-    def find(self, distrusted: str | None, arrived: float) -> _Held | None:
-        """The shared token, unless it is the distrusted one. Raises the shared failure."""
-        held = _held(self._read(self.name))
-        if held is not None and held.token.text != distrusted:
-            return held
-        error, at = _failure(self._read(self._failure_name))
-        if error is not None:
-            remembered = THROTTLED_SECONDS if isinstance(error, ImdsThrottled) else FAILURE_SECONDS
-            if arrived <= at <= now() or 0 <= now() - at < remembered:
-                raise error
-        return None
-
-    def exchange(self, work: Work, image: Image) -> Grant:
-        """Make the exchange for everybody, and leave its outcome in the store."""
+    def read(self, suffix: str = "") -> dict[str, Any] | None:
         try:
-            grant = work.exchange(image)
-        except Terminated:
-            raise  # ours alone
-        except ProviderError as error:
-            failure = {"code": error.code, "message": error.message, "hint": error.hint}
-            self._write(self._failure_name, {**failure, "at": now()})
-            raise
-        self._write(self.name, _entry(grant, image))
-        self._store.sweep()
-        return grant
-
-    def add_check(self, held: _Held, repository: str, check: PullCheck) -> None:
-        """Note a check that passed, if the token is still the same."""
-        content = self._read(self.name)
-        if content is None or content.get("token") != held.token.text:
-            return
-        checks = dict([*held.checks.items(), (repository, check)][-_MAX_CHECKS:])
-        self._write(self.name, {**content, "proven": True, "checks": checks})
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            content = self._store.read(name)
+            content = self._store.read(self.name + suffix)
         except Odd as fault:
             self._odd(str(fault))
             return None
@@ -223,11 +263,180 @@ class _Shelf:
             return None
         return content
 
-    def _write(self, name: str, content: Mapping[str, object]) -> None:
+    def write(self, content: Mapping[str, object], suffix: str = "") -> None:
         try:
-            self._store.write(name, {**content, **self._owner})
+            self._store.write(self.name + suffix, {**content, **self._owner})
         except Odd as fault:
             self._odd(str(fault))
+
+    def lock(self) -> Lock | None:
+        try:
+            return self._store.lock(self.name)
+        except Odd as fault:
+            self._odd(str(fault))
+            return None
+
+
+class _Flight:
+    """Single flight for proving an identity, whatever the registry. The identity's entry in the store
+    says how the last attempt ended.
+
+    A context manager around the attempt. It raises the failure of an attempt that ended since
+    ``arrived`` or some seconds before. Calls that waited for one that succeeded go on side by side,
+    unless there is an ``admit``: it is called with the lock held, and may refuse.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: str,
+        arrived: float,
+        deadline: Deadline,
+        odd: Callable[[str], None],
+        admit: Callable[[], None] | None = None,
+    ) -> None:
+        self.slot = _Slot(store, "identity", {"identity": identity}, odd)
+        self.admit = admit
+        self.arrived = arrived
+        # True from the moment when the identity is asked for until it is there.
+        self.failing = False
+        self._instance = _Slot(store, "instance", {}, odd)
+        self._deadline = deadline
+        self._lock: Lock | None = None
+
+    def __enter__(self) -> Callable[[RegionInfo], None]:
+        self.failing = True
+        lock = self.slot.lock()
+        while True:
+            ours = lock is None or lock.take()
+            self._lock = lock if ours else None
+            try:
+                succeeded = self.raise_shared()
+                if ours and self.admit:
+                    self.admit()
+            except ProviderError:
+                self._release()
+                raise
+            if ours or (self.admit is None and self.arrived <= succeeded):
+                return self._learn
+            assert lock is not None  # else it would be ours
+            _wait(lock, self._deadline, "waiting for another call that asks for the identity")
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.failing = False
+            self.slot.write({"at": now()})
+        elif isinstance(error, ProviderError) and not isinstance(error, Terminated):
+            self.slot.write(_failed(error))
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def raise_shared(self) -> float:
+        """Raise the shared failure; else return when the last attempt succeeded, 0 if none did."""
+        content = self.slot.read()
+        _raise_shared(content, self.arrived)
+        at = content.get("at") if content else None
+        return at if isinstance(at, float) else 0.0
+
+    def region(self) -> RegionInfo | None:
+        """The instance's region, once it has been asked for in this boot."""
+        content = self._instance.read() or {}
+        told = [content.get(field) for field in RegionInfo._fields]
+        if all(isinstance(part, str) for part in told):
+            return RegionInfo(*map(str, told))
+        return None
+
+    def _learn(self, region: RegionInfo) -> None:
+        if self.region() is None:
+            self._instance.write(region._asdict())
+
+
+class _Shelf:
+    """The store's entries for one registry, auth method and identity: a token, and a failure."""
+
+    def __init__(
+        self,
+        store: Store,
+        image: Image,
+        settings: Settings,
+        identity: str,
+        flight: _Flight,
+        odd: Callable[[str], None],
+    ) -> None:
+        self._store = store
+        self._image = image
+        self._listed = settings.ocir_hosts
+        self._flight = flight
+        self._host = registry_of(image, settings)
+        self._slot = _Slot(store, self._host, {"host": self._host, "identity": identity}, odd)
+        self.name = self._slot.name
+
+    def find(self, distrusted: str | None) -> _Held | None:
+        """The shared token, unless it is the distrusted one. Raises the shared failure."""
+        held = _held(self._slot.read())
+        if held is not None and held.token.text != distrusted:
+            return held
+        _raise_shared(self._slot.read(_FAILURE), self._flight.arrived)
+        self._flight.raise_shared()
+        return None
+
+    def exchange(self, work: Work) -> Grant:
+        """Make the exchange for everybody, and leave its outcome in the store."""
+        try:
+            if not self._is_known():
+                self._flight.admit = self._admit
+                work.reach(self._image)
+            grant = work.exchange(self._image, self._flight)
+            self._slot.write(_entry(grant, self._image))
+            return grant
+        except Terminated:
+            raise  # ours alone
+        except ProviderError as error:
+            if not self._flight.failing:  # else it is the identity's
+                self._slot.write(_failed(error), _FAILURE)
+            raise
+        finally:
+            self._store.sweep()
+
+    def _is_known(self) -> bool:
+        """True when the name cannot be an invention: a region has it, or it gave a token before."""
+        if is_known_registry(self._image.host, self._listed) or self._slot.read():
+            return True
+        own, split = self._flight.region(), split_host(self._image.host)
+        return bool(own and split and own.has_registry(split[0]))
+
+    def _admit(self) -> None:
+        """Let one unknown registry in a while get as far as the identity. Raises RegistryUnreachable."""
+        if self._is_known():  # the region was learned meanwhile
+            return
+        last = self._flight.slot.read(_UNKNOWN) or {}
+        host, at = last.get("host"), last.get("at")
+        recent = isinstance(at, float) and 0 <= now() - at < UNKNOWN_SECONDS
+        if recent and host != self._host:
+            raise RegistryUnreachable(
+                f"no known region has the registry {self._host}, and another such registry was tried"
+                f" less than {UNKNOWN_SECONDS} s ago",
+                "Check the region in the image's name. If the registry is OCI's, the kubelet's next"
+                " tries will reach it; OCIR_HOSTS may list it.",
+            )
+        self._flight.slot.write({"host": self._host, "at": now()}, _UNKNOWN)
+
+    def add_check(self, held: _Held, repository: str, check: PullCheck) -> None:
+        """Note a check that passed, if the token is still the same."""
+        content = self._slot.read()
+        if content is None or content.get("token") != held.token.text:
+            return
+        checks = dict([*held.checks.items(), (repository, check)][-_MAX_CHECKS:])
+        self._slot.write({**content, "proven": True, "checks": checks})
 
 
 def _entry(grant: Grant, image: Image) -> dict[str, object]:
@@ -273,6 +482,19 @@ def _failure(content: Mapping[str, Any] | None) -> tuple[ProviderError | None, f
         return kind(str(content["message"]), str(content["hint"])), float(content["at"])
     except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
         return None, 0.0
+
+
+def _failed(error: ProviderError) -> dict[str, object]:
+    return {"code": error.code, "message": error.message, "hint": error.hint, "at": now()}
+
+
+def _raise_shared(content: Mapping[str, Any] | None, arrived: float) -> None:
+    """Raise the failure in ``content``, if it came after ``arrived`` or seconds ago."""
+    error, at = _failure(content)
+    if error is not None:
+        remembered = THROTTLED_SECONDS if isinstance(error, ImdsThrottled) else FAILURE_SECONDS
+        if arrived <= at <= now() or 0 <= now() - at < remembered:
+            raise error
 
 
 def _identity(

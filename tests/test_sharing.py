@@ -77,8 +77,7 @@ def call(cloud: Cloud, program: Program, image: str = IMAGE, **env: str) -> Cred
 
 def entries(cloud: Cloud) -> list[Path]:
     """The tokens in the store."""
-    kept = cloud.ns.path(STORE).iterdir()
-    return [path for path in kept if path.suffix not in (".lock", ".failure")]
+    return [path for path in cloud.ns.path(STORE).iterdir() if '"token"' in path.read_text()]
 
 
 def edit(cloud: Cloud, **values: Any) -> None:
