@@ -307,20 +307,20 @@ class _Flight:
     def __enter__(self) -> Callable[[RegionInfo], None]:
         self.failing = True
         lock = self.slot.lock()
-        while True:
-            ours = lock is None or lock.take()
-            self._lock = lock if ours else None
-            try:
-                succeeded = self.raise_shared()
-                if ours and self.admit:
-                    self.admit()
-            except ProviderError:
-                self._release()
-                raise
-            if ours or (self.admit is None and self.arrived <= succeeded):
-                return self._learn
-            assert lock is not None  # else it would be ours
+        while lock and not lock.take():
             _wait(lock, self._deadline, "waiting for another call that asks for the identity")
+            # Before the lock is taken again, since that would make the others wait once more.
+            if self.raise_shared() >= self.arrived and self.admit is None:
+                return self._learn
+        self._lock = lock
+        try:
+            self.raise_shared()
+            if self.admit:
+                self.admit()
+        except ProviderError:
+            self._release()
+            raise
+        return self._learn
 
     def __exit__(
         self,
