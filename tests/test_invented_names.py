@@ -323,3 +323,22 @@ def test_a_name_as_long_as_a_file_name_is_shared_too(cloud: Cloud, program: Prog
     assert {result.returncode for result in results} == {40}
     assert not any("tokens are not shared" in entry.text for entry in cloud.ns.log())
     assert any(name.endswith(".failure") for name in kept(cloud))
+
+
+@pytest.mark.parametrize("kind", ["identity", "instance", "unknown"])
+def test_nonsense_in_the_store_is_a_miss(cloud: Cloud, program: Program, kind: str) -> None:
+    pull(cloud, program, NEW[:1], True)
+    pattern = "*.unknown" if kind == "unknown" else f"v1-{kind}-????????"
+    (path,) = cloud.ns.path(STORE).glob(pattern)
+    owner = {k: v for k, v in json.loads(path.read_text()).items() if k == "identity"}
+    nonsense: tuple[dict[str, object], ...] = (
+        {"at": float("nan"), "code": "imds-unreachable", "message": 1, "hint": None},
+        {"at": "yesterday", "host": [], "region": 1, "realm_domain": {}, "key": None},
+        {"at": 1e300, "host": None, "code": []},
+    )
+    for content in nonsense:
+        path.write_text(json.dumps({**owner, **content}))
+        for token in entries(cloud):
+            token.unlink()
+        (result,) = pull(cloud, program, NEW[:1], True)
+        assert result.credentials.password
