@@ -549,12 +549,6 @@ def test_a_metadata_service_that_does_not_serve_is_told_apart(
     assert checked.cause("registry route") == "ok"
 
 
-def test_a_metadata_service_of_version_1_alone_is_told(node: Node) -> None:
-    node.cloud.control.imds(Imds(v1_only=True))
-    checked = node.check()
-    assert checked.causes() == {"metadata": "imds-v1-only"}
-
-
 # --- the init script ----------------------------------------------------------------------------
 
 LOSES = '#!/bin/bash\n# start\nbash /var/run/oke-init.sh --kubelet-extra-args="--a=b --c=d"\n'

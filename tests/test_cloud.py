@@ -33,6 +33,7 @@ from tests.cloud.model import (
     Policy,
     Region,
     Secret,
+    self_managed_node,
 )
 from tests.cloud.namespace import REPOSITORY, Completed, Namespace
 
@@ -228,12 +229,19 @@ def test_a_session_and_an_api_key_come_with_what_a_config_file_needs(cloud: Clou
 
 
 def test_metadata_of_a_dedicated_region_names_its_realm(cloud: Cloud, client: Client) -> None:
-    cloud.control.imds(Imds(region=ACME, metadata={"apiserver_host": "10.1.2.3"}))
+    cloud.control.imds(Imds(region=ACME))
     info = client.get(f"{IMDS}/instance/regionInfo", ORACLE).json()
     assert info["realmDomainComponent"] == "acmecloud.example"
     assert client.get(f"{IMDS}/instance/", ORACLE).json()["region"] == "us-acme-1"
+
+
+def test_a_managed_node_s_metadata_do_not_name_its_api_server(cloud: Cloud, client: Client) -> None:
+    metadata = client.get(f"{IMDS}/instance/metadata/", ORACLE).json()
+    assert {"ansible_args", "bootstrap-kubelet-conf", "oke-cluster-id"} < set(metadata)
+    assert not {"apiserver_host", "cluster_ca_cert"} & set(metadata)
+    cloud.control.imds(Imds(metadata=self_managed_node("a certificate")))
     host = client.get(f"{IMDS}/instance/metadata/apiserver_host", ORACLE)
-    assert host.body == b"10.1.2.3"
+    assert host.body == b"10.0.0.5"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +250,8 @@ def test_metadata_of_a_dedicated_region_names_its_realm(cloud: Cloud, client: Cl
         ("/opc/v2/instance/region", {}, 401),
         ("/opc/v2/instance/region", {"Authorization": "Bearer oracle"}, 401),
         ("/opc/v2/instance/region", {**ORACLE, "X-Forwarded-For": "10.0.0.1"}, 403),
-        ("/opc/v2/instance/region", {**ORACLE, "Via": "1.1 squid"}, 403),
+        ("/opc/v2/instance/region", {**ORACLE, "X-Forwarded-Host": "squid"}, 403),
+        ("/opc/v2/instance/region", {**ORACLE, "Forwarded": "for=10.0.0.1"}, 403),
         ("/opc/v2/identity/other.pem", ORACLE, 404),
         ("/opc/v3/instance/region", ORACLE, 404),
         ("/latest/meta-data", ORACLE, 404),
@@ -255,16 +264,16 @@ def test_metadata_is_refused_to_what_the_service_refuses(
     assert answer.status == status and answer.json()["message"]
 
 
-def test_a_service_of_version_1_knows_no_version_2(cloud: Cloud, client: Client) -> None:
-    cloud.control.imds(Imds(v1_only=True))
-    assert client.get(f"{IMDS}/instance/region", ORACLE).status == 404
-    assert client.get("http://169.254.169.254/opc/v1/instance/region").status == 200
+def test_version_1_needs_no_header(client: Client) -> None:
+    answer = client.get("http://169.254.169.254/opc/v1/instance/region")
+    assert answer.body == b"eu-frankfurt-1"
 
 
 def test_metadata_is_throttled_above_so_many_a_second(cloud: Cloud, client: Client) -> None:
     cloud.control.imds(Imds(max_per_second=2))
-    statuses = [client.get(f"{IMDS}/instance/region", ORACLE).status for _ in range(3)]
-    assert statuses == [200, 200, 429]
+    answers = [client.get(f"{IMDS}/instance/region", ORACLE) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[2].headers is not None and answers[2].headers["content-type"] == "text/html"
 
 
 def test_metadata_is_throttled_above_so_many_at_once(cloud: Cloud) -> None:
