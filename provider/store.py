@@ -16,7 +16,7 @@ from typing import Any
 FOLDER = "oke-credential-provider"
 SYSTEM_PARENT = "/run"
 # Part of each file's name: versions of this program that write other contents never meet.
-FORMAT = 1
+FORMAT = 2
 _MAX_BYTES = 256 * 1024
 _STALE_SECONDS = 2 * 3600
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")

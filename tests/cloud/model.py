@@ -227,23 +227,34 @@ class Policy:
     since: float = 0.0
 
 
+# Public repositories that booting OKE nodes were seen to pull from: no rule by name catches them all.
+PAUSE = "axoxdievda5j/oke-public-pause"
+OKE_PUBLIC = (
+    PAUSE,
+    "id9y6mi8tcky/oke-public-kube-proxy",
+    "oke-native-steward/oke-public-pause-amd64",
+    "oracle/oci-cluster-autoscaler",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Iam:
     """Who may read what. `public` and `repositories` name a repository, or all below when "x/"."""
 
     dynamic_groups: tuple[DynamicGroup, ...] = (DynamicGroup(),)
     policies: tuple[Policy, ...] = (Policy(), Policy(subject=USER))
-    public: tuple[str, ...] = ("ns/public", "ns/oke-public/", "axoxdievda5j/oke-public/")
+    public: tuple[str, ...] = ("ns/public", *OKE_PUBLIC)
     # What exists while no real registry stands behind.
     repositories: tuple[str, ...] = (
         "ns/repo",
         "ns/app",
         "ns/public",
         "ns/many/",
-        "ns/oke-public/",
-        "axoxdievda5j/oke-public/",
+        *OKE_PUBLIC,
+        "ns/untagged",
         "other/secret",
     )
+    untagged: tuple[str, ...] = ("ns/untagged",)  # those of them that have no tag "latest"
 
 
 # --- IMDS --------------------------------------------------------------------------------------
