@@ -32,12 +32,13 @@ class PullCheck(NamedTuple):
     """Whether a token may pull one repository. ``outcome`` is for the log.
 
     ``passed`` is None if the registry was not asked, or if its answer proves nothing. ``code`` is the
-    error code that the registry sent, if it is a known one.
+    error code that the registry sent, if it is a known one, and ``status`` the HTTP status that came with it.
     """
 
     outcome: str
     passed: bool | None
     code: str | None = None
+    status: int | None = None
 
 
 CHECK_OFF = PullCheck("off", True)

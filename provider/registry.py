@@ -86,7 +86,7 @@ def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
         case 404, "MANIFEST_UNKNOWN":
             # Only an asker who may read the repository is told which manifests it has. OCI answers 404 to
             # others too, so no other 404 proves anything.
-            return PullCheck("allowed (no such tag)", True, code)
+            return PullCheck("allowed (no such tag)", True, code, answer.status)
         case 403, "FREE_TIER_NOT_SUPPORTED":
             reason = "this tenancy's tier or region has no registry, and no policy changes that"
         case 403, _:
@@ -97,8 +97,8 @@ def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
         case 401, _:
             reason = "the registry does not accept the token itself, and no policy changes that"
         case _:
-            return PullCheck(f"unclear: {said}", None, code)
-    return PullCheck(f"denied: {said}; {reason}", False, code)
+            return PullCheck(f"unclear: {said}", None, code, answer.status)
+    return PullCheck(f"denied: {said}; {reason}", False, code, answer.status)
 
 
 def _error_code(body: bytes) -> str | None:

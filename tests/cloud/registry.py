@@ -43,6 +43,7 @@ class Registry:
         self.digest = write_image(self.layout)
         for repository in REPOSITORIES:
             self.push(repository, ("latest", "v1"))
+        self.push("ns/untagged", ("v1",))
         control.upstream(_PORT)
 
     def _config(self) -> dict[str, object]:
