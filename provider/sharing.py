@@ -19,11 +19,11 @@ What is shared, and for how long:
   about a denied image again when the token is two minutes old, and then gets a new token. Therefore a
   repair takes effect within two minutes: each later token that a denied image gets is newer, and no
   answer outlives its token's two minutes.
-* A repository that the first token of a node (or of an hour) did not prove yet gets it unchecked while
-  it is new: thirty pods must not wait for thirty more requests that only decide a cache's duration. The
-  kubelet asks again within two minutes, and then the repository is checked. A token that replaces
-  another one is always checked: otherwise one denied image, which renews the token every two minutes,
-  would keep all the others from ever being proved.
+* In the first 10 s of a token, a repository that it did not prove yet gets it unchecked: thirty pods must
+  not wait for thirty more requests that only decide a cache's duration. The kubelet asks again within two
+  minutes, and then the repository is checked. But a token that replaces another one is always checked:
+  otherwise one denied image, which renews the token every two minutes, would keep all the others from
+  ever being proved.
 * A new token does not replace one that proved a repository: a token that is proved for one repository
   says nothing about another. The store keeps the last few, and each repository gets the newest token
   that it was proved with.
@@ -63,6 +63,7 @@ if TYPE_CHECKING:
 # A token is new for so long, and a pull check recent. Less than UNPROVEN_SECONDS by more than an exchange
 # may take, so that each answer to a denied image rests on a newer token than the one before.
 NEW_SECONDS = 30
+STORM_SECONDS = 10
 # A token is shared no more when less than this is left of it, or less than half its life.
 LAST_SECONDS = 360
 # Long enough to leave OCI in peace, short enough that a repair shows at once.
@@ -198,7 +199,7 @@ def _check(
     check = check_without_asking(image, settings) or held.known(image.repository)
     if check is not None:
         return check
-    if held.age < NEW_SECONDS and not held.renewed:
+    if held.age < STORM_SECONDS and not held.renewed:
         return CHECK_SKIPPED
     check = work.check(image, held.token)
     if lock.take():
