@@ -20,7 +20,7 @@ SYSTEM_PARENT = "/run"
 # where /run is usually a part of their disk.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 # Part of each file's name: versions of this program that write other contents never meet.
-FORMAT = 1
+FORMAT = 2
 _MAX_BYTES = 256 * 1024
 _STALE_SECONDS = 2 * 3600
 # With workload identity each of a node's 110 pods has four files: entry and lock, of its token and

@@ -138,6 +138,28 @@ FAMILIES = (
         ),
     ),
     Family(
+        "each answer's own proof",
+        ("tests/test_sharing.py", "tests/test_end_to_end.py", "-k", "proof or proved or prove or denied or slow or restarted or newer or older or image_alone or heals or refusal or 404 or absent or another_repository"),
+        (
+            Mutation("provider/response.py", '"cacheKeyType": "Image"', '"cacheKeyType": "Registry"'),
+            Mutation("provider/response.py", "UNPROVEN_SECONDS - int(age)", "UNPROVEN_SECONDS"),
+            Mutation("provider/response.py", "max(UNPROVEN_SECONDS - int(age), _SHORTEST_SECONDS)", "UNPROVEN_SECONDS - int(age)"),
+            Mutation("provider/registry.py", 'case 404, "MANIFEST_UNKNOWN":', "case 404, _:"),
+            Mutation("provider/registry.py", 'for method in ("HEAD", "GET"):', 'for method in ("HEAD",):'),
+            Mutation("provider/registry.py", 'case 403, "FREE_TIER_NOT_SUPPORTED":', 'case 403, "FREE_TIER":'),
+            Mutation("provider/registry.py", "isinstance(code, str) and code in _CODES", "isinstance(code, str)"),
+            Mutation("provider/sharing.py", "NEW_SECONDS = 30", "NEW_SECONDS = 0"),
+            Mutation("provider/sharing.py", "NEW_SECONDS = 30", "NEW_SECONDS = 3600"),
+            Mutation("provider/sharing.py", "and not held.renewed:", "and True:"),
+            Mutation("provider/sharing.py", "kept = proved[-(_MAX_TOKENS - 1) :]", "kept: list[dict[str, Any]] = []"),
+            Mutation("provider/sharing.py", "if passed and now() - at >= NEW_SECONDS:", "if False:"),
+            Mutation("provider/sharing.py", "._replace(age=now() - began)", ""),
+            Mutation("provider/sharing.py", "            if not rejected:\n                raise\n", "            raise\n"),
+            Mutation("provider/sharing.py", "limit = UNPROVEN_SECONDS if check == CHECK_NO_IMAGE else NEW_SECONDS", "limit = 3600 if check == CHECK_NO_IMAGE else NEW_SECONDS"),
+            Mutation("provider/sharing.py", "return (proved or usable)[-1]", "return usable[-1]"),
+        ),
+    ),
+    Family(
         "what comes in",
         ("tests/test_fuzz.py", "tests/test_core.py", "-k", "request or image or repository or text or answered or line or shape"),
         (

@@ -25,7 +25,6 @@ from provider.check.flags import judge_unit
 from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
 from provider.check.step import Step, exit_code, not_visible, ok, warning
 from provider.check.unit import Unit
-from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
@@ -1319,16 +1318,37 @@ def test_an_absent_repository_and_an_absent_tag_are_told_apart(node: Node) -> No
     assert "credentials are not the matter" in checked.step("pull")["came"]
 
 
-def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(
-    node: Node, client: Client
-) -> None:
-    node.cloud.control.iam(
-        Iam(policies=(Policy(prefix="x/"), Policy(prefix="ns/")), repositories=("ns/repo",))
-    )
-    node.cloud.control.fault("manifest", Fault("status", status=404, times=1))
-    checked = node.check()
+def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(node: Node) -> None:
+    checked = node.check("fra.ocir.io/ns/untagged")
     assert checked.causes() == {}
     assert "no tag 'latest'" in checked.step("pull")["came"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cause"),
+    [
+        (404, "NotAuthorizedOrNotFound", "pull-unclear"),
+        (403, "DENIED", "repository-denied"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "free-tier"),
+        (401, "UNKNOWN", "token-not-accepted"),
+    ],
+)
+def test_the_registry_s_code_is_told_and_its_text_is_not(
+    node: Node, status: int, code: str, cause: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": "the registry's own text"}]})
+    node.cloud.control.fault("manifest", Fault("status", status=status, body=body))
+    checked = node.check()
+    assert checked.causes() == {"pull": cause}
+    assert f", {code}" in checked.step("pull")["came"]
+    assert "the registry's own text" not in json.dumps(checked.step("pull"))
+
+
+def test_a_denied_repository_may_be_one_that_does_not_exist(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
+    checked = node.check("fra.ocir.io/ns/absent")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert "is there a repository 'ns/absent'" in checked.advice("pull")
 
 
 # --- shared tokens ------------------------------------------------------------------------------

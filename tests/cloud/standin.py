@@ -365,12 +365,12 @@ class StandIn:
         if limits.max_per_second is not None:
             self.imds_times = [t for t in self.imds_times if t > now - 1.0]
             if len(self.imds_times) >= limits.max_per_second:
-                return refuse(429, "TooManyRequests", "too many requests within a second")
+                return imds.too_many("too many requests within a second")
             self.imds_times.append(now)
         if limits.max_under_way is not None:
             under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
             if under_way > limits.max_under_way:
-                return refuse(429, "TooManyRequests", "too many requests at once")
+                return imds.too_many("too many requests at once")
         return None
 
     async def _send(
