@@ -170,7 +170,9 @@ def _stage() -> None:
     _serve(_imds(stage["metadata"], stage["imds_failures"]), IMDS, 80)
     if stage["releases"] is not None:
         releases = {path: base64.b64decode(body) for path, body in stage["releases"].items()}
-        _serve(_github(releases, requests, stage["redirect"]), "127.0.0.1", 443, folder / "github.pem")
+        _serve(
+            _github(releases, requests, stage["redirect"]), "127.0.0.1", 443, folder / "github.pem"
+        )
     if stage["bundle"]:
         argv = _container(Path(stage["bundle"]), root)
     else:

@@ -209,9 +209,7 @@ def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
         node.program(f"{folder}/bin/oke-credential-provider", CLAIMS)
         manifest = (built.tree() / "MANIFEST").read_text()
         assert own in manifest
-        node.write(
-            f"{folder}/MANIFEST", manifest.replace(own, sha256(CLAIMS.encode()).hexdigest())
-        )
+        node.write(f"{folder}/MANIFEST", manifest.replace(own, sha256(CLAIMS.encode()).hexdigest()))
     if forged != "a script":
         link = node.path("usr/local/bin/oke-credential-provider")
         link.parent.mkdir(parents=True, exist_ok=True)
