@@ -222,9 +222,11 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
     assert unlisted(record.connected, CONNECTED) == ["127.0.3.1:80"]
 
 
-def test_a_core_dump_is_impossible(cloud: Cloud, program: Program) -> None:
+def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str]]:
+    """Soft and hard limit of each process of a call that waits for OCI; ``before`` starts it."""
     cloud.control.fault("federation", Fault("black_hole"))
-    process = cloud.ns.popen(program.argv, env=program.env, stdin=subprocess.PIPE)
+    argv = [*before, *program.argv]
+    process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
     assert process.stdin is not None
     process.stdin.write(request(IMAGE))
     process.stdin.close()
@@ -232,15 +234,28 @@ def test_a_core_dump_is_impossible(cloud: Cloud, program: Program) -> None:
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
-    pids = cloud.strays()
-    limits = [Path(f"/proc/{pid}/limits").read_text() for pid in pids]
+    limits = [Path(f"/proc/{pid}/limits").read_text() for pid in cloud.strays()]
     process.terminate()
     process.communicate(timeout=10)
-    # 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit
-    # but 1, see fs/coredump.c.
-    assert limits
-    for text in limits:
-        assert re.search(r"Max core file size\s+1\s+1\s+bytes", text)
+    found = [re.search(r"Max core file size\s+(\w+)\s+(\w+)", text) for text in limits]
+    return {(match[1], match[2]) for match in found if match}
+
+
+# 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit but
+# 1, see fs/coredump.c. Root may raise a hard limit of 0 by CAP_SYS_RESOURCE, which containers lack.
+@pytest.mark.parametrize("limit", ["unlimited", "0:unlimited"])
+def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -> None:
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {("1", "1")}
+
+
+@pytest.mark.parametrize(
+    ("limit", "then"), [("unlimited", "1"), ("0:unlimited", "1"), ("0:0", "0")]
+)
+def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
+    cloud: Cloud, program: Program, limit: str, then: str
+) -> None:
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {(then, then)}
 
 
 # --- the environment ---------------------------------------------------------------------------

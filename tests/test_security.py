@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+import yaml
+
+from provider.settings import Settings
+from provider.transport import MAX_BODY
 from tests.cloud.namespace import REPOSITORY
 from tests.test_privilege import HOSTILE, INTERPRETERS
 
@@ -28,3 +32,24 @@ def test_every_command_that_is_named_is_a_target() -> None:
     makefile = (REPOSITORY / "Makefile").read_text()
     for target in re.findall(r"`make (\w+)`", TEXT):
         assert re.search(rf"^{target}:.*##", makefile, re.M), target
+
+
+def test_the_jobs_of_a_release_are_told_with_what_they_may_do() -> None:
+    workflow = (REPOSITORY / ".github/workflows/release.yml").read_text()
+    jobs = yaml.safe_load(workflow)["jobs"]
+    table = TEXT.partition("| job of [`release.yml`]")[2].partition("\n\n")[0]
+    rows = re.findall(r"^\| `(\w+)`.* \| ([^|]+) \|$", table, re.M)
+    assert [name for name, _ in rows] == list(jobs)
+    for name, may in rows:
+        given = jobs[name]["permissions"]
+        words = set(re.findall(r"\w+", may))
+        assert ("write" in words) == (given["contents"] == "write"), name
+        assert ("sign" in words) == (given.get("id-token") == "write"), name
+        assert ("sign" in words) == (given.get("attestations") == "write"), name
+        assert given.keys() <= {"contents", "id-token", "attestations"}, name
+
+
+def test_the_numbers_are_the_programs() -> None:
+    row = dict(re.findall(r"^\| ([\w ]+) \| .+ \| (.+) \|$", TEXT, re.M))
+    assert row["answers of any size"] == f"{MAX_BODY >> 20} MiB"
+    assert f"one deadline, {Settings().deadline_seconds:g} s" in row["time limit"]
