@@ -444,10 +444,14 @@ def test_a_user_with_an_api_key(
         f"region=eu-frankfurt-1\nkey_file=KEY\n{f'pass_phrase={passphrase}' if passphrase else ''}\n",
         key.private_pem,
     )
+    home = tmp_path / "home"
+    (home / ".oci").mkdir(parents=True)
+    (home / ".oci" / "config").write_text("[WORK]\nuser=somebody else\n")
     env = {
         "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
         "OCI_CONFIG_FILE": str(config),
         "OCI_CLI_PROFILE": "WORK",
+        "HOME": str(home),  # the file that is named decides
     }
     result = program.run(cloud, stdin=request(IMAGE), env=env).check()
     assert read_response(result.stdout).password

@@ -376,11 +376,20 @@ def test_the_workflows_hand_over_the_published_names() -> None:
 
 def test_security_md_tells_what_the_download_job_does() -> None:
     """Users verify by the commands that the release was verified by."""
+
+    def verification(text: str) -> list[str]:
+        command = re.search(r"^ *gh attestation verify (.*(?:\\\n.*)+)", text, re.M)
+        assert command
+        return re.sub(r"\\\n", "", command[1]).split()[1:]
+
     script = (REPOSITORY / "packaging" / "release_download.sh").read_text()
+    names = {"$GITHUB_REPOSITORY": "$REPOSITORY", "$TAG": "v$VERSION"}
+    for theirs, ours in names.items():
+        script = script.replace(theirs, ours)
     text = (REPOSITORY / "SECURITY.md").read_text()
-    for part in ("--signer-workflow", "--source-ref", "--deny-self-hosted-runners", "sha256sum"):
-        assert part in script
-        assert part in text
+    assert verification(text) == verification(script)
+    for each in (script, text):
+        assert re.search(r"^sha256sum --check .*SHA256SUMS$", each, re.M)
 
 
 @pytest.mark.parametrize("script", ["release_assets.sh", "release_draft.sh", "release_download.sh"])
