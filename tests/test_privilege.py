@@ -369,9 +369,11 @@ def test_a_proxy_is_for_servers_and_never_for_the_metadata_service(
     [("*", 0), (".oraclecloud.com", 1), ("fra.ocir.io,.oraclecloud.com", 0), ("other.example", 2)],
 )
 def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
-    env = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": no_proxy}
-    program.run(cloud, stdin=request(IMAGE), env=env).check()
-    assert cloud.control.report().count("proxy") == through
+    for name in ("NO_PROXY", "no_proxy"):
+        cloud.reset()
+        env = {"HTTPS_PROXY": "http://proxy.example:3128", name: no_proxy}
+        program.run(cloud, stdin=request(IMAGE), env=env).check()
+        assert cloud.control.report().count("proxy") == through
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

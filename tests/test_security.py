@@ -8,7 +8,9 @@ import yaml
 
 from provider.settings import Settings
 from provider.transport import MAX_BODY
+from tests.claims import CLAIMS
 from tests.cloud.namespace import REPOSITORY
+from tests.mutations import FAMILIES, claims, mutated
 from tests.test_privilege import HOSTILE, INTERPRETERS
 
 TEXT = (REPOSITORY / "SECURITY.md").read_text()
@@ -20,6 +22,16 @@ def test_every_test_that_is_named_is_there() -> None:
     there = {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())}
     assert len(named) > 20
     assert named - there == set()
+
+
+def test_every_claim_has_a_mutation_that_makes_it_false() -> None:
+    """`make mutations` tries them; here they are only held against the files as they are today."""
+    assert set(re.findall(r"`(test_\w+)`", TEXT)) - CLAIMS.keys() == set()
+    for family in (*FAMILIES, *claims()):
+        assert family.mutations, family.name
+        for mutation in family.mutations:
+            text = (REPOSITORY / mutation.file).read_text()
+            assert mutated(text, mutation) != text
 
 
 def test_every_variable_that_is_tested_is_told_of() -> None:
