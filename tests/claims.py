@@ -169,7 +169,8 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     "test_planted_folders_and_links_are_left_alone": (
         Mutation(_LAUNCHER, "        if (!fstat(folder, &status) && status.st_uid == geteuid() && (status.st_mode", "        if (!fstat(folder, &status) && (status.st_mode"),
-        Mutation(_LAUNCHER, "    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);\n    DIR", "    int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);\n    DIR"),
+        Mutation(_LAUNCHER, " && (status.st_mode & 07777) == 0700\n", "\n"),
+        Mutation(_LAUNCHER, "        if (!mkdtemp(name)) {", '        snprintf(name, sizeof name, "%s/" PREFIX "cccccc", path);\n        if (mkdir(name, 0700) && errno != EEXIST) {'),
     ),
     # --- who writes into the store, or sets the environment ---
     "test_a_store_entry_of_any_shape_is_a_miss": (
