@@ -188,7 +188,11 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_TRUST, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
         Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
         Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", "")),
+        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
         Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
+    ),
+    "test_a_users_store_is_in_the_users_own_runtime_folder": (
+        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
     ),
     "test_no_variable_reaches_python_inside_a_frozen_program": (
         Mutation(_LAUNCHER, '    unsetenv("LD_PRELOAD");\n', ""),

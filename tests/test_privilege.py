@@ -6,7 +6,9 @@ fails the test: whoever adds one says so in this file.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -282,6 +284,7 @@ HOSTILE = {
     "OPENSSL_CONF": "{folder}/openssl.cnf",
     "OPENSSL_MODULES": "{folder}",
     "OPENSSL_ENGINES": "{folder}",
+    "XDG_RUNTIME_DIR": "{folder}",  # root's store is in /run
 }
 # What Python itself honours: the frozen program does not.
 INTERPRETERS = {
@@ -314,6 +317,20 @@ def test_the_environment_turns_nothing_against_the_node(
         cloud.reset()
         record = trace(Program(program.name, program.argv, {**program.env, **env}), cloud, tmp_path)
         assert not [path for path in record.read if path.startswith(str(tmp_path))]
+
+
+def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program: Program) -> None:
+    runtime = cloud.ns.path("/run/runtime-of-a-user")
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, 65534, 65534)
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program.argv]
+    env = {**program.env, "XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
+    try:
+        first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
+        assert read_response(first.stdout).password == read_response(second.stdout).password
+        assert cloud.control.report().count("federation") == 1
+    finally:
+        shutil.rmtree(runtime)
 
 
 def test_no_variable_reaches_python_inside_a_frozen_program(
