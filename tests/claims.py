@@ -254,6 +254,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     "test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone": (
         Mutation(_WORKLOAD, '    whose = f"service account {account.namespace}/{account.name}"', '    whose = f"service account {account.namespace}/{account.name} {account.token}"'),
+        Mutation("provider/exchange.py", "    try:\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:", '    try:\n        registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {account.token}"})\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:'),
     ),
     "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
         Mutation("provider/exchange.py", "    token = token._replace(life=min(token.life, account.life))\n", ""),

@@ -276,9 +276,7 @@ def test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone(
     ]
     assert len(needles) >= 9
     assert not [n for n in needles for text in texts if n in text]
-    bearing = {
-        r.endpoint for r in cloud.control.report().requests if "opc-request-id" in r.header_names
-    }
+    bearing = {r.endpoint for r in cloud.control.report().requests if r.bears_account}
     assert bearing == {"workload"}
 
 
