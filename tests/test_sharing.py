@@ -470,6 +470,8 @@ def spoil(cloud: Cloud, how: str) -> None:
         case "entry is a pipe":
             entry.unlink()
             os.mkfifo(entry, 0o600)
+            # Held open by this process, so that the pipe gives the entry's text.
+            os.write(os.open(entry, os.O_RDWR), text.encode())
         case "entry is a folder":
             entry.unlink()
             entry.mkdir(0o700)

@@ -328,6 +328,7 @@ class Seen:
     refusal: str | None
     request_id: str
     connection: int
+    bears_account: bool = False  # a service account's token was in it, in whatever place
 
 
 @dataclass(frozen=True, slots=True)

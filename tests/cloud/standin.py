@@ -307,9 +307,16 @@ class StandIn:
                         refusal,
                         request_id,
                         connection,
+                        self._bears_account(request),
                     )
                 )
         return keep
+
+    def _bears_account(self, request: Request) -> bool:
+        sent = " ".join(value for _, value in request.headers) + request.target
+        sent += request.body.decode("latin-1")
+        accounts = (s for s in self.state.secrets if s.kind == "service account token")
+        return any(needle in sent for secret in accounts for needle in secret.needles())
 
     async def _tunnel(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
