@@ -548,10 +548,14 @@ def test_an_odd_store_is_a_miss_and_never_a_failure(
 def on_disk(cloud: Cloud, disk: Path, *parents: str) -> None:
     """Put folders of a disk at these places, as in a container's file system."""
     for parent in parents:
-        folder = disk / parent.replace("/", "-")
-        folder.mkdir()
-        folder.chmod(0o1777)
-        cloud.ns.run(["mount", "--bind", str(folder), parent]).check()
+        # Any file system but tmpfs; what is below it may be one.
+        name = parent.replace("/", "-")
+        lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
+        for folder in (lower, upper, work):
+            folder.mkdir()
+            folder.chmod(0o1777)
+        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        cloud.ns.run(["mount", "-t", "overlay", "-o", layers, "overlay", parent]).check()
 
 
 def files(disk: Path) -> list[Path]:
