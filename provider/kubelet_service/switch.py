@@ -1,0 +1,446 @@
+"""``enable`` and ``disable``: what is to be changed, and the trial that comes before the change."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Final, NamedTuple, NoReturn
+
+from provider.check import kubelet as judgements
+from provider.check import node
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
+from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
+from provider.installation.files import make_folders, sync, write_file
+from provider.kubelet_service.guard import TRIAL, Guard, alone
+from provider.kubelet_service.health import (
+    Expected,
+    Unhealthy,
+    healthz_address,
+    judge_containers,
+    kubelet_containers,
+    wait_until_healthy,
+    why_unhealthy,
+)
+from provider.kubelet_service.systemd import (
+    Service,
+    is_known,
+    journal,
+    read_environment,
+    read_unit,
+    require_systemd,
+    show,
+    systemctl,
+)
+from provider.kubelet_service.trusted import untrusted_part
+from provider.kubelet_service.unit import (
+    DROP_IN_NAME,
+    UNIT,
+    FlagSetting,
+    UnitFile,
+    UnsupportedCommand,
+    command_of,
+    drop_in,
+    flags_in,
+    values,
+)
+
+DROP_IN: Final = Path("/etc/systemd/system", f"{UNIT}.d", DROP_IN_NAME)
+_FLAGS: Final = (CONFIG_FLAG, BIN_DIR_FLAG)
+# For systemd's own time: stopping, reloading, the rollback.
+_MARGIN: Final = 60.0
+# What was written this shortly after the kubelet's start is part of the same boot.
+_SAME_START: Final = 60.0
+_JOURNAL_LINES: Final = 10
+# Distributions that run the kubelet inside their own process, and where its flags belong.
+_EMBEDDED: Final = {
+    "k3s": ("k3s.service", "k3s-agent.service"),
+    "rke2": ("rke2-server.service", "rke2-agent.service"),
+    "k0s": ("k0scontroller.service", "k0sworker.service"),
+    "MicroK8s": ("snap.microk8s.daemon-kubelite.service",),
+}
+
+Say = Callable[[str], None]
+
+
+class Options(NamedTuple):
+    """What the two commands are told. Times are in seconds."""
+
+    watch: float
+    timeout: float
+    dry_run: bool = False
+
+    @property
+    def longest(self) -> float:
+        """How long a trial can take, and how long its rollback."""
+        return self.timeout + self.watch + _MARGIN
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a command did, or would do. ``drop_in``: the text in effect; None without one."""
+
+    changed: bool
+    drop_in: str | None
+    kubelet: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    """The kubelet's unit without what ``enable`` wrote: the node's own files."""
+
+    service: Service
+    files: Sequence[UnitFile]
+    environment: Sequence[UnitFile]
+
+    @property
+    def flags(self) -> list[FlagSetting]:
+        return flags_in([*self.files, *self.environment])
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A change that is to be proven: the drop-in's text, and how to keep it and to go back."""
+
+    text: str
+    expected: Expected
+    keep: Callable[[], object]
+    undo: Callable[[], object]
+
+
+def enable(config: Path, bin_dir: Path, options: Options, say: Say) -> Outcome:
+    """Give the running kubelet the two flags.
+
+    Raises CannotEnable when nothing was changed, RolledBack when the change was taken back, and
+    KubeletUnhealthy when the kubelet is not healthy even so.
+    """
+    require_systemd()
+    wanted = {CONFIG_FLAG: str(config), BIN_DIR_FLAG: str(bin_dir)}
+    with _guarded(options) as guard:
+        unit = _read_unit()
+        kubelet = _running(unit)
+        _validate(config, bin_dir, kubelet)
+        present = _own_drop_in()
+        if place := _place_of(wanted, unit, kubelet):
+            say(f"already enabled: {place} gives the kubelet these flags")
+            return Outcome(False, present, _described(kubelet, Expected(wanted, None)))
+        text = _derived(unit, wanted)
+        if present == text and not TRIAL.exists() and _has(kubelet, wanted):
+            say(f"already enabled: {DROP_IN}; there is nothing to change")
+            return Outcome(False, present, _described(kubelet, Expected(wanted, None)))
+        _refuse_pending(unit, kubelet)
+        expected = Expected(wanted, healthz_address(kubelet))
+        if reason := why_unhealthy(unit.service, expected._replace(flags={})):
+            raise CannotEnable(
+                f"the kubelet is not healthy as it is: {reason}", "Repair it first, then try again."
+            )
+        if guard is None:
+            say(f"{DROP_IN}: would be written; the kubelet would be restarted")
+            return Outcome(True, text)
+        keep = partial(_write, text)
+        undo = partial(_write, present) if present else partial(_remove, DROP_IN)
+        done = _prove(guard, _Trial(text, expected, keep, undo), options, say)
+        say(f"{DROP_IN}: written")
+        return Outcome(True, text, done)
+
+
+def disable(options: Options, say: Say) -> Outcome:
+    """Take the drop-in away again. Raises as ``enable`` does."""
+    require_systemd()
+    with _guarded(options) as guard:
+        present = _own_drop_in()
+        if present is None and not TRIAL.exists():
+            say(f"not enabled: there is no {DROP_IN}")
+            return Outcome(False, None)
+        service = show()
+        if guard is None:
+            say(f"{DROP_IN}: would be removed; the kubelet would be restarted")
+            return Outcome(True, None)
+        if service.load != "loaded":
+            _remove(DROP_IN)
+            systemctl("daemon-reload")
+            say(f"{DROP_IN}: removed; there is no {UNIT}")
+            return Outcome(True, None)
+        unit = _read_unit()
+        kubelet = _kubelet_of(service)
+        own = {setting.flag for setting in unit.flags}
+        flags = {flag: None for flag in _FLAGS if flag not in own}
+        expected = Expected(flags, healthz_address(kubelet) if kubelet else None)
+        keep = partial(_remove, DROP_IN)
+        if kubelet is None or why_unhealthy(service, expected._replace(flags={})):
+            # There is nothing to go back to: this is the way back.
+            keep()
+            systemctl("daemon-reload")
+            say(f"{DROP_IN}: removed; the kubelet was not healthy with it")
+            _restart(options)
+            return Outcome(True, None, _settled(expected, options))
+        undo = partial(_write, present) if present else keep
+        text = drop_in(_command(unit.files), {})
+        done = _prove(guard, _Trial(text, expected, keep, undo), options, say)
+        say(f"{DROP_IN}: removed")
+        return Outcome(True, None, done)
+
+
+# ---- the node as it is ---------------------------------------------------------------------------
+
+
+def _own_drop_in() -> str | None:
+    try:
+        return DROP_IN.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise CannotEnable(f"{DROP_IN}: {error.strerror}") from error
+
+
+def _read_unit() -> _Unit:
+    """The kubelet's unit. Raises CannotEnable when there is none that can be changed."""
+    service = show()
+    if service.load != "loaded":
+        _refuse_missing(service)
+    files = [file for file in read_unit(service) if file.path not in (str(DROP_IN), str(TRIAL))]
+    for file in files:
+        if os.path.basename(file.path) > DROP_IN_NAME and values([file], "ExecStart"):
+            raise CannotEnable(
+                f"{file.path} sets ExecStart=, and sorts after {DROP_IN_NAME}",
+                f"Rename it, so that it sorts before {DROP_IN_NAME}.",
+            )
+    return _Unit(service, files, read_environment(files))
+
+
+def _refuse_missing(service: Service) -> NoReturn:
+    for name, units in _EMBEDDED.items():
+        if unit := is_known(*units):
+            raise CannotEnable(
+                f"{name} runs the kubelet inside its own process ({unit}): there is no {UNIT}",
+                f"Give the two flags to {name}, as its documentation says of kubelet arguments.",
+            )
+    running = node.find_kubelet().kubelet
+    if running:
+        raise CannotEnable(
+            f"the kubelet (pid {running.pid}) was not started by {UNIT}, which is {service.load}",
+            "Put the two flags where it is started.",
+        )
+    raise CannotEnable(f"there is no {UNIT} here (systemd says: {service.load})")
+
+
+def _kubelet_of(service: Service) -> Kubelet | None:
+    found = node.find_kubelet().kubelet
+    return found if found and found.pid == service.main_pid else None
+
+
+def _running(unit: _Unit) -> Kubelet:
+    service = unit.service
+    if not service.is_running:
+        raise CannotEnable(
+            f"the kubelet is not running: {UNIT} is {service.active} ({service.sub})",
+            "Start it first; a change is judged by what it was before.",
+        )
+    kubelet = _kubelet_of(service)
+    if kubelet is None:
+        raise CannotEnable(
+            f"the main process of {UNIT} (pid {service.main_pid}) is no kubelet that this program"
+            " can see",
+            "Run it on the node itself, not in a container. A wrapper in place of the kubelet needs"
+            " the two flags where it starts it.",
+        )
+    return kubelet
+
+
+def _command(files: Sequence[UnitFile]) -> str:
+    try:
+        return command_of(files)
+    except UnsupportedCommand as error:
+        raise CannotEnable(
+            f"{UNIT}: {error}",
+            f"Add {' and '.join(_FLAGS)} to that command yourself, then restart the kubelet.",
+        ) from error
+
+
+def _derived(unit: _Unit, wanted: Mapping[str, str]) -> str:
+    """The drop-in's text. Raises CannotEnable, also when the node sets other values itself."""
+    command = _command(unit.files)
+    for setting in unit.flags:
+        if not _same(setting.value, wanted[setting.flag]):
+            raise CannotEnable(
+                f"{setting.path} already sets {setting.flag}={setting.value}, not"
+                f" {wanted[setting.flag]}",
+                "Add this program's entry to the config that the kubelet has, or take both flags out"
+                f" of {setting.path}, and try again.",
+            )
+    return drop_in(command, wanted)
+
+
+def _place_of(wanted: Mapping[str, str], unit: _Unit, kubelet: Kubelet) -> str | None:
+    """The file of the node's own that gives the running kubelet these flags already."""
+    if DROP_IN.exists() or TRIAL.exists() or not _has(kubelet, wanted):
+        return None
+    found = {setting.flag: setting for setting in unit.flags}
+    if set(found) != set(wanted):
+        return None
+    return next(iter(found.values())).path
+
+
+def _has(kubelet: Kubelet, wanted: Mapping[str, str]) -> bool:
+    return all(_same(kubelet.flag(flag) or "", value) for flag, value in wanted.items())
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.normpath(one) == os.path.normpath(other)
+
+
+def _validate(config: Path, bin_dir: Path, kubelet: Kubelet) -> None:
+    """Raise CannotEnable when the kubelet would not start with what it is to read."""
+    files = node.read_config(str(config))
+    steps = [judgements.judge_config(files, kubelet)]
+    decoded = judgements.decoded(files)
+    if decoded:
+        ours = next((p for p in decoded.providers if node.is_ours(p.name, str(bin_dir))), None)
+        programs = node.look_at(str(bin_dir), [provider.name for provider in decoded.providers])
+        steps += [
+            judgements.judge_entry(str(config), decoded, ours),
+            judgements.judge_programs(programs),
+        ]
+    for step in steps:
+        if step.status not in ("ok", "warning"):
+            raise CannotEnable(step.came, " ".join(line.strip() for line in step.advice) or None)
+    for path in [str(config), *(program.path for program in programs)]:
+        if part := untrusted_part(path):
+            raise CannotEnable(
+                f"others than root can replace {part}; the kubelet would run it as root",
+                "Give it and every folder above it to root alone.",
+            )
+
+
+def _refuse_pending(unit: _Unit, kubelet: Kubelet) -> None:
+    """Raise CannotEnable when a restart would also put changes of others into effect: they would be
+    taken for ours, and no rollback would undo them.
+    """
+    hint = (
+        "Restart the kubelet and see that it comes up (systemctl daemon-reload; systemctl restart"
+        " kubelet), then try again."
+    )
+    if unit.service.need_reload:
+        raise CannotEnable(f"unit files of {UNIT} were changed and are not in effect yet", hint)
+    paths = [file.path for file in (*unit.files, *unit.environment)]
+    if path := kubelet.flag("--config"):
+        paths.append(path)
+    for path in paths:
+        with suppress(OSError):
+            if os.stat(path).st_mtime > kubelet.started + _SAME_START:
+                raise CannotEnable(f"{path} was changed after the kubelet's start", hint)
+
+
+# ---- the trial -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _guarded(options: Options) -> Iterator[Guard | None]:
+    """Alone with the kubelet's unit; None for a dry run, which takes no lock and changes nothing."""
+    if options.dry_run:
+        yield None
+        return
+    os.umask(0o022)
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise Terminated(f"ended by {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, end)
+    with alone(options.longest) as guard:
+        yield guard
+
+
+def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str, object]:
+    """Restart the kubelet with the trial, watch it, keep the change. Returns what to tell of it."""
+    before = kubelet_containers()
+    started = time.time()
+    guard.start(options.longest)
+    try:
+        make_folders(TRIAL.parent)
+        write_file(TRIAL, trial.text)
+        systemctl("daemon-reload")
+        _refuse_other_command(trial.text)
+        say(f"restarting the kubelet, then watching it for {options.watch:g} s")
+        _restart(options)
+        pid = wait_until_healthy(trial.expected, options.timeout, options.watch)
+        still = judge_containers(before, kubelet_containers())
+        trial.keep()
+    except BaseException as error:
+        _roll_back(guard, trial, options, started, error, say)
+    try:
+        guard.stop()
+    except (CannotEnable, OSError) as error:
+        say(f"the guard was not stopped ({error}): it may restart the kubelet once more")
+    service = show()
+    if service.main_pid != pid or service.need_reload:
+        raise KubeletUnhealthy("the kubelet was restarted by somebody else meanwhile")
+    where = "healthz is off" if trial.expected.healthz is None else "healthz answers"
+    say(f"the kubelet (pid {pid}) is healthy: {where}, {still} of {len(before)} containers run on")
+    return {"pid": pid, "containers_before": len(before), "containers_after": still}
+
+
+def _refuse_other_command(text: str) -> None:
+    """Raise CannotEnable unless systemd has loaded the trial's command as the one that counts."""
+    service = show()
+    if service.load != "loaded" or _command(read_unit(service)) != _command([UnitFile("", text)]):
+        raise CannotEnable(f"systemd does not take {TRIAL}: {UNIT} is {service.load}")
+
+
+def _restart(options: Options) -> None:
+    systemctl("reset-failed", UNIT)
+    systemctl("restart", UNIT, timeout=options.timeout)
+
+
+def _roll_back(
+    guard: Guard,
+    trial: _Trial,
+    options: Options,
+    started: float,
+    error: BaseException,
+    say: Say,
+) -> NoReturn:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    reason = error.message if isinstance(error, ProviderError) else str(error)
+    words = journal(started, _JOURNAL_LINES)
+    say(f"rolling back: {reason}")
+    for line in words:
+        say(f"  kubelet: {line}")
+    try:
+        with suppress(OSError):
+            trial.undo()
+        guard.roll_back(options.longest)
+        _settled(trial.expected._replace(flags={}), options)
+    except ProviderError as failure:
+        raise KubeletUnhealthy(
+            f"{reason}; and after the change was taken back: {failure.message}"
+        ) from error
+    said = f"; it said: {words[-1]}" if words else ""
+    raise RolledBack(f"the kubelet did not stay healthy: {reason}{said}") from error
+
+
+def _settled(expected: Expected, options: Options) -> dict[str, object]:
+    """Wait for a kubelet that starts. Raises KubeletUnhealthy."""
+    try:
+        return {"pid": wait_until_healthy(expected, options.timeout, watch=0)}
+    except Unhealthy as error:
+        raise KubeletUnhealthy(str(error)) from error
+
+
+def _described(kubelet: Kubelet, _expected: Expected) -> dict[str, object]:
+    return {"pid": kubelet.pid}
+
+
+def _write(text: str) -> None:
+    make_folders(DROP_IN.parent)
+    write_file(DROP_IN, text)
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+    if path.parent.exists():
+        sync(path.parent)
