@@ -22,6 +22,7 @@ from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
 from provider.kubelet_config import CredentialProvider
+from provider.kubelet_service.finding import judge_drop_in, look_at_drop_in
 from provider.service_account import ServiceAccount
 from provider.settings import (
     INSTANCE_PRINCIPAL,
@@ -57,6 +58,7 @@ def walk(
     processes = node.find_kubelet()
     plugin = _Plugin(environ=environ)
     yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
+    yield from judge_drop_in(look_at_drop_in(), processes.kubelet)
     yield from _config(processes.kubelet, image, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield settings.step

@@ -9,7 +9,8 @@ import click
 
 from provider import __version__
 from provider.errors import ProviderError
-from provider.kubelet_service.switch import DROP_IN, Outcome, Say
+from provider.kubelet_service.switch import Outcome, Say
+from provider.kubelet_service.unit import DROP_IN
 
 WOULD_CHANGE = 2
 
@@ -29,7 +30,7 @@ def run(action: str, dry_run: bool, as_json: bool, take: Callable[[Say], Outcome
             "node": platform.node(),
             "action": action,
             "dry_run": dry_run,
-            "path": str(DROP_IN),
+            "path": DROP_IN,
             **(asdict(outcome) if outcome else {}),
             "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
             "log": lines,

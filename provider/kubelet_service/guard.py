@@ -16,9 +16,8 @@ from typing import Final
 from provider.errors import CannotEnable
 from provider.installation.files import write_file
 from provider.kubelet_service.systemd import Service, program, show, systemctl
-from provider.kubelet_service.unit import TRIAL_NAME, UNIT
+from provider.kubelet_service.unit import TRIAL, UNIT
 
-TRIAL: Final = Path("/run/systemd/system", f"{UNIT}.d", TRIAL_NAME)
 GUARD: Final = "oke-credential-provider-guard.service"
 _GUARD_FILE: Final = Path("/run/systemd/system", GUARD)
 _LOCK: Final = "/run/oke-credential-provider-guard.lock"

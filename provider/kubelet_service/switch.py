@@ -15,7 +15,7 @@ from provider.check import node
 from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 from provider.installation.files import make_folders, sync, write_file
-from provider.kubelet_service.guard import TRIAL, Guard, alone
+from provider.kubelet_service.guard import Guard, alone
 from provider.kubelet_service.health import (
     Expected,
     Unhealthy,
@@ -37,7 +37,8 @@ from provider.kubelet_service.systemd import (
 )
 from provider.kubelet_service.trusted import untrusted_part
 from provider.kubelet_service.unit import (
-    DROP_IN_NAME,
+    DROP_IN,
+    TRIAL,
     UNIT,
     FlagSetting,
     UnitFile,
@@ -45,10 +46,11 @@ from provider.kubelet_service.unit import (
     command_of,
     drop_in,
     flags_in,
+    is_written_by_enable,
     values,
+    without_ours,
 )
 
-DROP_IN: Final = Path("/etc/systemd/system", f"{UNIT}.d", DROP_IN_NAME)
 _FLAGS: Final = (CONFIG_FLAG, BIN_DIR_FLAG)
 # For systemd's own time: stopping, reloading, the rollback.
 _MARGIN: Final = 60.0
@@ -123,14 +125,14 @@ def enable(config: Path, bin_dir: Path, options: Options, say: Say) -> Outcome:
         unit = _read_unit()
         kubelet = _running(unit)
         _validate(config, bin_dir, kubelet)
-        present = _own_drop_in()
         if place := _place_of(wanted, unit, kubelet):
             say(f"already enabled: {place} gives the kubelet these flags")
-            return Outcome(False, present, _described(kubelet, Expected(wanted, None)))
+            return Outcome(False, None, {"pid": kubelet.pid})
+        present = _own_drop_in()
         text = _derived(unit, wanted)
-        if present == text and not TRIAL.exists() and _has(kubelet, wanted):
+        if present == text and not os.path.exists(TRIAL) and _has(kubelet, wanted):
             say(f"already enabled: {DROP_IN}; there is nothing to change")
-            return Outcome(False, present, _described(kubelet, Expected(wanted, None)))
+            return Outcome(False, present, {"pid": kubelet.pid})
         _refuse_pending(unit, kubelet)
         expected = Expected(wanted, healthz_address(kubelet))
         if reason := why_unhealthy(unit.service, expected._replace(flags={})):
@@ -141,7 +143,7 @@ def enable(config: Path, bin_dir: Path, options: Options, say: Say) -> Outcome:
             say(f"{DROP_IN}: would be written; the kubelet would be restarted")
             return Outcome(True, text)
         keep = partial(_write, text)
-        undo = partial(_write, present) if present else partial(_remove, DROP_IN)
+        undo = partial(_write, present) if present else _remove
         done = _prove(guard, _Trial(text, expected, keep, undo), options, say)
         say(f"{DROP_IN}: written")
         return Outcome(True, text, done)
@@ -152,7 +154,7 @@ def disable(options: Options, say: Say) -> Outcome:
     require_systemd()
     with _guarded(options) as guard:
         present = _own_drop_in()
-        if present is None and not TRIAL.exists():
+        if present is None and not os.path.exists(TRIAL):
             say(f"not enabled: there is no {DROP_IN}")
             return Outcome(False, None)
         service = show()
@@ -160,7 +162,7 @@ def disable(options: Options, say: Say) -> Outcome:
             say(f"{DROP_IN}: would be removed; the kubelet would be restarted")
             return Outcome(True, None)
         if service.load != "loaded":
-            _remove(DROP_IN)
+            _remove()
             systemctl("daemon-reload")
             say(f"{DROP_IN}: removed; there is no {UNIT}")
             return Outcome(True, None)
@@ -169,17 +171,16 @@ def disable(options: Options, say: Say) -> Outcome:
         own = {setting.flag for setting in unit.flags}
         flags = {flag: None for flag in _FLAGS if flag not in own}
         expected = Expected(flags, healthz_address(kubelet) if kubelet else None)
-        keep = partial(_remove, DROP_IN)
         if kubelet is None or why_unhealthy(service, expected._replace(flags={})):
             # There is nothing to go back to: this is the way back.
-            keep()
+            _remove()
             systemctl("daemon-reload")
             say(f"{DROP_IN}: removed; the kubelet was not healthy with it")
             _restart(options)
             return Outcome(True, None, _settled(expected, options))
-        undo = partial(_write, present) if present else keep
+        undo = partial(_write, present) if present else _remove
         text = drop_in(_command(unit.files), {})
-        done = _prove(guard, _Trial(text, expected, keep, undo), options, say)
+        done = _prove(guard, _Trial(text, expected, _remove, undo), options, say)
         say(f"{DROP_IN}: removed")
         return Outcome(True, None, done)
 
@@ -188,12 +189,19 @@ def disable(options: Options, say: Say) -> Outcome:
 
 
 def _own_drop_in() -> str | None:
+    """The text of the drop-in, None without one. Raises CannotEnable when somebody else wrote it."""
     try:
-        return DROP_IN.read_text(encoding="utf-8", errors="surrogateescape")
+        text = Path(DROP_IN).read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CannotEnable(f"{DROP_IN}: {error.strerror}") from error
+    if not is_written_by_enable(text):
+        raise CannotEnable(
+            f"{DROP_IN} was not written by enable, which leaves it alone",
+            "Keep it as it is, or move what it sets to a drop-in of another name, and try again.",
+        )
+    return text
 
 
 def _read_unit() -> _Unit:
@@ -201,12 +209,13 @@ def _read_unit() -> _Unit:
     service = show()
     if service.load != "loaded":
         _refuse_missing(service)
-    files = [file for file in read_unit(service) if file.path not in (str(DROP_IN), str(TRIAL))]
-    for file in files:
-        if os.path.basename(file.path) > DROP_IN_NAME and values([file], "ExecStart"):
+    files = without_ours(read_unit(service))
+    name = os.path.basename(DROP_IN)
+    for file in files[1:]:
+        if os.path.basename(file.path) > name and values([file], "ExecStart"):
             raise CannotEnable(
-                f"{file.path} sets ExecStart=, and sorts after {DROP_IN_NAME}",
-                f"Rename it, so that it sorts before {DROP_IN_NAME}.",
+                f"{file.path} sets ExecStart=, and sorts after {name}",
+                f"Rename it, so that it sorts before {name}.",
             )
     return _Unit(service, files, read_environment(files))
 
@@ -276,12 +285,10 @@ def _derived(unit: _Unit, wanted: Mapping[str, str]) -> str:
 
 def _place_of(wanted: Mapping[str, str], unit: _Unit, kubelet: Kubelet) -> str | None:
     """The file of the node's own that gives the running kubelet these flags already."""
-    if DROP_IN.exists() or TRIAL.exists() or not _has(kubelet, wanted):
+    found = {setting.flag: setting.path for setting in unit.flags}
+    if set(found) != set(wanted) or not _has(kubelet, wanted):
         return None
-    found = {setting.flag: setting for setting in unit.flags}
-    if set(found) != set(wanted):
-        return None
-    return next(iter(found.values())).path
+    return None if os.path.exists(TRIAL) else found[CONFIG_FLAG]
 
 
 def _has(kubelet: Kubelet, wanted: Mapping[str, str]) -> bool:
@@ -360,8 +367,7 @@ def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str,
     started = time.time()
     guard.start(options.longest)
     try:
-        make_folders(TRIAL.parent)
-        write_file(TRIAL, trial.text)
+        _write(trial.text, TRIAL)
         systemctl("daemon-reload")
         _refuse_other_command(trial.text)
         say(f"restarting the kubelet, then watching it for {options.watch:g} s")
@@ -431,16 +437,13 @@ def _settled(expected: Expected, options: Options) -> dict[str, object]:
         raise KubeletUnhealthy(str(error)) from error
 
 
-def _described(kubelet: Kubelet, _expected: Expected) -> dict[str, object]:
-    return {"pid": kubelet.pid}
+def _write(text: str, path: str = DROP_IN) -> None:
+    make_folders(Path(path).parent)
+    write_file(Path(path), text)
 
 
-def _write(text: str) -> None:
-    make_folders(DROP_IN.parent)
-    write_file(DROP_IN, text)
-
-
-def _remove(path: Path) -> None:
+def _remove() -> None:
+    path = Path(DROP_IN)
     path.unlink(missing_ok=True)
     if path.parent.exists():
         sync(path.parent)

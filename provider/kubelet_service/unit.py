@@ -8,14 +8,15 @@ from typing import Final, NamedTuple
 UNIT: Final = "kubelet.service"
 # Drop-ins apply in the order of their file names, whatever their folder. The trial must come after
 # the drop-in that it may replace: ".trial.conf" sorts after ".conf".
-DROP_IN_NAME: Final = "zz-oke-credential-provider.conf"
-TRIAL_NAME: Final = "zz-oke-credential-provider.trial.conf"
+DROP_IN: Final = f"/etc/systemd/system/{UNIT}.d/zz-oke-credential-provider.conf"
+TRIAL: Final = f"/run/systemd/system/{UNIT}.d/zz-oke-credential-provider.trial.conf"
 _FLAG: Final = re.compile(
     r"(--image-credential-provider-(?:config|bin-dir))(?:=|\s+)[\"']?([^\s\"'\\]+)"
 )
 _PREFIXES: Final = "@-:+!|"  # systemd.service(5), before an ExecStart's path
-_HEADER: Final = """\
-# Written by: oke-credential-provider enable. Remove it with: oke-credential-provider disable
+_MARK: Final = "# Written by: oke-credential-provider enable."
+_HEADER: Final = f"""\
+{_MARK} Remove it with: oke-credential-provider disable
 # It is the unit's own ExecStart with two flags at its end.
 """
 
@@ -98,6 +99,20 @@ def environment_files(files: Sequence[UnitFile]) -> list[str]:
     """The paths (or glob patterns) of EnvironmentFile=; those with a % specifier are left out."""
     paths = (value.lstrip("-") for value in values(files, "EnvironmentFile"))
     return [path for path in paths if "%" not in path]
+
+
+def is_written_by_enable(text: str) -> bool:
+    """True for the text of a drop-in that ``enable`` wrote, and no person."""
+    return text.startswith(_MARK)
+
+
+def without_ours(files: Sequence[UnitFile]) -> list[UnitFile]:
+    """The unit's files as the node has them by itself."""
+    return [
+        file
+        for file in files
+        if file.path != TRIAL and not (file.path == DROP_IN and is_written_by_enable(file.text))
+    ]
 
 
 def flags_in(files: Sequence[UnitFile]) -> list[FlagSetting]:
