@@ -217,6 +217,13 @@ class Machine:
     def program(self, argv: Sequence[str]) -> None:
         """Put the program into the bin dir, as one file of root's."""
         path = self.path("usr/local/bin/oke-credential-provider")
+        path.unlink(missing_ok=True)
+        tree = Path(argv[0]).parents[1]
+        if (tree / "MANIFEST").exists():
+            inside = "usr/local/lib/oke-credential-provider/tested"
+            shutil.copytree(tree, self.path(inside))
+            path.symlink_to(f"/{inside}/bin/oke-credential-provider")
+            return
         if Path(argv[0]).read_bytes()[:4] == b"\x7fELF":
             shutil.copy(argv[0], path)
         else:

@@ -560,6 +560,7 @@ def test_check_knows_of_the_drop_in(machine: Machine) -> None:
     drop_in.write_text(text)
     assert check_step(machine) == ("failed", "drop-in-not-in-effect")
     machine.wait_for_kubelet()
+    machine.run("systemctl", "daemon-reload").check()
     machine.popen("/usr/local/bin/oke-credential-provider", "enable")
     wait_for(lambda: machine.path(TRIAL[1:]).exists())
     content = machine.oke("check", "--output", "json").stdout

@@ -22,7 +22,6 @@ from provider.kubelet_service.unit import (
 )
 
 _NAME: Final = "drop-in"
-_AGAIN: Final = f"  sudo {PROVIDER_NAME} enable"
 
 
 class DropIn(NamedTuple):
@@ -69,7 +68,7 @@ def judge_drop_in(found: DropIn, kubelet: Kubelet | None) -> Iterator[Step]:
             DROP_IN,
             "it gives the kubelet both flags, and the running kubelet was started without them",
             "To put it into effect, with a way back:",
-            _AGAIN,
+            f"  sudo systemctl daemon-reload && sudo {PROVIDER_NAME} enable",
         )
     elif found.command and not command_of(ours).startswith(f"{found.command} "):
         yield warning(
@@ -78,7 +77,7 @@ def judge_drop_in(found: DropIn, kubelet: Kubelet | None) -> Iterator[Step]:
             DROP_IN,
             "it hides another ExecStart= of the unit, which was changed after enable",
             "To derive it again from the unit as it is now:",
-            _AGAIN,
+            f"  sudo {PROVIDER_NAME} enable",
         )
     else:
         came = "enable gave the kubelet both flags; the rest is the unit's own command"
