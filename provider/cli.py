@@ -91,7 +91,14 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
     "--host", "hosts", multiple=True, metavar="HOST", help="One more registry (ocir.my.cloud)."
 )
 @click.option(
-    "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
+    "--validate",
+    metavar="FILE|DIR|-",
+    help="Judge this config in place of printing one (-: standard input).",
+)
+@click.option(
+    "--bin-dir",
+    metavar="DIR",
+    help="With --validate: where the programs are (default: where this node's kubelet or install says).",
 )
 @click.option(
     "--workload-identity",
@@ -107,6 +114,7 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    bin_dir: str | None,
     audience: str | None,
     kubelet_version: str | None,
     output: str,
@@ -116,12 +124,15 @@ def config(
     It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
     --workload-identity, what Kubernetes and OCI must be told stands at its end.
 
-    Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
+    --validate also judges the programs and the settings that the config names. Exit code: 1 when the
+    kubelet would not start with it, or pulls from OCIR would fail.
     """
     from provider import configure
 
     if validate is not None:
-        return configure.judge(validate, kubelet_version, output == "json")
+        return configure.judge(validate, bin_dir, kubelet_version, output == "json")
+    if bin_dir is not None:
+        raise click.UsageError("--bin-dir goes with --validate")
     text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0
@@ -260,21 +271,21 @@ _TIMEOUT = click.option(
     type=click.Path(),
     default="/usr/local/bin",
     show_default=True,
-    help="Where the kubelet finds the program, as for install.",
+    help="Where the kubelet finds the programs that the config names.",
 )
 @click.option(
-    "--config-dir",
+    "--config",
     type=click.Path(),
-    default="/etc/kubernetes",
+    default="/etc/kubernetes/credential-provider-config.yaml",
     show_default=True,
-    help="Where credential-provider-config.yaml is, as for install.",
+    help="The CredentialProviderConfig: a file, or a directory (kubelet 1.34).",
 )
 @_WATCH
 @_TIMEOUT
 @_DRY_RUN
 @_OUTPUT
 def enable(
-    bin_dir: str, config_dir: str, watch: float, timeout: float, dry_run: bool, output: str
+    bin_dir: str, config: str, watch: float, timeout: float, dry_run: bool, output: str
 ) -> int:
     """Give the running kubelet its two flags, and restart it.
 
@@ -287,15 +298,12 @@ def enable(
     Exit code with --dry-run: 0 when nothing would change, 2 when something would.
     """
     import os
-    from pathlib import Path
 
-    from provider.installation.places import CONFIG
     from provider.kubelet_service import command, switch
 
-    config = Path(os.path.abspath(config_dir), CONFIG)
+    flags = switch.flags(os.path.abspath(config), os.path.abspath(bin_dir))
     options = switch.Options(watch, timeout, dry_run)
-    folder = Path(os.path.abspath(bin_dir))
-    take = lambda say: switch.enable(config, folder, options, say)  # noqa: E731
+    take = lambda say: switch.enable(flags, options, say)  # noqa: E731
     return command.run("enable", dry_run, output == "json", take, _say)
 
 

@@ -526,10 +526,11 @@ def test_a_drop_in_that_a_person_wrote_is_left_alone(machine: Machine) -> None:
         "etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet $ARGS\n"
     )
     machine.drop_in(DROP_IN, text)
+    machine.write("etc/other.yaml", machine.path(CONFIG[1:]).read_text())
     booted(machine)
     pid = machine.kubelet_pid
     assert f"already enabled: /{DROP_INS}/{DROP_IN}" in enable(machine).check().stdout
-    for done in (disable(machine), enable(machine, "--config-dir", "/etc/other")):
+    for done in (disable(machine), enable(machine, "--config", "/etc/other.yaml")):
         assert done.code == 75, done
     assert machine.path(f"{DROP_INS}/{DROP_IN}").read_text() == text
     assert machine.kubelet_pid == pid

@@ -1,6 +1,7 @@
 """``enable`` and ``disable``: what is to be changed, and the trial that comes before the change."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -52,6 +53,8 @@ from provider.kubelet_service.unit import (
 )
 
 _FLAGS: Final = (CONFIG_FLAG, BIN_DIR_FLAG)
+# What systemd takes literally in an ExecStart=.
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,=@+-]+", re.ASCII)
 # For systemd's own time: stopping, reloading, the rollback.
 _MARGIN: Final = 60.0
 # What was written this shortly after the kubelet's start is part of the same boot.
@@ -113,18 +116,25 @@ class _Trial:
     undo: Callable[[], object]
 
 
-def enable(config: Path, bin_dir: Path, options: Options, say: Say) -> Outcome:
-    """Give the running kubelet the two flags.
+def flags(config: str, bin_dir: str) -> dict[str, str]:
+    """The two flags, by absolute paths. Raises CannotEnable for a path that needs quoting."""
+    for path in (config, bin_dir):
+        if not _PLAIN.fullmatch(path):
+            raise CannotEnable(f"{path!r} cannot stand in a unit file as it is", "Choose another.")
+    return {CONFIG_FLAG: config, BIN_DIR_FLAG: bin_dir}
+
+
+def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Outcome:
+    """Give the running kubelet the flags ``wanted``.
 
     Raises CannotEnable when nothing was changed, RolledBack when the change was taken back, and
     KubeletUnhealthy when the kubelet is not healthy even so.
     """
     require_systemd()
-    wanted = {CONFIG_FLAG: str(config), BIN_DIR_FLAG: str(bin_dir)}
     with _guarded(options) as guard:
         unit = _read_unit()
         kubelet = _running(unit)
-        _validate(config, bin_dir, kubelet)
+        _validate(wanted[CONFIG_FLAG], wanted[BIN_DIR_FLAG], kubelet)
         if place := _place_of(wanted, unit, kubelet):
             say(f"already enabled: {place} gives the kubelet these flags")
             return Outcome(False, None, {"pid": kubelet.pid})
@@ -169,8 +179,8 @@ def disable(options: Options, say: Say) -> Outcome:
         unit = _read_unit()
         kubelet = _kubelet_of(service)
         own = {setting.flag for setting in unit.flags}
-        flags = {flag: None for flag in _FLAGS if flag not in own}
-        expected = Expected(flags, healthz_address(kubelet) if kubelet else None)
+        absent = {flag: None for flag in _FLAGS if flag not in own}
+        expected = Expected(absent, healthz_address(kubelet) if kubelet else None)
         if kubelet is None or why_unhealthy(service, expected._replace(flags={})):
             # There is nothing to go back to: this is the way back.
             _remove()
@@ -299,22 +309,23 @@ def _same(one: str, other: str) -> bool:
     return os.path.normpath(one) == os.path.normpath(other)
 
 
-def _validate(config: Path, bin_dir: Path, kubelet: Kubelet) -> None:
+def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
     """Raise CannotEnable when the kubelet would not start with what it is to read."""
-    files = node.read_config(str(config))
+    files = node.read_config(config)
     steps = [judgements.judge_config(files, kubelet)]
     decoded = judgements.decoded(files)
     if decoded:
-        ours = next((p for p in decoded.providers if node.is_ours(p.name, str(bin_dir))), None)
-        programs = node.look_at(str(bin_dir), [provider.name for provider in decoded.providers])
+        ours = next((p for p in decoded.providers if node.is_ours(p.name, bin_dir)), None)
+        programs = node.look_at(bin_dir, [provider.name for provider in decoded.providers])
         steps += [
-            judgements.judge_entry(str(config), decoded, ours),
+            judgements.judge_entry(config, decoded, ours),
             judgements.judge_programs(programs),
         ]
     for step in steps:
         if step.status not in ("ok", "warning"):
             raise CannotEnable(step.came, " ".join(line.strip() for line in step.advice) or None)
-    for path in [str(config), *(program.path for program in programs)]:
+    configs = [os.path.join(config, name) for name in files.texts]  # of a file: its own path
+    for path in [config, *configs, *(program.path for program in programs)]:
         if part := untrusted_part(path):
             raise CannotEnable(
                 f"others than root can replace {part}; the kubelet would run it as root",

@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 UNIT: Final = "kubelet.service"
-# Drop-ins apply in the order of their file names, whatever their folder. The trial must come after
+# Drop-ins apply in the order of their file names, whatever their folder. This one sorts after those of
+# `oke bootstrap` (00-default.conf) and of others (kubelet-extra-args.conf). The trial must come after
 # the drop-in that it may replace: ".trial.conf" sorts after ".conf".
 DROP_IN: Final = f"/etc/systemd/system/{UNIT}.d/zz-oke-credential-provider.conf"
 TRIAL: Final = f"/run/systemd/system/{UNIT}.d/zz-oke-credential-provider.trial.conf"
@@ -62,9 +63,8 @@ def logical_lines(text: str) -> Iterator[str]:
     yield joined
 
 
-def values(files: Sequence[UnitFile], key: str) -> list[str]:
-    """The values of a key of [Service] that are in effect: an empty one removes those before it."""
-    found: list[str] = []
+def settings(files: Sequence[UnitFile], key: str) -> Iterator[tuple[str, str]]:
+    """(path, value) of each ``key=`` in the [Service] sections."""
     for file in files:
         section = ""
         for line in logical_lines(file.text):
@@ -73,7 +73,14 @@ def values(files: Sequence[UnitFile], key: str) -> list[str]:
                 continue
             name, equals, value = line.partition("=")
             if section == "[Service]" and equals and name.strip() == key:
-                found = [*found, value.strip()] if value.strip() else []
+                yield file.path, value.strip()
+
+
+def values(files: Sequence[UnitFile], key: str) -> list[str]:
+    """The values of a key that are in effect: an empty one removes those before it."""
+    found: list[str] = []
+    for _, value in settings(files, key):
+        found = [*found, value] if value else []
     return found
 
 
