@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
-PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace
+PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace systemd
 
 .PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container

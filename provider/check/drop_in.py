@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Final
 
-from provider.check.node import Kubelet
+from provider.check.flags import enable
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_BIN_DIR, USUAL_CONFIG, Kubelet
 from provider.check.step import Step, failed, ok, warning
 from provider.check.unit import Unit
-from provider.kubelet_config import PROVIDER_NAME
 from provider.kubelet_service.unit import (
     DROP_IN,
     TRIAL,
@@ -38,14 +38,16 @@ def judge_drop_in(unit: Unit, kubelet: Kubelet | None) -> Iterator[Step]:
 
 def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
     ours = [UnitFile(DROP_IN, text)]
-    if kubelet and any(kubelet.flag(flag) != value for flag, value, _ in flags_in(ours)):
+    given = {flag: value for flag, value, _ in flags_in(ours)}
+    again = enable(given.get(BIN_DIR_FLAG, USUAL_BIN_DIR), given.get(CONFIG_FLAG, USUAL_CONFIG))
+    if kubelet and any(kubelet.flag(flag) != value for flag, value in given.items()):
         return failed(
             _NAME,
             "drop-in-not-in-effect",
             DROP_IN,
             "it gives the kubelet both flags, and the running kubelet was started without them",
             "To put it into effect, with a way back:",
-            f"  sudo systemctl daemon-reload && sudo {PROVIDER_NAME} enable",
+            f"  sudo systemctl daemon-reload && {again}",
         )
     others = without_ours([UnitFile(*item) for item in unit.files.items()])
     try:
@@ -59,7 +61,7 @@ def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
             DROP_IN,
             "it hides another ExecStart= of the unit, which was changed after enable",
             "To derive it again from the unit as it is now:",
-            f"  sudo {PROVIDER_NAME} enable",
+            f"  {again}",
         )
     return ok(
         _NAME, DROP_IN, "enable gave the kubelet both flags; the rest is the unit's own command"

@@ -28,12 +28,11 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,;=@+<>*?(){}\[\] -]*", re.A)
 def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
     """What to do on this node, and for new nodes."""
     if unit.files:
-        program = os.path.join(bin_dir, PROVIDER_NAME)
         yield (
             "On this node: this restarts the kubelet with both flags, and takes them away again if it"
             " does not stay healthy. Containers run on:"
         )
-        yield f"  sudo {shlex.join([program, 'enable', '--config', config, '--bin-dir', bin_dir])}"
+        yield f"  {enable(bin_dir, config)}"
     else:
         yield f"On this node, which has no {UNIT}: add both flags where the kubelet is started."
     flags = f"{BIN_DIR_FLAG}={bin_dir} {CONFIG_FLAG}={config}"
@@ -43,6 +42,12 @@ def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
             " --kubelet-extra-args and never =:"
         )
         yield f'  bash /var/run/oke-init.sh --kubelet-extra-args "{flags}"'
+
+
+def enable(bin_dir: str, config: str) -> str:
+    """The command that gives the kubelet both flags."""
+    program = os.path.join(bin_dir, PROVIDER_NAME)  # PATH under sudo may lack /usr/local/bin
+    return shlex.join(["sudo", program, "enable", "--config", config, "--bin-dir", bin_dir])
 
 
 def restart(bin_dir: str, config: str) -> str:

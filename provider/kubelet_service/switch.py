@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from provider.check import kubelet as judgements
 from provider.check import node
+from provider.check.gate import judge_files
 from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 from provider.installation.files import make_folders, sync, write_file
@@ -310,20 +311,20 @@ def _same(one: str, other: str) -> bool:
 
 
 def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
-    """Raise CannotEnable when the kubelet would not start with what it is to read."""
+    """Raise CannotEnable when the kubelet would not start with what it is to read, pulls would fail
+    with it, or others than root could replace it.
+    """
     files = node.read_config(config)
-    steps = [judgements.judge_config(files, kubelet)]
+    if files.error:
+        raise CannotEnable(
+            f"{config}: {files.error}", "Run install first; `config` prints a config."
+        )
+    for finding in judge_files(files, bin_dir, kubelet.version):
+        if finding.severity != "warning":
+            raise CannotEnable(f"{config}: {finding.path}: {finding.message}", finding.hint)
     decoded = judgements.decoded(files)
-    if decoded:
-        ours = next((p for p in decoded.providers if node.is_ours(p.name, bin_dir)), None)
-        programs = node.look_at(bin_dir, [provider.name for provider in decoded.providers])
-        steps += [
-            judgements.judge_entry(config, decoded, ours),
-            judgements.judge_programs(programs),
-        ]
-    for step in steps:
-        if step.status not in ("ok", "warning"):
-            raise CannotEnable(step.came, " ".join(line.strip() for line in step.advice) or None)
+    names = [provider.name for provider in decoded.providers] if decoded else []
+    programs = node.look_at(bin_dir, names)
     configs = [os.path.join(config, name) for name in files.texts]  # of a file: its own path
     for path in [config, *configs, *(program.path for program in programs)]:
         if part := untrusted_part(path):
