@@ -389,7 +389,7 @@ REFUSED_UNITS: dict[str, tuple[dict[str, str | None], str]] = {
     ),
     "a bad config": (
         {CONFIG[1:]: "kind: CredentialProviderConfig\nproviders: []\n"},
-        "at least 1 item in plugins is required",
+        "Object 'apiVersion' is missing",
     ),
     "no config": ({CONFIG[1:]: None}, "No such file or directory"),
     "a missing program": ({"usr/local/bin/other": None}, "/usr/local/bin/other: not there"),
