@@ -104,7 +104,9 @@ def main() -> None:
     if behaviour.get("kills") == "containers":
         kill_containers()
     if "exit_after" in behaviour:
-        last = 'E1124 10:00:00.000000       1 standin.go:1] "the stand-in ends" \x1b[31mred'
+        last = (
+            'E1124 10:00:00.000000       1 standin.go:1] "the stand-in ends" \x1b[31mred\x07\u202e'
+        )
         threading.Timer(
             behaviour["exit_after"], lambda: (print(last, flush=True), os._exit(1))
         ).start()

@@ -62,7 +62,7 @@ pivot_root . run/old
 umount -l /run/old
 rmdir /run/old
 exec setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-mknod,-syslog \\
-    env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$SYSTEMD" </dev/null >/dev/null 2>&1
+    env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$SYSTEMD" </dev/null >&2
 """
 # Enters a cgroup of the node's own, and the namespaces.
 _OUTER = """
@@ -274,26 +274,29 @@ class Machine:
         self._process = subprocess.Popen(
             ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTER],
             env=env,
-            stderr=subprocess.DEVNULL,  # unshare's words when it is killed
+            stderr=(self.folder / "console").open("w"),
         )
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
-            assert self._process.poll() is None, "the node's process 1 did not start"
+            assert self._process.poll() is None, (self.folder / "console").read_text()
             children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-            self._pid = int((children.read_text().split() or ["0"])[0])
-            comm = Path(f"/proc/{self._pid}/comm")
-            if self._pid and comm.read_text() == "systemd\n":
+            pid = int((children.read_text().split() or ["0"])[0])
+            if pid and Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
+                self._pid = pid
                 state = self.run("systemctl", "is-active", "default.target").stdout.strip()
                 if state == "active":
                     return self
             time.sleep(0.05)
-        raise TimeoutError("the node did not boot")
+        raise TimeoutError((self.folder / "console").read_text())
 
     def power_off(self) -> None:
         """Kill process 1, and with it all others."""
         if self._process is None:
             return
-        os.kill(self._pid, signal.SIGKILL)
+        if self._pid:
+            os.kill(self._pid, signal.SIGKILL)
+        else:
+            self._process.kill()
         self._process.wait()
         self._process, self._pid = None, 0
         for process in self._commands:

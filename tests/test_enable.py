@@ -236,7 +236,7 @@ def assert_rolled_back(machine: Machine, done: Done) -> None:
     assert "rolled-back" in done.stderr
     machine.wait_for_kubelet()
     assert machine.command_line == [OWN]
-    assert machine.drop_ins == []
+    assert DROP_IN not in machine.drop_ins
     assert_settled(machine)
 
 
@@ -254,27 +254,22 @@ def test_a_kubelet_that_crashes_after_20_seconds_is_rolled_back_and_quoted(
     machine: Machine,
 ) -> None:
     machine.misbehave(exit_after=20)
+    machine.drop_in("10.conf", "[Service]\nRestartSec=1ms\n")  # hardly ever seen as not running
     booted(machine)
     started = time.monotonic()
     done = machine.oke("enable")  # as anybody would type it
     assert 19 < time.monotonic() - started < 45
     assert "the stand-in ends" in done.stdout and "the stand-in ends" in done.stderr
-    assert "\x1b" not in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).replace("\n", "").isprintable()
     assert_rolled_back(machine, done)
 
 
-def test_a_crash_loop_that_used_up_its_starts_is_rolled_back(machine: Machine) -> None:
-    """systemd refuses a unit that started five times within ten seconds, until it is reset."""
-    machine.misbehave(exit_after=0.2)
-    machine.drop_in("10.conf", "[Service]\nRestartSec=10ms\n")
+def test_a_unit_that_used_up_its_starts_is_rolled_back(machine: Machine) -> None:
+    """systemd refuses a unit that was started too often, until it is reset."""
+    machine.misbehave(exit_after=0)
+    machine.drop_in("10.conf", "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n")
     booted(machine)
-    for _ in range(4):
-        machine.run("systemctl", "restart", "kubelet").check()
-    machine.wait_for_kubelet()
-    done = enable(machine)
-    assert done.code == 76, done
-    machine.wait_for_kubelet()
-    assert machine.command_line == [OWN]
+    assert_rolled_back(machine, enable(machine))
 
 
 def test_a_kubelet_that_comes_up_in_no_way_is_told_apart(machine: Machine) -> None:
