@@ -405,9 +405,7 @@ def test_a_drop_in_that_sorts_later_is_named_as_what_took_the_flags(node: Node) 
     came = checked.step("kubelet unit")["came"]
     assert f"{ETC}/kubelet.service.d/90-ours.conf sets the flags in KUBELET_EXTRA_ARGS" in came
     assert f"{LIB}/kubelet.service.d/kubelet-extra-args.conf sorts later" in came
-    # The flags that are in effect stay.
-    (command,) = [line for line in checked.step("kubelet")["advice"] if "printf" in line]
-    assert "'--v=2 --node-labels=a=b --image-credential-provider-bin-dir=" in command
+    assert "oke-credential-provider enable --config" in checked.advice("kubelet")
 
 
 @pytest.mark.parametrize(
@@ -514,44 +512,24 @@ def test_without_flags_the_places_on_this_node_and_the_command_for_it_are_named(
         "On this node the program is in /usr/local/opt/bin, and its config is"
         " /etc/kubernetes/ours.yaml."
     )
-    (command,) = (line for line in advice if line.endswith("systemctl restart kubelet"))
-    gate, write = (
-        command.strip()
-        .removesuffix(" && systemctl daemon-reload && systemctl restart kubelet")
-        .split(" && ", 1)
-    )
-    assert gate == (
-        f"/usr/local/opt/bin/{NAME} config --validate /etc/kubernetes/ours.yaml"
+    assert (
+        f"  sudo /usr/local/opt/bin/{NAME} enable --config /etc/kubernetes/ours.yaml"
         " --bin-dir /usr/local/opt/bin"
-    )
-    # What is pasted makes systemd start the kubelet with both flags.
-    node.before += write + "\n"
-    again = node.check()
-    assert again.cause("kubelet unit") == "unit-newer-than-kubelet"
-    assert "zz-oke-credential-provider.conf sets the flags" in again.step("kubelet unit")["came"]
+    ) in advice
 
 
-def test_a_command_is_not_made_of_files_that_this_user_may_not_read() -> None:
-    files = {"/etc/a.conf": UNIT, "/etc/b.conf": drop_in("--v=2")}
+def test_unit_files_that_this_user_may_not_read_are_told() -> None:
+    hidden = Unit({"/etc/a.conf": UNIT}, {}, unreadable=("/etc/b.conf",))
     running = Kubelet(1, ("kubelet",), None, None, 0.0)
-    hidden = Unit(files, {}, unreadable=("/etc/b.conf",))
-    step = kubelet.judge_kubelet(Processes(running, True), True, None, hidden)
-    assert not [line for line in step.advice if "printf" in line]
     assert judge_unit(hidden, running).status == "not visible"
-    seen = kubelet.judge_kubelet(Processes(running, True), True, None, Unit(files, {}))
-    assert [line for line in seen.advice if "printf" in line]
 
 
-@pytest.mark.parametrize("value", ["--a='b c'", "--a=%H", '--a=\\"b\\"'])
-def test_flags_that_cannot_be_quoted_safely_are_left_to_people(node: Node, value: str) -> None:
+def test_a_kubelet_without_a_unit_is_no_matter_for_enable(node: Node) -> None:
     node.flags = ()
-    has_files(
-        node,
-        {f"{LIB}/kubelet.service": UNIT, f"{ETC}/kubelet.service.d/00.conf": drop_in(value)},
-    )
+    has_files(node, {})
     advice = node.check().advice("kubelet")
-    assert "printf" not in advice
-    assert "  systemctl cat kubelet" in advice
+    assert "has no kubelet.service: add both flags where the kubelet is started" in advice
+    assert " enable" not in advice
 
 
 def test_a_node_on_which_nothing_is_installed_is_told_to_install_first(node: Node) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
 from provider.check import identity, kubelet, metadata, node, repository, route, store, workload
+from provider.check.drop_in import judge_drop_in
 from provider.check.entry import misspelt, told
 from provider.check.flags import judge_unit
 from provider.check.init_script import judge_init_scripts, scripts_of_metadata
@@ -78,6 +79,7 @@ def walk(
     installed = find_installed()
     yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node(), installed, unit))
     yield judge_unit(unit, processes.kubelet)
+    yield from judge_drop_in(unit, processes.kubelet)
     yield from _config(processes.kubelet, installed, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield timed(lambda: _match(image, plugin, settings.value, processes.kubelet))
