@@ -255,12 +255,6 @@ def test_metadata_is_refused_to_what_the_service_refuses(
     assert answer.status == status and answer.json()["message"]
 
 
-def test_a_service_of_version_1_knows_no_version_2(cloud: Cloud, client: Client) -> None:
-    cloud.control.imds(Imds(v1_only=True))
-    assert client.get(f"{IMDS}/instance/region", ORACLE).status == 404
-    assert client.get("http://169.254.169.254/opc/v1/instance/region").status == 200
-
-
 def test_metadata_is_throttled_above_so_many_a_second(cloud: Cloud, client: Client) -> None:
     cloud.control.imds(Imds(max_per_second=2))
     statuses = [client.get(f"{IMDS}/instance/region", ORACLE).status for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The instance metadata service: version 2 with its header rules (version 1 when told so)."""
+"""The instance metadata service: versions 1 and 2, with the header rules of 2."""
 
 from __future__ import annotations
 
@@ -35,11 +35,8 @@ def answer(state: State, request: Request) -> Response:
     version, _, rest = request.path.removeprefix("/opc/").partition("/")
     if not request.path.startswith("/opc/") or version not in ("v1", "v2"):
         return _not_found(request)
-    if version == "v2":
-        if state.imds.v1_only:
-            return _not_found(request)
-        if request.get("authorization") != "Bearer Oracle":
-            return refuse(401, "NotAuthenticated", "Authorization: Bearer Oracle is missing")
+    if version == "v2" and request.get("authorization") != "Bearer Oracle":
+        return refuse(401, "NotAuthenticated", "Authorization: Bearer Oracle is missing")
     if request.method != "GET":
         return refuse(405, "MethodNotAllowed", f"{request.method} is not for metadata")
     rest = rest.removesuffix("/")

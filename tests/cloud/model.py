@@ -260,7 +260,6 @@ class Imds:
     metadata: Mapping[str, object] = field(
         default_factory=lambda: {"oke_init_script": "c2NyaXB0", "apiserver_host": "10.0.0.5"}
     )
-    v1_only: bool = False
     max_under_way: int | None = None  # 429 above so many requests at once
     max_per_second: int | None = None
 
