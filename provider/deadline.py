@@ -25,6 +25,11 @@ class Deadline:
             raise DeadlineExceeded(f"no answer within {self.seconds:g} s, while {doing}")
         return left
 
+    @property
+    def is_over(self) -> bool:
+        """True when no time is left."""
+        return self._clock() >= self._end
+
     def within(self, seconds: float, doing: str) -> "Deadline":
         """A deadline at most ``seconds`` away and never later than this one."""
         return Deadline(min(seconds, self.left(doing)), self._clock)
