@@ -17,11 +17,11 @@ from provider.image import Image
 from provider.log import Log
 from provider.plugin import Reply, reply
 from provider.request import Request
-from provider.settings import WORKLOAD_IDENTITY, Settings
+from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.sharing import get_grant
 
 if TYPE_CHECKING:
-    from provider.service_account import ServiceAccount
+    from provider.exchange import Subject
 
 
 class Call:
@@ -59,18 +59,37 @@ class Call:
         return instance_realm_domain(self.deadline)
 
     def _grant(self, request: Request, settings: Settings) -> Grant:
-        account = None
-        if settings.ocir_auth_method == WORKLOAD_IDENTITY:
-            from provider.service_account import service_account
-
-            account = service_account(request.service_account_token)
-        work = _Network(settings, account, self.deadline, self._environ)
+        subject = subject_of(settings, request.service_account_token, self._environ)
+        work = _Network(settings, subject, self.deadline, self._environ)
         return get_grant(
-            request.image, settings, account, self.deadline, self._environ, work, self.log.odd
+            request.image, settings, subject, self.deadline, self._environ, work, self.log.odd
         )
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.3f}"
+
+
+def subject_of(
+    settings: Settings, service_account_token: str | None, environ: Mapping[str, str]
+) -> "Subject":
+    """Whose identity ``settings`` say is proved; None for the node's.
+
+    Raises NoServiceAccountToken, BadUserPrincipal, BadResourcePrincipal.
+    """
+    method = settings.ocir_auth_method
+    if method == WORKLOAD_IDENTITY:
+        from provider.service_account import service_account
+
+        return service_account(service_account_token)
+    if method == RESOURCE_PRINCIPAL:
+        from provider.oci_files import resource_environment
+
+        return resource_environment(environ)
+    if method == USER_PRINCIPAL:
+        from provider.oci_files import user_profile
+
+        return user_profile(settings.oci_config_file, settings.oci_profile)
+    return None
 
 
 class _Network:
@@ -79,19 +98,19 @@ class _Network:
     def __init__(
         self,
         settings: Settings,
-        account: "ServiceAccount | None",
+        subject: "Subject",
         deadline: Deadline,
         environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
-        self._account = account
+        self._subject = subject
         self._deadline = deadline
         self._environ = environ
 
     def exchange(self, image: Image) -> Grant:
         from provider.exchange import exchange
 
-        return exchange(image, self._settings, self._account, self._deadline, self._environ)
+        return exchange(image, self._settings, self._subject, self._deadline, self._environ)
 
     def check(self, image: Image, token: Token) -> PullCheck:
         from provider.exchange import check

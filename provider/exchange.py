@@ -16,13 +16,17 @@ from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata,
 from provider.network import Network
 from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
 from provider.registry import check_pull, request_token
-from provider.settings import INSTANCE_PRINCIPAL, RESOURCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import Client, Origin
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+    from provider.oci_files import ResourceEnvironment, UserProfile
     from provider.service_account import ServiceAccount
+
+    # None stands for the node.
+    Subject = ServiceAccount | UserProfile | ResourceEnvironment | None
 
 
 def instance_realm_domain(deadline: Deadline) -> str:
@@ -33,36 +37,42 @@ def instance_realm_domain(deadline: Deadline) -> str:
 def exchange(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount | None",
+    subject: "Subject",
     deadline: Deadline,
     environ: Mapping[str, str],
 ) -> Grant:
     """Prove who we are to OCI and get a token for ``image``'s registry.
 
     As an instance it makes four GETs to IMDS, one POST to the federation endpoint, one GET to the
-    token endpoint and at most one HEAD of a manifest. ``account`` is whom WORKLOAD_IDENTITY proves.
-    Raises the ProviderError of the step that failed.
+    token endpoint and at most one HEAD of a manifest. ``subject`` is whose identity is proved. Raises
+    the ProviderError of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
     origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, deadline) if by_instance else None
     # First, since it takes longest, and runs on another core.
-    key = _session_key() if by_instance or account else None
+    by_account = settings.ocir_auth_method == WORKLOAD_IDENTITY
+    key = _session_key() if by_instance or by_account else None
     network = Network(deadline, environ)
     registry = network.client(origin, RegistryUnreachable)
     registry.open_early()
 
-    from provider.principal import instance_principal, resource_principal, user_principal
+    from provider.principal import instance_principal
 
     if metadata and key:
         principal = instance_principal(metadata.get, key, network)
-    elif account and key:
-        return _as_workload(image, settings, account, key, network, registry)
-    elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-        principal = resource_principal(deadline)
     else:
-        principal = user_principal(settings.oci_config_file, settings.oci_profile)
+        from provider.oci_files import ResourceEnvironment, UserProfile
+        from provider.principal import resource_principal, user_principal
+
+        if isinstance(subject, UserProfile):
+            principal = user_principal(subject)
+        elif isinstance(subject, ResourceEnvironment):
+            principal = resource_principal(subject, deadline)
+        else:
+            assert subject and key
+            return _as_workload(image, settings, subject, key, network, registry)
     token = request_token(registry, settings.registry_token_path, principal.signer)
     known = check_without_asking(image, settings)
     return Grant(token, principal.name, known or check_pull(registry, image, token))

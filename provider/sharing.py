@@ -20,10 +20,9 @@ A failure is shared with those who waited for it, and for some seconds more: a k
 in back-off asks a failing plugin some 50 times a minute.
 """
 
-import os
 import zlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from provider.deadline import Deadline
 from provider.errors import ImdsThrottled, ProviderError, Terminated
@@ -38,11 +37,8 @@ from provider.grant import (
     is_token,
 )
 from provider.image import Image
-from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, Settings
+from provider.settings import Settings
 from provider.store import FORMAT, Lock, Odd, Store, now
-
-if TYPE_CHECKING:
-    from provider.service_account import ServiceAccount
 
 STORM_SECONDS = 10
 UNPROVEN_SECONDS = 120
@@ -52,8 +48,14 @@ LAST_SECONDS = 360
 FAILURE_SECONDS = 5
 THROTTLED_SECONDS = 10
 _MAX_CHECKS = 200
-_RESOURCE_VARIABLES = "OCI_RESOURCE_PRINCIPAL_"
-_DEFAULT_CONFIG_FILE = "~/.oci/config"
+
+
+class Subject(Protocol):
+    """Whose identity is proved, when it is not the node's."""
+
+    @property
+    def identity(self) -> str:
+        """What tokens are shared under: a digest of everything that proves it."""
 
 
 class Work(Protocol):
@@ -69,7 +71,7 @@ class Work(Protocol):
 def get_grant(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount | None",
+    subject: Subject | None,
     deadline: Deadline,
     environ: Mapping[str, str],
     work: Work,
@@ -77,7 +79,7 @@ def get_grant(
 ) -> Grant:
     """A token for ``image``'s registry: shared when there is one, else by an exchange.
 
-    ``account`` is the service account whose identity is to be proved, if it is one's.
+    ``subject`` is whose identity is proved; None for the node's.
     ``odd`` is told why when the store cannot be used; that is no failure. Raises what ``work``
     raises, also in another process, and DeadlineExceeded.
     """
@@ -85,7 +87,7 @@ def get_grant(
         return work.exchange(image)
     try:
         store = Store.open(environ)
-        shelf = _Shelf(store, image.host.lower(), _identity(settings, account, environ), odd)
+        shelf = _Shelf(store, image.host.lower(), _identity(settings, subject), odd)
         lock = store.lock(shelf.name)
     except Odd as fault:
         odd(str(fault))
@@ -275,27 +277,7 @@ def _failure(content: Mapping[str, Any] | None) -> tuple[ProviderError | None, f
         return None, 0.0
 
 
-def _identity(
-    settings: Settings, account: "ServiceAccount | None", environ: Mapping[str, str]
-) -> str:
+def _identity(settings: Settings, subject: Subject | None) -> str:
     """Whose tokens these are, and for which endpoint: those of one never serve another."""
     parts = [settings.ocir_auth_method, settings.registry_protocol, settings.registry_token_path]
-    if account is not None:
-        parts += [account.identity]
-    elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-        import hashlib
-
-        named = sorted(f"{k}={v}" for k, v in environ.items() if k.startswith(_RESOURCE_VARIABLES))
-        parts += [hashlib.sha256("\0".join(named).encode()).hexdigest()]
-    elif settings.ocir_auth_method == USER_PRINCIPAL:
-        import hashlib
-
-        # A profile may name another user tomorrow.
-        path = os.path.expanduser(settings.oci_config_file or _DEFAULT_CONFIG_FILE)
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.sha256(file.read()).hexdigest()
-        except OSError:
-            digest = "unreadable"
-        parts += [path, settings.oci_profile or "DEFAULT", digest]
-    return " ".join(parts)
+    return " ".join(parts if subject is None else [*parts, subject.identity])

@@ -11,6 +11,7 @@ from provider.deadline import Deadline
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.grant import Token
 from provider.network import Network
+from provider.oci_files import resource_environment, user_profile
 from provider.principal import (
     Principal,
     instance_principal,
@@ -46,14 +47,15 @@ def prove_identity(
     if settings.ocir_auth_method == RESOURCE_PRINCIPAL:
         tried = "the environment's OCI_RESOURCE_PRINCIPAL_*"
         try:
-            principal = resource_principal(Deadline(_SECONDS))
+            principal = resource_principal(resource_environment(environ), Deadline(_SECONDS))
         except ProviderError as error:
             return Taken(steps.broken(IDENTITY, tried, error))
         return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
     if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
         tried = f"the OCI config file {settings.oci_config_file or '~/.oci/config'}"
         try:
-            principal = user_principal(settings.oci_config_file, settings.oci_profile)
+            profile = user_profile(settings.oci_config_file, settings.oci_profile)
+            principal = user_principal(profile)
         except ProviderError as error:
             return Taken(steps.broken(IDENTITY, tried, error))
         return Taken(steps.ok(IDENTITY, tried, principal.name), principal)

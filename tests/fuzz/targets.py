@@ -285,7 +285,7 @@ def token(received: Answer) -> None:
 
 def token_body(data: bytes) -> None:
     """The body of a token endpoint's 200."""
-    token(Answer(200, Message(), data, "GET https://x/", 0.0))
+    token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
 
 
 def content(data: bytes) -> None:
