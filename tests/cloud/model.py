@@ -156,9 +156,9 @@ FaultKind = Literal[
     "patch",  # the right JSON answer with `patch` merged over it
     "body",  # 200 with `body`
 ]
-# What an echo has for opc-request-id: all that the client sent; the longest run in its credentials, or
-# in the body of the right answer, of characters that such an id may have; or that run in pieces, in upper
-# case.
+# What an echo has for opc-request-id: all that the client sent; a long run, of characters that such an id
+# may have, in what the client sent or in the body of the right answer; the first of them in pieces, in
+# upper case.
 EchoId = Literal["whole", "run", "received", "pieces"]
 CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
     (

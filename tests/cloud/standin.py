@@ -571,8 +571,11 @@ def _echo(request: Request, response: Response, fault: Fault) -> Response:
 def _echoed_id(sent: str, right: str, fault: Fault) -> str:
     if fault.echo_id == "whole":
         return sent
-    text = right if fault.echo_id == "received" else sent
-    run = str(max(re.findall(r"[A-Za-z0-9_-]+", text), key=len))[:100]
+    runs: list[str] = re.findall(r"[A-Za-z0-9_-]{100,}", sent)
+    if fault.echo_id == "received":
+        # The shortest is a token's signature. Its payload is partly that of a token that was sent.
+        runs = sorted(re.findall(r"[A-Za-z0-9_-]{100,}", right), key=len)
+    run = (runs or [""])[0][:100]
     if fault.echo_id == "pieces":
         return "/".join(run[n : n + 6] for n in range(0, 80, 6)).upper()
     return run
