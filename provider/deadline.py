@@ -22,7 +22,7 @@ class Deadline:
         """Seconds left, more than 0. Raises DeadlineExceeded, naming what was being done."""
         left = self._end - self._clock()
         if left <= 0:
-            raise DeadlineExceeded(f"no answer within {self.seconds:g} s, while {doing}")
+            raise DeadlineExceeded(f"no answer within {self.seconds:.3g} s, while {doing}")
         return left
 
     @property

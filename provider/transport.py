@@ -217,9 +217,12 @@ class Connection:
             f"{method} {target} HTTP/1.1",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
-        # The target of CONNECT is a host and a port already.
-        url = "" if method == "CONNECT" else f"{self.origin.scheme}://{self.origin.netloc}"
-        self._asked = f"{method} {url}{target}"
+        if method == "CONNECT" and self._proxy:
+            self._asked = (
+                f"CONNECT {target} through the proxy {self._proxy.host}:{self._proxy.port}"
+            )
+        else:
+            self._asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
         self._credentials += [headers[name] for name in _SECRET_HEADERS if name in headers]
         self._credentials.append(body.decode("latin-1"))
         assert self._socket is not None

@@ -513,7 +513,8 @@ def _route(place: Place, request: Request) -> Endpoint:
 
 def _changed(request: Request, response: Response, fault: Fault) -> Response:
     """The answer as the fault has it, before it is sent."""
-    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id")
+    own = {name for name, _ in fault.headers}
+    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
         case "status":
             body = fault.body or json.dumps({"code": "Fault", "message": "a fault was asked for"})
