@@ -86,9 +86,11 @@ def _as_workload(
     network: Network,
     registry: Client,
 ) -> Grant:
-    from provider.workload import EXPERIMENTAL, workload_principal
+    from provider.kubeconfig import kubelet_command
+    from provider.workload import EXPERIMENTAL, cluster_of, workload_principal
 
-    principal = workload_principal(account, settings, key, network)
+    cluster = cluster_of(settings, network.deadline, kubelet_command())
+    principal = workload_principal(account, cluster, key, network)
     try:
         token = request_token(registry, settings.registry_token_path, principal.signer)
     except TokenRefused as error:

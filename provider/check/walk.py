@@ -62,17 +62,19 @@ def walk(
     yield settings.step
     chosen = None
     if settings.value:
-        yield from _workload(plugin.entry, settings.value)
+        yield from _workload(plugin.entry, settings.value, processes.kubelet)
         chosen = settings.value.for_caller(account is not None)
     yield from _cloud(image, chosen, account, plugin.environ, processes.kubelet)
 
 
-def _workload(entry: CredentialProvider | None, settings: Settings) -> Iterator[Step]:
+def _workload(
+    entry: CredentialProvider | None, settings: Settings, running: node.Kubelet | None
+) -> Iterator[Step]:
     attributes = workload.judge_attributes(entry, settings)
     if attributes:
         yield attributes
     if settings.ocir_auth_method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE):
-        yield timed(lambda: workload.reach_cluster(settings))
+        yield timed(lambda: workload.reach_cluster(settings, running))
 
 
 def _config(running: node.Kubelet | None, image: Image | None, plugin: _Plugin) -> Iterator[Step]:
@@ -194,7 +196,7 @@ def _cloud(
     if host is None:
         yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
         return
-    yield from _exchange(image, host, settings, account, environ, instance)
+    yield from _exchange(image, host, settings, account, environ, instance, running)
 
 
 def _exchange(
@@ -204,6 +206,7 @@ def _exchange(
     account: ServiceAccount | None,
     environ: Mapping[str, str],
     instance: metadata.Instance | None,
+    running: node.Kubelet | None,
 ) -> Iterator[Step]:
     """What goes over the network, each step only where those that it needs went well."""
     try:
@@ -222,7 +225,10 @@ def _exchange(
         step = timed(lambda: route.reach(route.FEDERATION_ROUTE, federation, environ))
         yield step
         proving = instance if step.status == "ok" else None
-    proved = timed_taken(lambda: identity.prove_identity(proving, settings, account, environ))
+    command = running.argv if running else ()
+    proved = timed_taken(
+        lambda: identity.prove_identity(proving, settings, account, environ, command)
+    )
     yield proved.step
     token = None
     if reached:

@@ -1,0 +1,172 @@
+"""The cluster as the node itself knows it: by the kubeconfig of the kubelet that started this program.
+
+The kubelet trusts this file with the node's own credentials. It is read only if root alone could have
+written it. A pod's token is sent to whom it names.
+"""
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+_MAX_BYTES = 256 * 1024
+# As many as the kernel follows (path_resolution(7)).
+_MAX_LINKS = 40
+# The kubelet uses the first of them that exists.
+_FLAGS = ("--kubeconfig", "--bootstrap-kubeconfig")
+
+
+class Unusable(Exception):
+    """A file that is not there, is not root's alone, or does not say what it should."""
+
+
+class Kubeconfig(NamedTuple):
+    """The API server's host and its CA's certificates as PEM; empty where the kubeconfig has none.
+
+    ``source`` is the file, or why there is none that can be used.
+    """
+
+    host: str
+    ca: str
+    source: str
+
+
+def kubelet_command() -> tuple[str, ...]:
+    """The command line of the kubelet that started this program; empty if root's kubelet did not."""
+    process = f"/proc/{os.getppid()}"
+    try:
+        with open(f"{process}/status", "rb") as file:
+            users = next(line for line in file if line.startswith(b"Uid:")).split()[1:]
+        program = os.path.basename(os.readlink(f"{process}/exe"))
+        with open(f"{process}/cmdline", "rb") as file:
+            words = os.fsdecode(file.read()).rstrip("\0").split("\0")
+    except (OSError, StopIteration):
+        return ()
+    # Real, effective, saved and file-system user: a set-uid program has another real user.
+    return tuple(words) if program == "kubelet" and users == [b"0"] * 4 else ()
+
+
+def flag(command: Sequence[str], name: str) -> str | None:
+    """A flag's value in a command line; the last one counts, as for the kubelet."""
+    value = None
+    for word, following in zip(command, (*command[1:], ""), strict=True):
+        given, equals, text = word.partition("=")
+        if given == name:
+            value = text if equals else following
+    return value or None
+
+
+def kubeconfig_of(command: Sequence[str]) -> Kubeconfig:
+    """What the kubeconfig says that a kubelet's command line names."""
+    reasons = []
+    for path in filter(None, (flag(command, name) for name in _FLAGS)):
+        try:
+            return parse(root_owned(path), path)
+        except Unusable as error:
+            reasons.append(f"{path}: {error}")
+    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet of root's names a kubeconfig")
+
+
+def parse(data: bytes, path: str) -> Kubeconfig:
+    """Read a kubeconfig, in YAML or JSON: the cluster of its current context. Raises Unusable."""
+    content = _load(data)
+    try:
+        context = _named(content["contexts"], content["current-context"])["context"]
+        cluster = _named(content["clusters"], context["cluster"])["cluster"]
+        server, inline, file = (
+            str(cluster.get(key) or "")
+            for key in ("server", "certificate-authority-data", "certificate-authority")
+        )
+        unverified = bool(cluster.get("insecure-skip-tls-verify"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unusable("its current context leads to no cluster") from error
+    if unverified:
+        raise Unusable("it does not verify the API server")
+    return Kubeconfig(_host(server), _authority(inline, file, os.path.dirname(path)), path)
+
+
+def _load(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        import yaml
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # No cause attached: it would quote the file.
+        raise Unusable("it is neither YAML nor JSON") from None
+
+
+def _named(entries: Any, name: Any) -> Any:
+    # As for the kubelet, the first one counts.
+    return next((entry for entry in entries if entry["name"] == name), None)
+
+
+def _host(server: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        raise Unusable("its server is not a URL") from None
+    if parts.scheme != "https" or not parts.hostname:
+        raise Unusable("its server is not an https URL")
+    return parts.hostname
+
+
+def _authority(inline: str, file: str, folder: str) -> str:
+    """The CA's certificates; what is inline wins, as for the kubelet."""
+    try:
+        if inline:
+            return base64.b64decode(inline, validate=True).decode("ascii")
+        return root_owned(os.path.join(folder, file)).decode("ascii") if file else ""
+    except ValueError:
+        raise Unusable("its CA is not a PEM certificate") from None
+
+
+def root_owned(path: str) -> bytes:
+    """What a regular file holds that root alone can change or replace. Raises Unusable.
+
+    Folders and symbolic links on the way count, too. Where nobody else can change any of them, nobody
+    can exchange one between the look and the use.
+    """
+    try:
+        descriptor = os.open(_root_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise Unusable("it is not a regular file")
+            data = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise Unusable(getattr(error, "strerror", None) or "no such path") from error
+    if len(data) > _MAX_BYTES:
+        raise Unusable(f"it is larger than {_MAX_BYTES} bytes")
+    return data
+
+
+def _root_path(path: str) -> str:
+    """``path`` without symbolic links. Raises Unusable, OSError."""
+    if not os.path.isabs(path):
+        raise Unusable("it is not an absolute path")
+    at, rest, links = "/", path.split("/"), 0
+    while True:
+        status = os.lstat(at)
+        # In a folder with the sticky bit nobody can replace what is root's.
+        shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
+        if status.st_uid != 0 or (
+            status.st_mode & 0o022 and not shared and not stat.S_ISLNK(status.st_mode)
+        ):
+            raise Unusable(f"others than root can change {at}")
+        if stat.S_ISLNK(status.st_mode):
+            links += 1
+            if links > _MAX_LINKS:
+                raise Unusable("too many symbolic links")
+            rest = [*os.readlink(at).split("/"), *rest]
+            at = "/" if rest[0] == "" else os.path.dirname(at)
+        while rest and rest[0] in ("", "."):
+            del rest[0]
+        if not rest:
+            return at
+        name = rest.pop(0)
+        at = os.path.dirname(at) if name == ".." else os.path.join(at, name)
