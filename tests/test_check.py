@@ -20,8 +20,10 @@ from typing import Any
 import pytest
 
 from provider.check import kubelet
-from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
+from provider.check.node import ConfigFiles, Executable
+from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, exit_code, not_visible, ok, warning
+from tests.built import one_file
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
@@ -44,11 +46,14 @@ from tests.cloud.model import (
 from tests.cloud.namespace import Completed, hosts_file
 from tests.conftest import Program
 from tests.kubelet import request
+from tests.processes import AS_OTHER
+from tests.processes import kubelet as kubelet_at
 
 IMAGE = "fra.ocir.io/ns/repo"
 FOLDER = "/run/node"
 CONFIG = f"{FOLDER}/config.yaml"
 BIN_DIR = f"{FOLDER}/bin"
+KUBELET = f"{FOLDER}/kubelet"
 NAME = "oke-credential-provider"
 FLAGS = (
     f"--image-credential-provider-config={CONFIG}",
@@ -139,13 +144,12 @@ class Node:
         lines = [self.before]
         if self.flags is not None:
             exports = " ".join(f"{n}={shlex.quote(v)}" for n, v in self.kubelet_env.items())
-            stop = shlex.quote("kill -STOP $$")
             lines += [
-                f'env -i {exports} bash -c \'exec -a {FOLDER}/kubelet bash -c "$0" "$@"\''
-                f" {stop} {shlex.join(self.flags)} &",
-                'until [ "$(cut -d" " -f3 /proc/$!/stat)" = T ]; do sleep 0.01; done',
+                f"env -i {exports} {KUBELET} {shlex.join(self.flags)} &",
+                f'until [ "$(readlink /proc/$!/exe)" = {KUBELET} ]; do sleep 0.01; done',
             ]
-        lines.append(shlex.join([*self.program.argv, *args]))
+        # The shell stays process 1.
+        lines += [shlex.join([*self.program.argv, *args]), "exit $?"]
         result = self.cloud.ns.run(
             [*ALONE, "bash", "-c", "\n".join(lines)],
             env={**self.program.env, **(env or {})},
@@ -166,9 +170,9 @@ class Node:
 def node(cloud: Cloud, program: Program) -> Iterator[Node]:
     node = Node(cloud, program)
     node.config(config())
-    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.34.1\n", 0o755)
-    node.cloud.ns.path(BIN_DIR).mkdir()
-    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").symlink_to(program.argv[0])
+    kubelet_at(node.cloud.ns.path(KUBELET))
+    # Not a link: this checkout may belong to another user than root.
+    node.write(f"{BIN_DIR}/{NAME}", f'#!/bin/sh\nexec {shlex.join(program.argv)} "$@"\n', 0o755)
     yield node
     shutil.rmtree(cloud.ns.path(FOLDER))
     cloud.ns.path("/run/oke-init.sh").unlink(missing_ok=True)
@@ -408,7 +412,7 @@ def test_token_attributes_without_cache_type_are_told_for_the_kubelets_that_need
     checked = node.check()
     assert checked.causes() == {"provider config": "config-without-cache-type"}
     assert "providers[0].tokenAttributes.cacheType" in checked.step("provider config")["came"]
-    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n", 0o755)
+    kubelet_at(node.cloud.ns.path(KUBELET), "1.33.5")
     assert node.check().cause("provider config") == "config-traps"
 
 
@@ -483,18 +487,9 @@ def test_another_provider_that_is_first_in_line_is_told(node: Node) -> None:
     assert "other matches too" in checked.step("matchImages")["came"]
 
 
-def test_a_process_of_a_pod_or_of_another_user_is_not_taken_for_the_kubelet() -> None:
-    service = "0::/system.slice/kubelet.service\n"
-    pod = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-pod7.slice/cri-containerd-1.scope\n"
-    assert is_believed(0, service, ours=0)
-    assert is_believed(0, service, ours=1000)
-    assert not is_believed(1000, service, ours=0)
-    assert not is_believed(0, pod, ours=0)
-
-
 def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
     words = ("kubelet", "--a=1", "--b", "2", "--a", "3", "--ab=4")
-    running = Kubelet(1, words, None, None, 0.0)
+    running = Kubelet(1, words)
     assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
 
 
@@ -866,12 +861,22 @@ def test_a_store_that_is_open_to_others_is_told(node: Node) -> None:
 def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
     config_files = ConfigFiles("/etc/x", {}, error="Permission denied", denied=True)
     steps: list[Step] = [
-        kubelet.judge_kubelet(Processes(None, all_seen=False), node=True),
+        kubelet.judge_kubelet(Processes(all_seen=False), node=True),
         kubelet.judge_config(config_files, None),
         kubelet.judge_programs([Executable("/x/y", "not visible", denied=True)]),
     ]
     assert {step.status for step in steps} == {"not visible"}
-    assert all(step.advice == ("Run it as root.",) for step in steps)
+    assert all(step.advice[0].startswith("Run it as root.") for step in steps)
+
+
+def test_an_unprivileged_user_is_told_that_root_sees_more(node: Node) -> None:
+    shutil.copy(one_file(), node.cloud.ns.path(f"{FOLDER}/program"))
+    node.program = Program("one file", (*AS_OTHER, f"{FOLDER}/program"))
+    checked = node.check()
+    assert checked.code == 3
+    assert checked.causes() == {"kubelet": "not-visible"}
+    assert checked.cause("provider config") == "no-config"
+    assert "--profile=sysadmin" in checked.advice("kubelet")
 
 
 def test_the_exit_code_tells_failures_from_what_could_not_be_seen() -> None:

@@ -17,9 +17,8 @@ from provider.check.node import (
     Answered,
     ConfigFiles,
     Executable,
-    Kubelet,
-    Processes,
 )
+from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, failed, not_visible, ok, skipped, warning
 from provider.kubelet_config import (
     PROVIDER_NAME,
@@ -50,6 +49,11 @@ _HOW: Final = (
     " after --kubelet-extra-args and never =. Then make the node anew.",
     f'  bash /var/run/oke-init.sh --kubelet-extra-args "{_FLAGS}"',
 )
+_OWNS_THE_NODE: Final = "The kubelet runs it as root: who can write there owns the node"
+ROOT_ONLY: Final = (
+    "Give the file, and every folder above it, to root alone: chown root:root, chmod go-w. Make the"
+    " node anew if somebody may have used this."
+)
 # A `case` pattern of OKE's own script is no call of it.
 _WITH_EQUALS: Final = re.compile(r"^(?!\s*#).*--kubelet-extra-args=(?!\*?\))", re.M)
 _MAX_UNPACKED: Final = 1 << 20
@@ -59,18 +63,38 @@ _SAME_MOMENT: Final = 2.0
 
 def judge_kubelet(processes: Processes, node: bool) -> Step:
     """Does one run, and with both flags? ``node``: a kubelet is installed here."""
-    tried = "command lines in /proc"
+    tried = "processes of root's in /proc, outside of containers"
     kubelet = processes.kubelet
-    if kubelet is None and not processes.all_seen:
-        return not_visible(KUBELET, tried, "others' processes are hidden here", "Run it as root.")
+    for other in processes.kubelets:
+        if other.replaceable:
+            return failed(
+                KUBELET,
+                "kubelet-replaceable",
+                tried,
+                f"pid {other.pid}: others than root can replace this kubelet's program:"
+                f" {other.replaceable}. {_OWNS_THE_NODE}",
+                ROOT_ONLY,
+            )
+    hidden = not processes.all_seen or any(other.hidden for other in processes.kubelets)
+    if kubelet is None and hidden:
+        came = "this user may not see whether one of root's processes is the node's kubelet"
+        return not_visible(
+            KUBELET,
+            tried,
+            came,
+            "Run it as root. In a debug pod: kubectl debug node/NAME --profile=sysadmin, then"
+            " chroot /host.",
+        )
+    others = f" ({'; '.join(processes.strangers[:3])})" if processes.strangers else ""
     if kubelet is None and not node:
-        return skipped(KUBELET, "no-kubelet", "this machine has no kubelet")
+        came = f"this machine has no kubelet that root runs{others}"
+        return skipped(KUBELET, "no-kubelet", came)
     if kubelet is None:
         return failed(
             KUBELET,
             "kubelet-not-running",
             tried,
-            "a kubelet is installed, and none runs",
+            f"a kubelet is installed, and root runs none{others}",
             "A config that the kubelet does not accept, or a missing program, ends it at its start.",
             "Its last words:",
             "  journalctl -u kubelet --no-pager -n 50",
@@ -84,6 +108,16 @@ def judge_kubelet(processes: Processes, node: bool) -> Step:
     if missing:
         came = f"{who}: {missing[0]} is missing; the kubelet needs both flags"
         return failed(KUBELET, "kubelet-without-one-flag", tried, came, *_HOW)
+    if len(processes.proven) > 1:
+        pids = ", ".join(str(other.pid) for other in processes.proven)
+        why = "it is systemd's kubelet.service" if kubelet.of_unit else "it has the lowest pid"
+        return warning(
+            KUBELET,
+            "several-kubelets",
+            tried,
+            f"{who}, with both flags; but root runs {len(processes.proven)} kubelets: pids {pids}",
+            f"What follows is about pid {kubelet.pid}: {why}. Stop the others if they are not meant.",
+        )
     return ok(KUBELET, tried, f"{who}, with both flags")
 
 
@@ -153,6 +187,15 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             f"{files.path}: {files.error}; the kubelet does not start without it",
             "Write one, or correct the flag:",
             f"  {PROVIDER_NAME} config > {files.path}",
+        )
+    if files.replaceable:
+        return failed(
+            CONFIG,
+            "config-replaceable",
+            tried,
+            f"others than root can replace it: {files.replaceable}. It says what the kubelet runs as"
+            " root: who can write there owns the node",
+            ROOT_ONLY,
         )
     if files.directory:
         findings = validate_directory(files.texts, kubelet_version=version)
@@ -227,8 +270,18 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
     """Are all programs that the config names there? The kubelet exits over one that is not."""
     tried = ", ".join(program.path for program in programs)
     wrong = [program for program in programs if program.state != "ok"]
+    for program in programs:
+        if not wrong and program.replaceable:
+            return failed(
+                PROGRAMS,
+                "program-replaceable",
+                tried,
+                f"{program.path}: others than root can replace it: {program.replaceable}."
+                f" {_OWNS_THE_NODE}",
+                ROOT_ONLY,
+            )
     if not wrong:
-        return ok(PROGRAMS, tried, "all there, and executable")
+        return ok(PROGRAMS, tried, "all there, executable, and root's alone")
     first = wrong[0]
     if first.denied:
         return not_visible(PROGRAMS, tried, f"{first.path} is not to be seen", "Run it as root.")

@@ -5,14 +5,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
-from provider.check import identity, kubelet, metadata, node, repository, route, store, workload
+from provider.check import (
+    identity,
+    kubelet,
+    metadata,
+    node,
+    processes,
+    repository,
+    route,
+    store,
+    workload,
+)
 from provider.check.step import (
     Step,
     Taken,
     broken,
     failed,
     needs,
-    not_visible,
     ok,
     skipped,
     timed,
@@ -22,6 +31,7 @@ from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
 from provider.kubelet_config import CredentialProvider
+from provider.root_only import who_can_replace
 from provider.service_account import ServiceAccount
 from provider.settings import (
     INSTANCE_PRINCIPAL,
@@ -43,7 +53,6 @@ class _Plugin:
     entry: CredentialProvider | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     source: str = "this shell's environment"
-    guessed: bool = False  # the kubelet's own environment was not visible
 
 
 def walk(
@@ -54,17 +63,17 @@ def walk(
     ``account`` is the one whose pull is tried, with workload identity. ``environ`` is this process's
     own.
     """
-    processes = node.find_kubelet()
+    found = processes.find_kubelets(ask_version=True)
     plugin = _Plugin(environ=environ)
-    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node()))
-    yield from _config(processes.kubelet, image, plugin)
+    yield timed(lambda: kubelet.judge_kubelet(found, node.is_a_node()))
+    yield from _config(found.kubelet, image, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield settings.step
     chosen = None
     if settings.value:
         yield from _workload(plugin.entry, settings.value, processes.kubelet)
         chosen = settings.value.for_caller(account is not None)
-    yield from _cloud(image, chosen, account, plugin.environ, processes.kubelet)
+    yield from _cloud(image, chosen, account, plugin.environ, found.kubelet)
 
 
 def _workload(
@@ -77,7 +86,9 @@ def _workload(
         yield timed(lambda: workload.reach_cluster(settings, running))
 
 
-def _config(running: node.Kubelet | None, image: Image | None, plugin: _Plugin) -> Iterator[Step]:
+def _config(
+    running: processes.Kubelet | None, image: Image | None, plugin: _Plugin
+) -> Iterator[Step]:
     """The kubelet's config, and what it leads to; notes in ``plugin`` how we are called."""
     path = running.flag(node.CONFIG_FLAG) if running else None
     if path is None:
@@ -99,14 +110,14 @@ def _config(running: node.Kubelet | None, image: Image | None, plugin: _Plugin) 
     if ours is None:
         return
     plugin.entry = ours
-    plugin.guessed = running is not None and running.environ is None
-    inherited = running.environ if running and running.environ is not None else plugin.environ
+    inherited = running.environ if running else plugin.environ
     plugin.environ = {**inherited, **dict(ours.env)}
     plugin.source = f"env of {ours.name} in {path}" + (
         ", and the kubelet's own environment" if running else ", and this shell's environment"
     )
     program = os.path.join(bin_dir, ours.name)
-    if node.look_at(bin_dir, [ours.name])[0].state == "ok":
+    found = node.look_at(bin_dir, [ours.name])[0]
+    if found.state == "ok" and not found.replaceable:
         yield timed(lambda: _version(program))
     if image is None:
         yield skipped(kubelet.IMAGE, "no-image", "no image was named")
@@ -138,6 +149,17 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
             )
         )
     tried = call.settings_file or plugin.source
+    if call.settings_file and (others := who_can_replace(call.settings_file)):
+        return Taken(
+            failed(
+                SETTINGS,
+                "settings-replaceable",
+                tried,
+                f"others than root can replace it: {others}. They choose to whom the node proves its"
+                " identity",
+                kubelet.ROOT_ONLY,
+            )
+        )
     try:
         if call.settings_file:
             settings = settings_from_file(call.settings_file)
@@ -145,19 +167,7 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
             settings = settings_from_environment(plugin.environ)
     except ProviderError as error:
         return Taken(broken(SETTINGS, tried, error))
-    came = settings.ocir_auth_method
-    if plugin.guessed:
-        return Taken(
-            not_visible(
-                SETTINGS,
-                tried,
-                f"{came}; but the kubelet's own environment (proxies, CA bundle) is root's to see,"
-                " this shell's stands for it",
-                "Run it as root.",
-            ),
-            settings,
-        )
-    return Taken(ok(SETTINGS, tried, came), settings)
+    return Taken(ok(SETTINGS, tried, settings.ocir_auth_method), settings)
 
 
 def _cloud(
@@ -165,7 +175,7 @@ def _cloud(
     settings: Settings | None,
     account: ServiceAccount | None,
     environ: Mapping[str, str],
-    running: node.Kubelet | None,
+    running: processes.Kubelet | None,
 ) -> Iterator[Step]:
     method = settings.ocir_auth_method if settings else INSTANCE_PRINCIPAL
     instance: metadata.Instance | None = None
