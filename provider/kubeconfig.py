@@ -11,9 +11,9 @@ import stat
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from provider.root_only import who_can_replace
+
 _MAX_BYTES = 256 * 1024
-# As many as the kernel follows (path_resolution(7)).
-_MAX_LINKS = 40
 # The kubelet uses the first of them that exists.
 _FLAGS = ("--kubeconfig", "--bootstrap-kubeconfig")
 
@@ -51,7 +51,7 @@ def kubelet_command() -> tuple[str, ...]:
 def flag(command: Sequence[str], name: str) -> str | None:
     """A flag's value in a command line; the last one counts, as for the kubelet."""
     value = None
-    for word, following in zip(command, (*command[1:], ""), strict=True):
+    for word, following in zip(command, (*command[1:], ""), strict=False):
         given, equals, text = word.partition("=")
         if given == name:
             value = text if equals else following
@@ -127,15 +127,15 @@ def _authority(inline: str, file: str, folder: str) -> str:
 
 
 def root_owned(path: str) -> bytes:
-    """What a regular file holds that root alone can change or replace. Raises Unusable.
-
-    Folders and symbolic links on the way count, too. Where nobody else can change any of them, nobody
-    can exchange one between the look and the use.
-    """
+    """What a regular file holds that root alone can change or replace. Raises Unusable."""
+    if not os.path.isabs(path):
+        raise Unusable("it is not an absolute path")
     try:
-        descriptor = os.open(_root_path(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        if others := who_can_replace(path):
+            raise Unusable(f"others than root can replace it: {others}")
+        # Not to wait for a writer, if it is a pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise Unusable("it is not a regular file")
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -143,30 +143,3 @@ def root_owned(path: str) -> bytes:
     if len(data) > _MAX_BYTES:
         raise Unusable(f"it is larger than {_MAX_BYTES} bytes")
     return data
-
-
-def _root_path(path: str) -> str:
-    """``path`` without symbolic links. Raises Unusable, OSError."""
-    if not os.path.isabs(path):
-        raise Unusable("it is not an absolute path")
-    at, rest, links = "/", path.split("/"), 0
-    while True:
-        status = os.lstat(at)
-        # In a folder with the sticky bit nobody can replace what is root's.
-        shared = stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX
-        if status.st_uid != 0 or (
-            status.st_mode & 0o022 and not shared and not stat.S_ISLNK(status.st_mode)
-        ):
-            raise Unusable(f"others than root can change {at}")
-        if stat.S_ISLNK(status.st_mode):
-            links += 1
-            if links > _MAX_LINKS:
-                raise Unusable("too many symbolic links")
-            rest = [*os.readlink(at).split("/"), *rest]
-            at = "/" if rest[0] == "" else os.path.dirname(at)
-        while rest and rest[0] in ("", "."):
-            del rest[0]
-        if not rest:
-            return at
-        name = rest.pop(0)
-        at = os.path.dirname(at) if name == ".." else os.path.join(at, name)

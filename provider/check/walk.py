@@ -71,13 +71,13 @@ def walk(
     yield settings.step
     chosen = None
     if settings.value:
-        yield from _workload(plugin.entry, settings.value, processes.kubelet)
+        yield from _workload(plugin.entry, settings.value, found.kubelet)
         chosen = settings.value.for_caller(account is not None)
     yield from _cloud(image, chosen, account, plugin.environ, found.kubelet)
 
 
 def _workload(
-    entry: CredentialProvider | None, settings: Settings, running: node.Kubelet | None
+    entry: CredentialProvider | None, settings: Settings, running: processes.Kubelet | None
 ) -> Iterator[Step]:
     attributes = workload.judge_attributes(entry, settings)
     if attributes:
@@ -216,7 +216,7 @@ def _exchange(
     account: ServiceAccount | None,
     environ: Mapping[str, str],
     instance: metadata.Instance | None,
-    running: node.Kubelet | None,
+    running: processes.Kubelet | None,
 ) -> Iterator[Step]:
     """What goes over the network, each step only where those that it needs went well."""
     try:

@@ -3,7 +3,7 @@
 from typing import Final
 
 from provider.check import step as steps
-from provider.check.node import Kubelet
+from provider.check.processes import Kubelet
 from provider.check.step import Step
 from provider.deadline import Deadline
 from provider.errors import NoServiceAccountToken, ProviderError, TlsUntrusted, WorkloadUnreachable
