@@ -7,7 +7,6 @@ written it. A pod's token is sent to whom it names.
 import base64
 import json
 import os
-import stat
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -127,7 +126,7 @@ def _authority(inline: str, file: str, folder: str) -> str:
 
 
 def root_owned(path: str) -> bytes:
-    """What a regular file holds that root alone can change or replace. Raises Unusable."""
+    """What a file holds that root alone can change or replace. Raises Unusable."""
     if not os.path.isabs(path):
         raise Unusable("it is not an absolute path")
     try:
@@ -135,10 +134,8 @@ def root_owned(path: str) -> bytes:
             raise Unusable(f"others than root can replace it: {others}")
         # Not to wait for a writer, if it is a pipe.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise Unusable("it is not a regular file")
             data = file.read(_MAX_BYTES + 1)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         raise Unusable(getattr(error, "strerror", None) or "no such path") from error
     if len(data) > _MAX_BYTES:
         raise Unusable(f"it is larger than {_MAX_BYTES} bytes")

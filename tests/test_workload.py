@@ -625,7 +625,7 @@ def test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token(
     kubelet = started_by_a_kubelet(program, tmp_path, f"--kubeconfig={folder}/kubelet.conf")
     result = ask(cloud, kubelet)
     assert (result.returncode, result.stdout) == (15, b"")
-    assert result.seconds < 10
+    assert result.seconds < 30
     assert cloud.control.report().count("workload") == 0
 
 
