@@ -315,6 +315,39 @@ def test_the_way_of_a_service_account_is_checked_with_its_token(node: Node) -> N
     assert "experimental" in other.advice("pull")
 
 
+def kubelet_conf(node: Node) -> str:
+    ca = base64.b64encode((node.cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
+    cluster = {"server": f"https://{CLUSTER_ADDRESS}:6443", "certificate-authority-data": ca}
+    return json.dumps(
+        {
+            "clusters": [{"name": "oke", "cluster": cluster}],
+            "contexts": [{"name": "node", "context": {"cluster": "oke"}}],
+            "current-context": "node",
+        }
+    )
+
+
+def test_the_cluster_is_that_of_the_kubelets_kubeconfig_and_its_source_is_named(
+    node: Node,
+) -> None:
+    node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKENS))
+    node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
+    kubeconfig = f"{FOLDER}/kubelet.conf"
+    node.write(kubeconfig, kubelet_conf(node))
+    node.flags = (*FLAGS, "--kubeconfig", kubeconfig)
+    checked = check_as(node, Workload())
+    assert checked.causes() == {}
+    assert f"API server from {kubeconfig}, CA from {kubeconfig}" in str(
+        checked.step("cluster route")["tried"]
+    )
+    assert "service account default/app" in checked.step("identity")["came"]
+    os.chown(node.cloud.ns.path(kubeconfig), 65534, 65534)
+    checked = check_as(node, Workload())
+    assert checked.cause("cluster route") == "cluster-unknown"
+    assert f"{kubeconfig} belongs to user 65534" in checked.step("cluster route")["came"]
+    assert checked.cause("identity") == "cluster-unknown"
+
+
 def test_without_an_accounts_token_its_pull_is_not_taken_for_well(node: Node) -> None:
     node.config(config(env=workload(node), more=TOKENS))
     checked = node.check()
