@@ -91,7 +91,14 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
     "--host", "hosts", multiple=True, metavar="HOST", help="One more registry (ocir.my.cloud)."
 )
 @click.option(
-    "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
+    "--validate",
+    metavar="FILE|DIR|-",
+    help="Judge this config in place of printing one (-: standard input).",
+)
+@click.option(
+    "--bin-dir",
+    metavar="DIR",
+    help="With --validate: where the programs are (default: where this node's kubelet or install says).",
 )
 @click.option(
     "--workload-identity",
@@ -107,6 +114,7 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    bin_dir: str | None,
     audience: str | None,
     kubelet_version: str | None,
     output: str,
@@ -116,12 +124,15 @@ def config(
     It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
     --workload-identity, what Kubernetes and OCI must be told stands at its end.
 
-    Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
+    --validate also judges the programs and the settings that the config names. Exit code: 1 when the
+    kubelet would not start with it, or pulls from OCIR would fail.
     """
     from provider import configure
 
     if validate is not None:
-        return configure.judge(validate, kubelet_version, output == "json")
+        return configure.judge(validate, bin_dir, kubelet_version, output == "json")
+    if bin_dir is not None:
+        raise click.UsageError("--bin-dir goes with --validate")
     text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0

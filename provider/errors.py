@@ -93,6 +93,17 @@ class ClusterUnknown(ProviderError):
     )
 
 
+class ConfigUnreadable(ProviderError):
+    """``config --validate``: the CredentialProviderConfig cannot be read."""
+
+    code = "config-unreadable"
+    exit_code = 16
+    default_hint = (
+        "Name the file or folder that the kubelet's --image-credential-provider-config names. The kubelet"
+        " does not start without it."
+    )
+
+
 class ImdsUnreachable(ProviderError):
     """The instance metadata service did not answer."""
 
@@ -120,8 +131,8 @@ class ImdsUnusable(ProviderError):
     code = "imds-unusable"
     exit_code = 22
     default_hint = (
-        "The instance needs the metadata service version 2 and an instance principal certificate; "
-        "check with: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
+        "Only an OCI instance has an instance principal certificate. To see what answers: "
+        "curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
     )
 
 

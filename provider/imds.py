@@ -75,10 +75,15 @@ class Metadata:
             connection.open(limit)
             connection.send("GET", _BASE + path, headers, b"", limit)
         except Failure as failure:
-            if self._origin is IPV4 and getattr(failure.__cause__, "errno", None) in _NO_IPV4:
-                self._origin = IPV6
-                return self._ask(path)
-            return failure
+            if self._origin is IPV6 or getattr(failure.__cause__, "errno", None) not in _NO_IPV4:
+                return failure
+            self._origin = IPV6
+            asked = self._ask(path)
+            if isinstance(asked, Failure):
+                # IPv4 may be configured by the next try.
+                self._origin = IPV4
+                return Failure(f"{failure}; {asked}", asked.heals)
+            return asked
         return connection
 
     def get(self, path: str) -> bytes:

@@ -70,6 +70,7 @@ class ConfigFiles:
     changed: float = 0.0
     error: str | None = None
     denied: bool = False
+    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +162,18 @@ def read_config(path: str) -> ConfigFiles:
     except PermissionError as error:
         return ConfigFiles(path, {}, error=str(error.strerror), denied=True)
     except OSError as error:
-        return ConfigFiles(path, {}, error=str(error.strerror))
+        exists = os.path.lexists(path)
+        return ConfigFiles(path, {}, error=str(error.strerror), exists=exists)
     except ValueError:
         return ConfigFiles(path, {}, error="not UTF-8 text")
+
+
+def read_standard_input() -> ConfigFiles:
+    """A config that is piped in."""
+    try:
+        return ConfigFiles("-", {"-": sys.stdin.buffer.read(_MAX_BYTES).decode("utf-8")})
+    except ValueError:
+        return ConfigFiles("-", {}, error="not UTF-8 text")
 
 
 def _is_config(name: str) -> bool:

@@ -1,6 +1,7 @@
 """May the principal pull this image, and if not, why not?"""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from provider.check import step as steps
 from provider.check.iam import (
     Ocids,
+    list_repositories,
     node_may_read,
     other_tenancy,
     user_may_read,
@@ -29,6 +31,7 @@ from provider.transport import Client, Origin
 from provider.workload import EXPERIMENTAL
 
 PULL: Final = "pull"
+_NAMESPACE: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*", re.A)
 _SECONDS: Final = 15.0
 _PULL_SECRETS: Final = (
     "imagePullSecrets are not the matter: the kubelet tries a pod's own first, and then these"
@@ -113,7 +116,8 @@ def _our_namespace(principal: Principal, asker: Asker) -> str | None:
     """The tenancy's Object Storage namespace, in which its repositories are.
 
     ``GET https://objectstorage.<region>.<realm domain>/n`` tells it of the asker's own tenancy
-    (docs.oracle.com, GetNamespace). None when it does not.
+    (docs.oracle.com, GetNamespace). None when it does not, or when the name cannot stand in an image:
+    it becomes part of a command to paste.
     """
     if asker.instance is None:
         return None
@@ -127,7 +131,7 @@ def _our_namespace(principal: Principal, asker: Asker) -> str | None:
         name = json.loads(answer.body) if answer.status == 200 else None
     except (ProviderError, ValueError, RecursionError):
         return None
-    return name if isinstance(name, str) and name.isprintable() else None
+    return name if isinstance(name, str) and _NAMESPACE.fullmatch(name) else None
 
 
 def judge_pull(
@@ -165,9 +169,8 @@ def judge_pull(
             "no-such-repository",
             tried,
             f"{name} does not exist, as far as this principal may see; credentials are not the matter",
-            "Correct the image's name, or push it. The repositories that there are:",
-            "  oci artifacts container repository list --compartment-id <OCID>"
-            " --compartment-id-in-subtree true",
+            "Correct the image's name, or push it. To list the tenancy's repositories:",
+            list_repositories(ocids),
         )
     if not named:
         came = f"{name} may be pulled; it has no tag 'latest', name the tag to check that too"
@@ -213,7 +216,7 @@ def _judge_denied(
             tried,
             f"{came}; {namespace!r} is not this tenancy's namespace, which is {ours!r}",
             "If the image is this tenancy's, correct its name:",
-            f"  {image.host}/{ours}/{image.repository.partition('/')[2]}",
+            f"  {image.host}/{ours}/{image.repository.partition('/')[2] or namespace}",
             *other_tenancy(ocids),
             _PULL_SECRETS,
         )
@@ -230,7 +233,6 @@ def _judge_denied(
         *(question if ours is None else ()),
         f"If a policy covers single compartments: is there a repository {image.repository!r} in one of them?"
         " One that does not exist is denied too:",
-        f"  oci artifacts container repository list --compartment-id {ocids.tenancy}"
-        " --compartment-id-in-subtree true",
+        list_repositories(ocids),
         _PULL_SECRETS,
     )
