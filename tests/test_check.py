@@ -1207,7 +1207,7 @@ def test_the_commands_for_iam_are_for_the_home_region_and_the_tenancy(node: Node
     node.cloud.control.iam(Iam(policies=()))
     advice = node.check().step("pull")["advice"]
     assert f"  {PULL_ALONE}" in advice
-    region, group, plain, least = pasted(advice)
+    region, group, plain, least, _ = pasted(advice)
     assert region[1:4] == ["iam", "region-subscription", "list"]
     for command in (group, plain, least):
         options = dict(zip(command[4::2], command[5::2], strict=True))

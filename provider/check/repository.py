@@ -233,7 +233,6 @@ def _judge_denied(
         *(question if ours is None else ()),
         f"If a policy covers single compartments: is there a repository {image.repository!r} in one of them?"
         " One that does not exist is denied too:",
-        f"  oci artifacts container repository list --compartment-id {ocids.tenancy}"
-        " --compartment-id-in-subtree true",
+        list_repositories(ocids),
         _PULL_SECRETS,
     )
