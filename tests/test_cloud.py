@@ -760,7 +760,7 @@ time.sleep(60)
     harness.kill()
     harness.wait()
     harness.stdout.close()
-    end = time.monotonic() + 5
+    end = time.monotonic() + 30  # a busy machine
     while any(Path(f"/proc/{pid}").exists() for pid in pids) or Path(folder).exists():
         assert time.monotonic() < end
         time.sleep(0.02)

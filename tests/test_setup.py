@@ -386,12 +386,9 @@ runpy.run_module("tests.demo", run_name="__main__")
     told = done.stdout
     parts = [
         "skopeo: refused, as expected: ",
-        "The kubelet runs the provider",
         "the kubelet has its answer",
-        "It told the journal:",
         "ctr: pulled",
         "skopeo: pulled",
-        "0 requests",
     ]
     assert [part for part in parts if part not in told] == []
     assert sorted(parts, key=told.index) == parts
