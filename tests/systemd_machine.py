@@ -46,6 +46,7 @@ for device in null zero full random urandom; do
 done
 mount --bind "$FOLDER/units" "$ROOT/usr/lib/systemd/system"
 for folder in system-generators system-environment-generators; do
+    mkdir -p "$ROOT/usr/lib/systemd/$folder"
     mount -t tmpfs tmpfs "$ROOT/usr/lib/systemd/$folder"
 done
 mount --bind "$FOLDER/etc-systemd" "$ROOT/etc/systemd"
@@ -271,11 +272,12 @@ class Machine:
             "INIT": _INIT,
             **self._cgroup_env(),
         }
-        self._process = subprocess.Popen(
-            ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTER],
-            env=env,
-            stderr=(self.folder / "console").open("w"),
-        )
+        with (self.folder / "console").open("w") as console:
+            self._process = subprocess.Popen(
+                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTER],
+                env=env,
+                stderr=console,
+            )
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             assert self._process.poll() is None, (self.folder / "console").read_text()
