@@ -27,7 +27,6 @@ from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, exit_code, not_visible, ok, warning
 from provider.check.unit import Unit
 from tests.built import one_file
-from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
@@ -316,6 +315,39 @@ def test_the_way_of_a_service_account_is_checked_with_its_token(node: Node) -> N
     assert "experimental" in other.advice("pull")
 
 
+def kubelet_conf(node: Node) -> str:
+    ca = base64.b64encode((node.cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
+    cluster = {"server": f"https://{CLUSTER_ADDRESS}:6443", "certificate-authority-data": ca}
+    return json.dumps(
+        {
+            "clusters": [{"name": "oke", "cluster": cluster}],
+            "contexts": [{"name": "node", "context": {"cluster": "oke"}}],
+            "current-context": "node",
+        }
+    )
+
+
+def test_the_cluster_is_that_of_the_kubelets_kubeconfig_and_its_source_is_named(
+    node: Node,
+) -> None:
+    node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKENS))
+    node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
+    kubeconfig = f"{FOLDER}/kubelet.conf"
+    node.write(kubeconfig, kubelet_conf(node))
+    node.flags = (*FLAGS, "--kubeconfig", kubeconfig)
+    checked = check_as(node, Workload())
+    assert checked.causes() == {}
+    assert f"API server from {kubeconfig}, CA from {kubeconfig}" in str(
+        checked.step("cluster route")["tried"]
+    )
+    assert "service account default/app" in checked.step("identity")["came"]
+    os.chown(node.cloud.ns.path(kubeconfig), 65534, 65534)
+    checked = check_as(node, Workload())
+    assert checked.cause("cluster route") == "cluster-unknown"
+    assert f"{kubeconfig} belongs to user 65534" in checked.step("cluster route")["came"]
+    assert checked.cause("identity") == "cluster-unknown"
+
+
 def test_without_an_accounts_token_its_pull_is_not_taken_for_well(node: Node) -> None:
     node.config(config(env=workload(node), more=TOKENS))
     checked = node.check()
@@ -410,9 +442,7 @@ def test_a_drop_in_that_sorts_later_is_named_as_what_took_the_flags(node: Node) 
     came = checked.step("kubelet unit")["came"]
     assert f"{ETC}/kubelet.service.d/90-ours.conf sets the flags in KUBELET_EXTRA_ARGS" in came
     assert f"{LIB}/kubelet.service.d/kubelet-extra-args.conf sorts later" in came
-    # The flags that are in effect stay.
-    (command,) = [line for line in checked.step("kubelet")["advice"] if "printf" in line]
-    assert "'--v=2 --node-labels=a=b --image-credential-provider-bin-dir=" in command
+    assert "oke-credential-provider enable --config" in checked.advice("kubelet")
 
 
 @pytest.mark.parametrize(
@@ -519,44 +549,24 @@ def test_without_flags_the_places_on_this_node_and_the_command_for_it_are_named(
         "On this node the program is in /usr/local/opt/bin, and its config is"
         " /etc/kubernetes/ours.yaml."
     )
-    (command,) = (line for line in advice if line.endswith("systemctl restart kubelet"))
-    gate, write = (
-        command.strip()
-        .removesuffix(" && systemctl daemon-reload && systemctl restart kubelet")
-        .split(" && ", 1)
-    )
-    assert gate == (
-        f"/usr/local/opt/bin/{NAME} config --validate /etc/kubernetes/ours.yaml"
+    assert (
+        f"  sudo /usr/local/opt/bin/{NAME} enable --config /etc/kubernetes/ours.yaml"
         " --bin-dir /usr/local/opt/bin"
-    )
-    # What is pasted makes systemd start the kubelet with both flags.
-    node.before += write + "\n"
-    again = node.check()
-    assert again.cause("kubelet unit") == "unit-newer-than-kubelet"
-    assert "zz-oke-credential-provider.conf sets the flags" in again.step("kubelet unit")["came"]
+    ) in advice
 
 
-def test_a_command_is_not_made_of_files_that_this_user_may_not_read() -> None:
-    files = {"/etc/a.conf": UNIT, "/etc/b.conf": drop_in("--v=2")}
+def test_unit_files_that_this_user_may_not_read_are_told() -> None:
+    hidden = Unit({"/etc/a.conf": UNIT}, {}, unreadable=("/etc/b.conf",))
     running = Kubelet(1, ("kubelet",))
-    hidden = Unit(files, {}, unreadable=("/etc/b.conf",))
-    step = kubelet.judge_kubelet(Processes((running,)), True, None, hidden)
-    assert not [line for line in step.advice if "printf" in line]
     assert judge_unit(hidden, running).status == "not visible"
-    seen = kubelet.judge_kubelet(Processes((running,)), True, None, Unit(files, {}))
-    assert [line for line in seen.advice if "printf" in line]
 
 
-@pytest.mark.parametrize("value", ["--a='b c'", "--a=%H", '--a=\\"b\\"'])
-def test_flags_that_cannot_be_quoted_safely_are_left_to_people(node: Node, value: str) -> None:
+def test_a_kubelet_without_a_unit_is_no_matter_for_enable(node: Node) -> None:
     node.flags = ()
-    has_files(
-        node,
-        {f"{LIB}/kubelet.service": UNIT, f"{ETC}/kubelet.service.d/00.conf": drop_in(value)},
-    )
+    has_files(node, {})
     advice = node.check().advice("kubelet")
-    assert "printf" not in advice
-    assert "  systemctl cat kubelet" in advice
+    assert "has no kubelet.service: add both flags where the kubelet is started" in advice
+    assert " enable" not in advice
 
 
 def test_a_node_on_which_nothing_is_installed_is_told_to_install_first(node: Node) -> None:
@@ -1197,7 +1207,7 @@ def test_the_commands_for_iam_are_for_the_home_region_and_the_tenancy(node: Node
     node.cloud.control.iam(Iam(policies=()))
     advice = node.check().step("pull")["advice"]
     assert f"  {PULL_ALONE}" in advice
-    region, group, plain, least = pasted(advice)
+    region, group, plain, least, _ = pasted(advice)
     assert region[1:4] == ["iam", "region-subscription", "list"]
     for command in (group, plain, least):
         options = dict(zip(command[4::2], command[5::2], strict=True))
@@ -1314,16 +1324,37 @@ def test_an_absent_repository_and_an_absent_tag_are_told_apart(node: Node) -> No
     assert "credentials are not the matter" in checked.step("pull")["came"]
 
 
-def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(
-    node: Node, client: Client
-) -> None:
-    node.cloud.control.iam(
-        Iam(policies=(Policy(prefix="x/"), Policy(prefix="ns/")), repositories=("ns/repo",))
-    )
-    node.cloud.control.fault("manifest", Fault("status", status=404, times=1))
-    checked = node.check()
+def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(node: Node) -> None:
+    checked = node.check("fra.ocir.io/ns/untagged")
     assert checked.causes() == {}
     assert "no tag 'latest'" in checked.step("pull")["came"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cause"),
+    [
+        (404, "NotAuthorizedOrNotFound", "pull-unclear"),
+        (403, "DENIED", "repository-denied"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "free-tier"),
+        (401, "UNKNOWN", "token-not-accepted"),
+    ],
+)
+def test_the_registry_s_code_is_told_and_its_text_is_not(
+    node: Node, status: int, code: str, cause: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": "the registry's own text"}]})
+    node.cloud.control.fault("manifest", Fault("status", status=status, body=body))
+    checked = node.check()
+    assert checked.causes() == {"pull": cause}
+    assert f", {code}" in checked.step("pull")["came"]
+    assert "the registry's own text" not in json.dumps(checked.step("pull"))
+
+
+def test_a_denied_repository_may_be_one_that_does_not_exist(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
+    checked = node.check("fra.ocir.io/ns/absent")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert "is there a repository 'ns/absent'" in checked.advice("pull")
 
 
 # --- shared tokens ------------------------------------------------------------------------------

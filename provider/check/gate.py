@@ -23,6 +23,7 @@ from provider.kubelet_config import (
     validate_directory,
 )
 from provider.kubelet_config.model import PROVIDER_API_VERSION, Severity
+from provider.oci_files import user_profile
 from provider.principal import user_principal
 from provider.settings import (
     USER_PRINCIPAL,
@@ -138,7 +139,7 @@ def _judge_entry(path: str, entry: CredentialProvider, here: bool) -> Iterator[F
         if here:
             tls_context(environ)
         if here and settings.ocir_auth_method == USER_PRINCIPAL:
-            user_principal(settings.oci_config_file, settings.oci_profile)
+            user_principal(user_profile(settings.oci_config_file, settings.oci_profile))
     except ProviderError as error:
         yield _error(
             f"{path}.args" if call.settings_file else f"{path}.env", error.message, error.hint

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from provider.check.node import run
+from provider.kubeconfig import flag
 from provider.root_only import who_can_replace
 
 _NAME: Final = "kubelet"
@@ -58,12 +59,7 @@ class Kubelet:
 
     def flag(self, name: str) -> str | None:
         """The flag's value; the last one counts, as for the kubelet. None when it is not given."""
-        value = None
-        for word, following in zip(self.argv, (*self.argv[1:], ""), strict=True):
-            given, equals, text = word.partition("=")
-            if given == name:
-                value = text if equals else following
-        return value or None
+        return flag(self.argv, name)
 
 
 @dataclass(frozen=True, slots=True)

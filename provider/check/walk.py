@@ -16,6 +16,7 @@ from provider.check import (
     store,
     workload,
 )
+from provider.check.drop_in import judge_drop_in
 from provider.check.entry import misspelt, told
 from provider.check.flags import judge_unit
 from provider.check.init_script import judge_init_scripts, scripts_of_metadata
@@ -90,13 +91,14 @@ def walk(
         lambda: kubelet.judge_kubelet(found, node.is_a_node(), installed, unit, program.replaceable)
     )
     yield judge_unit(unit, found.kubelet)
+    yield from judge_drop_in(unit, found.kubelet)
     yield from _config(found.kubelet, installed, plugin)
     settings = timed_taken(lambda: _settings(plugin))
     yield timed(lambda: _match(image, plugin, settings.value, found.kubelet))
     yield settings.step
     chosen = None
     if settings.value:
-        yield from _workload(plugin.entry, settings.value)
+        yield from _workload(plugin.entry, settings.value, found.kubelet)
         chosen = settings.value.for_caller(account is not None)
     yield from _cloud(image, chosen, account, plugin.environ, found.kubelet)
 
@@ -106,12 +108,14 @@ def _bin_dir(running: processes.Kubelet | None, installed: Installed | None) -> 
     return flag or (installed.bin_dir if installed else node.USUAL_BIN_DIR)
 
 
-def _workload(entry: CredentialProvider | None, settings: Settings) -> Iterator[Step]:
+def _workload(
+    entry: CredentialProvider | None, settings: Settings, running: processes.Kubelet | None
+) -> Iterator[Step]:
     attributes = workload.judge_attributes(entry, settings)
     if attributes:
         yield attributes
     if settings.ocir_auth_method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE):
-        yield timed(lambda: workload.reach_cluster(settings))
+        yield timed(lambda: workload.reach_cluster(settings, running))
 
 
 def _config(
@@ -276,7 +280,7 @@ def _cloud(
         yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
         yield from _left_out(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
         return
-    yield from _exchange(image, host, settings, account, environ, instance)
+    yield from _exchange(image, host, settings, account, environ, instance, running)
 
 
 def _exchange(
@@ -286,6 +290,7 @@ def _exchange(
     account: ServiceAccount | None,
     environ: Mapping[str, str],
     instance: metadata.Instance | None,
+    running: processes.Kubelet | None,
 ) -> Iterator[Step]:
     """What goes over the network, each step only where those that it needs went well."""
     try:
@@ -306,7 +311,10 @@ def _exchange(
     if federated.status == "failed":
         proved: Taken[Principal] = Taken(needs(identity.IDENTITY, route.FEDERATION_ROUTE))
     else:
-        proved = timed_taken(lambda: identity.prove_identity(instance, settings, account, environ))
+        command = running.argv if running else ()
+        proved = timed_taken(
+            lambda: identity.prove_identity(instance, settings, account, environ, command)
+        )
     yield proved.step
     token = None
     if reached:
