@@ -56,10 +56,11 @@ def now() -> float:
 
 
 class Store:
-    """The folder, by a descriptor that was checked."""
+    """The folder, by a descriptor that was checked; ``path`` is its name."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
+        self.path = path
 
     @classmethod
     def open(cls, environ: Mapping[str, str], make: bool = True) -> "Store":
@@ -82,7 +83,7 @@ class Store:
                 raise Odd(f"{path}: {error.strerror}") from error
             if _in_memory(fd):
                 _check_own(os.fstat(fd), path)
-                return cls(fd)
+                return cls(fd, path)
             os.close(fd)
             reasons.append(f"{path} is not on tmpfs")
         raise Odd("; ".join(reasons))
@@ -171,12 +172,13 @@ class Store:
             return False
         return True
 
-    def clear(self) -> None:
-        """Remove the files of every version of this program, and no others. Raises Odd."""
-        for name in self.names():
-            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
-                with suppress(OSError):
+    def remove(self) -> None:
+        """Remove the files of every version of this program, and the folder if it is empty then."""
+        with suppress(Odd, OSError):
+            for name in self.names():
+                if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
                     os.unlink(name, dir_fd=self._fd)
+            os.rmdir(self.path)
 
     def lock(self, name: str) -> "Lock":
         """The lock of an entry. Raises Odd."""

@@ -30,6 +30,12 @@ _TRUST = "provider/trust.py"
 _REGISTRY = "provider/registry.py"
 _WORKLOAD = "provider/workload.py"
 _LAUNCHER = "packaging/launcher.c"
+_ROOT_ONLY = "provider/root_only.py"
+_PROCESSES = "provider/check/processes.py"
+_JUDGED = "provider/check/kubelet.py"
+_WALK = "provider/check/walk.py"
+_INSTALL = "provider/installation/install.py"
+_UNINSTALL = "provider/installation/uninstall.py"
 _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
 _DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
 
@@ -263,6 +269,57 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_store_and_erase_refuse_in_words_and_keep_nothing": (
         Mutation("provider/docker_credential.py", '    if action != "get":\n', '    if action != "get":\n        with open("/run/kept", "w") as file:\n            file.write(server)\n'),
         Mutation("provider/docker_credential.py", "        return 1, STORES_NOTHING\n", "        return 0, STORES_NOTHING\n"),
+    ),
+    # --- another user of the node: what root runs, believes and writes ---
+    "test_who_only_calls_himself_kubelet_is_neither_believed_nor_run": (
+        Mutation(_PROCESSES, "line.split()[1:]", "line.split()[2:]"),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("pid",)'),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("mnt",)'),
+        Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
+    ),
+    "test_a_kubelet_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation(_PROCESSES, "if replaceable := _who_can_replace(program, path):", "if replaceable := None:"),
+        Mutation(_ROOT_ONLY, "mode & (stat.S_IWGRP | stat.S_IWOTH)", "mode & stat.S_IWOTH"),
+    ),
+    "test_uninstall_executes_nothing": (
+        Mutation(_UNINSTALL, "ask_version=False", "ask_version=True"),
+    ),
+    "test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so": (
+        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).proven[:1]:"),
+    ),
+    "test_nobody_else_keeps_root_from_uninstalling": (
+        Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
+    ),
+    "test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
+        Mutation(_ROOT_ONLY, "sticky = stat.S_ISDIR", "sticky = True or stat.S_ISDIR"),
+        Mutation(_WALK, "and not found.replaceable", ""),
+    ),
+    "test_a_config_that_another_user_can_replace_is_a_finding_and_not_believed": (
+        Mutation(_JUDGED, "    if files.replaceable:\n", "    if False:\n"),
+    ),
+    "test_a_settings_file_that_another_user_can_replace_is_a_finding": (
+        Mutation(_WALK, "others := who_can_replace(call.settings_file)", 'others := ""'),
+    ),
+    "test_a_provider_that_is_swapped_all_the_time_is_never_run": (
+        Mutation(_ROOT_ONLY, "            links += 1\n", "            return None\n"),
+    ),
+    "test_where_another_user_could_put_other_files_nothing_is_installed": (
+        Mutation(_INSTALL, "        refuse_replaceable(*folders, record_path(places.prefix))", "        pass"),
+    ),
+    "test_uninstall_believes_no_record_that_another_user_can_replace": (
+        Mutation(_UNINSTALL, "        refuse_replaceable(prefix, record_path(prefix))", "        pass"),
+        Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path,", "        print(*map(Path,"),
+    ),
+    "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
+        Mutation(_LAUNCHER, "bool safe = is_safe(path);", "bool safe = access(path, F_OK) == 0;"),
+    ),
+    "test_the_one_file_form_runs_only_where_nobody_else_can_swap_its_folder": (
+        Mutation(_LAUNCHER, "if ((status->st_uid && status->st_uid != geteuid())\n        ||", "if ("),
+    ),
+    "test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them": (
+        Mutation(_UNINSTALL, '"removed", store.remove)', '"removed", store.names)'),
+        Mutation(_STORE, 'if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "if True:"),
     ),
     # --- SECURITY.md: the way from a tag to a node ---
     "test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run": (

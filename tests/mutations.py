@@ -176,22 +176,6 @@ FAMILIES = (
             Mutation("provider/network.py", 'if origin.scheme == "https" else None', "if False else None"),
         ),
     ),
-    Family(
-        "what root runs and believes",
-        ("tests/test_root_only.py", "-k", "calls_himself or provider_that or executes or unit"),
-        (
-            Mutation("provider/root_only.py", "if status.st_uid not in (0, user):", "if False:"),
-            Mutation("provider/root_only.py", "mode & (stat.S_IWGRP | stat.S_IWOTH)", "mode & stat.S_IWOTH"),
-            Mutation("provider/root_only.py", "sticky = stat.S_ISDIR", "sticky = True or stat.S_ISDIR"),
-            Mutation("provider/check/processes.py", "line.split()[1:]", "line.split()[2:]"),
-            Mutation("provider/check/processes.py", 'for kind in ("pid", "mnt")', 'for kind in ("pid",)'),
-            Mutation("provider/check/processes.py", 'for kind in ("pid", "mnt")', 'for kind in ("mnt",)'),
-            Mutation("provider/check/processes.py", "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
-            Mutation("provider/check/processes.py", r"(/\.\.)*/system", r".*/system"),
-            Mutation("provider/check/walk.py", "and not found.replaceable", ""),
-            Mutation("provider/installation/uninstall.py", "ask_version=False", "ask_version=True"),
-        ),
-    ),
 )  # fmt: skip
 
 
@@ -271,8 +255,8 @@ def mutated(text: str, mutation: Mutation) -> str:
 
 
 def _is_built(family: Family) -> bool:
-    """Whether its tests are of the built program alone, whose launcher is mutated."""
-    return any(mutation.file == "packaging/launcher.c" for mutation in family.mutations)
+    """Whether its tests are of the built program alone."""
+    return family.tests[0] in ("tests/test_install.py", "tests/test_nodes.py")
 
 
 def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:

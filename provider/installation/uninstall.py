@@ -27,7 +27,7 @@ from provider.installation.places import (
 )
 from provider.kubelet_config import PROVIDER_NAME
 from provider.kubelet_service.unit import DROP_IN, UnitFile, flags_in
-from provider.store import FOLDER, SYSTEM_PARENT, Odd, Store
+from provider.store import Odd, Store
 from provider.unpack import remove
 
 
@@ -100,16 +100,8 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
         yield Step(folder, "removed", partial(remove, folder))
-    shared = Path(SYSTEM_PARENT, FOLDER)
     with suppress(Odd):  # there is none, or it is not this program's
         store = Store.open({}, make=False)
-        yield Step(shared, "removed", partial(_remove_store, store, shared))
+        yield Step(Path(store.path), "removed", store.remove)
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))
-
-
-def _remove_store(store: Store, folder: Path) -> None:
-    """Remove the tokens that calls share. A call that still runs makes an exchange of its own."""
-    with suppress(Odd, OSError):  # something else is in it
-        store.clear()
-        folder.rmdir()

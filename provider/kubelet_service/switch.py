@@ -38,7 +38,6 @@ from provider.kubelet_service.systemd import (
     show,
     systemctl,
 )
-from provider.kubelet_service.trusted import untrusted_part
 from provider.kubelet_service.unit import (
     DROP_IN,
     TRIAL,
@@ -326,11 +325,10 @@ def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
     decoded = judgements.decoded(files)
     names = [provider.name for provider in decoded.providers] if decoded else []
     programs = node.look_at(bin_dir, names)
-    configs = [os.path.join(config, name) for name in files.texts]  # of a file: its own path
-    for path in [config, *configs, *(program.path for program in programs)]:
-        if part := untrusted_part(path):
+    for others in (files.replaceable, *(program.replaceable for program in programs)):
+        if others:
             raise CannotEnable(
-                f"others than root can replace {part}; the kubelet would run it as root",
+                f"others than root can replace what the kubelet would run as root: {others}",
                 "Give it and every folder above it to root alone.",
             )
 

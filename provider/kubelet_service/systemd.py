@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from provider.errors import CannotEnable
-from provider.kubelet_service.trusted import untrusted_part
 from provider.kubelet_service.unit import UNIT, UnitFile, environment_files, parse_properties
+from provider.root_only import who_can_replace
 
 _FOLDERS: Final = ("/usr/bin", "/bin")
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
@@ -55,8 +55,8 @@ def program(name: str) -> str:
     for folder in _FOLDERS:
         path = f"{folder}/{name}"
         if os.access(path, os.X_OK):
-            if part := untrusted_part(path):
-                raise CannotEnable(f"{path} is not run: others than root can replace {part}")
+            if others := who_can_replace(path):
+                raise CannotEnable(f"{path} is not run: others than root can replace it: {others}")
             return path
     raise CannotEnable(f"there is no {name} in {' or '.join(_FOLDERS)}")
 

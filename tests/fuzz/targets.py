@@ -187,7 +187,7 @@ def stored(data: bytes) -> None:
     with os.fdopen(fd, "wb") as file:
         file.write(data)
     try:
-        content = store.Store(folder).read(name)
+        content = store.Store(folder, "").read(name)
     except store.Odd:
         return
     finally:
