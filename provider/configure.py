@@ -9,7 +9,7 @@ import click
 
 from provider.deadline import Deadline
 from provider.errors import ConfigUnreadable, ProviderError
-from provider.exchange import instance_realm_domain
+from provider.exchange import instance_region
 from provider.kubelet_config import (
     TokenAttributes,
     parse_version,
@@ -130,7 +130,7 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
             )
         return (domain,)
     try:
-        return (instance_realm_domain(Deadline(_METADATA_SECONDS)),)
+        return (instance_region(Deadline(_METADATA_SECONDS)).realm_domain,)
     except ProviderError:
         return ()
 

@@ -8,11 +8,10 @@ import errno
 import json
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from provider.deadline import Deadline
 from provider.errors import DeadlineExceeded, ImdsThrottled, ImdsUnreachable, ImdsUnusable
-from provider.realm import is_domain_name
+from provider.realm import RegionInfo, is_domain_name
 from provider.transport import (
     PASSING,
     REACHED,
@@ -36,13 +35,6 @@ _MAX_ANSWER = 64 * 1024
 _ANSWER_SECONDS = 3.0
 _ATTEMPTS = 6
 _NO_IPV4 = (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
-
-
-class RegionInfo(NamedTuple):
-    """Where this instance is: ``region`` as eu-frankfurt-1, ``realm_domain`` as oraclecloud.com."""
-
-    region: str
-    realm_domain: str
 
 
 class Metadata:
@@ -134,7 +126,7 @@ def region_info(body: bytes) -> RegionInfo:
         region, domain = content["regionIdentifier"], content["realmDomainComponent"]
         # Both become part of the host that the node's identity is sent to.
         if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):
-            return RegionInfo(region, domain)
+            return RegionInfo(region, domain, str(content.get("regionKey", "")).lower())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImdsUnusable(
             f"the metadata service's {REGION_INFO} is not what OCI documents"

@@ -32,15 +32,24 @@ What is shared, and for how long:
 
 A failure is shared with those who waited for it, and for some seconds more: a kubelet whose pods are
 in back-off asks a failing plugin some 50 times a minute.
+
+The identity is the same for all registries, and anybody who creates pods chooses their names. So one
+call at a time proves an identity, and its failure is shared by all registries. A registry whose region
+nobody knows must first accept a connection, and one of them a minute gets as far as the identity.
+
+Locks are taken in one order, the registry's before the identity's. Nothing waits for a registry while
+it holds the identity's lock.
 """
 
 import os
 import zlib
 from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from provider.deadline import Deadline
-from provider.errors import ImdsThrottled, ProviderError, Terminated
+from provider.errors import ImdsThrottled, ProviderError, RegistryUnreachable, Terminated
 from provider.grant import (
     CHECK_NO_IMAGE,
     CHECK_OFF,
@@ -54,8 +63,9 @@ from provider.grant import (
     is_token,
 )
 from provider.image import Image
+from provider.realm import HTTPS_PORT, RegionInfo, is_known_registry, split_host
 from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, Settings
-from provider.store import FORMAT, Lock, Odd, Store, now
+from provider.store import FORMAT, LOCK, Lock, Odd, Store, now
 
 if TYPE_CHECKING:
     from provider.service_account import ServiceAccount
@@ -69,11 +79,16 @@ LAST_SECONDS = 360
 # Long enough to leave OCI in peace, short enough that a repair shows at once.
 FAILURE_SECONDS = 5
 THROTTLED_SECONDS = 10
+# Of the registries in no known region, one in this time gets as far as the identity.
+UNKNOWN_SECONDS = 60
 _WORDS: dict[bool | None, str] = {True: "allowed", False: "denied", None: "unclear"}
 _MAX_TOKENS = 3
 _MAX_CHECKS = 100
 # The longest name that container runtimes take (github.com/distribution/reference).
 _MAX_NAME = 255
+# Files beside an entry: the registry's failure; the unknown registry that was admitted last.
+_FAILURE = ".failure"
+_UNKNOWN = ".unknown"
 _RESOURCE_VARIABLES = "OCI_RESOURCE_PRINCIPAL_"
 _DEFAULT_CONFIG_FILE = "~/.oci/config"
 
@@ -81,11 +96,52 @@ _DEFAULT_CONFIG_FILE = "~/.oci/config"
 class Work(Protocol):
     """What goes over the network."""
 
-    def exchange(self, image: Image) -> Grant:
-        """Get a new token."""
+    def region(self) -> RegionInfo:
+        """Ask the metadata service for the instance's region."""
+
+    def reach(self, image: Image) -> None:
+        """Connect to the image's registry and send no request."""
+
+    def exchange(self, image: Image, identity: "Identity") -> Grant:
+        """Get a new token. ``identity`` is entered while the identity is proved."""
 
     def check(self, image: Image, token: Token) -> PullCheck:
         """Ask the registry about an image with a token that is there already."""
+
+
+# It yields what takes note of the instance's region.
+Identity = AbstractContextManager[Callable[[RegionInfo], None]]
+
+
+def instance_region(
+    settings: Settings,
+    deadline: Deadline,
+    environ: Mapping[str, str],
+    work: Work,
+    odd: Callable[[str], None],
+) -> RegionInfo:
+    """The instance's region, which never changes: from the store, else from the metadata service.
+
+    Raises what ``work`` raises, also in another process, and DeadlineExceeded.
+    """
+    if not settings.token_cache:
+        return work.region()
+    try:
+        store = Store.open(environ)
+    except Odd as fault:
+        odd(str(fault))
+        return work.region()
+    identity = _identity(settings, None, environ)
+    # One at a time: a call that waited finds the region in the store.
+    flight = _Flight(store, identity, now(), deadline, odd, admit=lambda: None)
+    known = flight.region()
+    if known is None:
+        with flight as learn:
+            known = flight.region()
+            if known is None:
+                known = work.region()
+                learn(known)
+    return known
 
 
 def get_grant(
@@ -104,19 +160,20 @@ def get_grant(
     raises, also in another process, and DeadlineExceeded.
     """
     if not settings.token_cache:
-        return _exchange(work, image)
+        return _get_alone(image, settings, work)
     try:
         store = Store.open(environ)
-        shelf = _Shelf(store, image.host.lower(), _identity(settings, account, environ), odd)
+        identity = _identity(settings, account, environ)
+        flight = _Flight(store, identity, now(), deadline, odd)
+        shelf = _Shelf(store, image, settings, identity, flight, odd)
         lock = store.lock(shelf.name)
     except Odd as fault:
         odd(str(fault))
-        return _exchange(work, image)
-    arrived = now()
+        return _get_alone(image, settings, work)
     rejected: dict[str, tuple[_Held, PullCheck]] = {}
     while True:
         try:
-            found = _next(shelf, lock, work, image, rejected, arrived, deadline)
+            found = _next(shelf, lock, work, image, rejected, deadline)
         except Terminated:
             raise
         except ProviderError as error:
@@ -133,6 +190,12 @@ def get_grant(
         if check.passed or found.age < limit:
             return found.grant(check)
         rejected[found.token.text] = found, check
+
+
+def registry_of(image: Image, settings: Settings) -> str:
+    """The registry as entries name it: in lower case, without https's own port."""
+    host = image.host.lower()
+    return host.removesuffix(f":{HTTPS_PORT}") if settings.registry_protocol == "https" else host
 
 
 class Shared(NamedTuple):
@@ -154,12 +217,12 @@ def shared(environ: Mapping[str, str]) -> list[Shared]:
     store = Store.open(environ, make=False)
     entries = []
     for name in store.names():
-        if not name.startswith(f"v{FORMAT}-") or name.endswith((".lock", ".new")):
+        if not name.startswith(f"v{FORMAT}-") or name.endswith((LOCK, ".new")):
             continue
         content = store.read(name)
         if content is None:
             continue  # taken away meanwhile
-        host = str(content.get("host"))
+        host = str(content.get("host", "any registry"))
         error, at = _failure(content)
         if error is not None:
             entries.append(Shared(host, "", now() - at, failure=error.code))
@@ -168,28 +231,33 @@ def shared(environ: Mapping[str, str]) -> list[Shared]:
     return entries
 
 
+def _get_alone(image: Image, settings: Settings, work: Work) -> Grant:
+    if not is_known_registry(image.host, settings.ocir_hosts):
+        work.reach(image)
+    return _exchange(work, image, nullcontext(lambda _: None))
+
+
 def _next(
     shelf: "_Shelf",
     lock: Lock,
     work: Work,
     image: Image,
     rejected: Collection[str],
-    arrived: float,
     deadline: Deadline,
 ) -> "Grant | _Held":
     """A shared token that was not rejected, or the result of an exchange."""
     while True:
-        held = shelf.find(image.repository, rejected, arrived)
+        held = shelf.find(image.repository, rejected)
         if held is not None:
             return held
         if lock.take():
             try:
                 # Another process may have finished between the look and the lock.
-                held = shelf.find(image.repository, rejected, arrived)
-                return held or shelf.exchange(work, image)
+                held = shelf.find(image.repository, rejected)
+                return held or shelf.exchange(work)
             finally:
                 lock.release()
-        _wait(lock, deadline)
+        _wait(lock, deadline, "waiting for the exchange of another call")
 
 
 def _check(
@@ -208,16 +276,16 @@ def _check(
     return check
 
 
-def _wait(lock: Lock, deadline: Deadline) -> None:
+def _wait(lock: Lock, deadline: Deadline, doing: str) -> None:
     from provider.background import Background
 
-    Background(lock.wait).result(deadline, "waiting for the exchange of another call")
+    Background(lock.wait).result(deadline, doing)
 
 
-def _exchange(work: Work, image: Image) -> Grant:
+def _exchange(work: Work, image: Image, identity: Identity) -> Grant:
     """Make an exchange, and note how old its token is: group membership dates from its beginning."""
     began = now()
-    return work.exchange(image)._replace(age=now() - began)
+    return work.exchange(image, identity)._replace(age=now() - began)
 
 
 _Result = tuple[bool | None, str | None, float]
@@ -261,22 +329,154 @@ class _Held(NamedTuple):
         return PullCheck(f"{said} ({now() - at:.0f} s ago)", passed, code)
 
 
+class _Slot:
+    """An entry of the store, and the files that belong to it.
+
+    The name is for people; whose the entry is stands in it, and is compared.
+    """
+
+    def __init__(
+        self, store: Store, what: str, owner: Mapping[str, str], odd: Callable[[str], None]
+    ) -> None:
+        self._store = store
+        self._owner = owner
+        self._odd = odd
+        checksum = zlib.crc32(" ".join(owner.values()).encode())
+        # A host name may be as long as a file name.
+        self.name = f"v{FORMAT}-{what[:100].replace(':', '_')}-{checksum:08x}"
+
+    def read(self, suffix: str = "") -> dict[str, Any] | None:
+        try:
+            content = self._store.read(self.name + suffix)
+        except Odd as fault:
+            self._odd(str(fault))
+            return None
+        if content is None or any(content.get(key) != value for key, value in self._owner.items()):
+            return None
+        return content
+
+    def write(self, content: Mapping[str, object], suffix: str = "") -> None:
+        try:
+            self._store.write(self.name + suffix, {**content, **self._owner})
+        except Odd as fault:
+            self._odd(str(fault))
+
+    def lock(self) -> Lock | None:
+        try:
+            return self._store.lock(self.name)
+        except Odd as fault:
+            self._odd(str(fault))
+            return None
+
+
+class _Flight:
+    """Single flight for proving an identity, whatever the registry. The identity's entry in the store
+    says how the last attempt ended.
+
+    A context manager around the attempt. It raises the failure of an attempt that ended since
+    ``arrived`` or some seconds before. Calls that waited for one that succeeded go on side by side,
+    unless there is an ``admit``: it is called with the lock held, and may refuse.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        identity: str,
+        arrived: float,
+        deadline: Deadline,
+        odd: Callable[[str], None],
+        admit: Callable[[], None] | None = None,
+    ) -> None:
+        self.slot = _Slot(store, "identity", {"identity": identity}, odd)
+        self.admit = admit
+        self.arrived = arrived
+        # True from the moment when the identity is asked for until it is there.
+        self.failing = False
+        self._instance = _Slot(store, "instance", {}, odd)
+        self._deadline = deadline
+        self._lock: Lock | None = None
+
+    def __enter__(self) -> Callable[[RegionInfo], None]:
+        self.failing = True
+        lock = self.slot.lock()
+        while lock and not lock.take():
+            _wait(lock, self._deadline, "waiting for another call that asks for the identity")
+            # Before the lock is taken again, since that would make the others wait once more.
+            if self.raise_shared() >= self.arrived and self.admit is None:
+                return self._learn
+        self._lock = lock
+        try:
+            self.raise_shared()
+            if self.admit:
+                self.admit()
+        except ProviderError:
+            self._release()
+            raise
+        return self._learn
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            self.failing = False
+            self.slot.write({"at": now()})
+        elif isinstance(error, ProviderError) and not isinstance(error, Terminated):
+            self.slot.write(_failed(error))
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+    def raise_shared(self) -> float:
+        """Raise the shared failure; else return when the last attempt succeeded, 0 if none did."""
+        content = self.slot.read()
+        _raise_shared(content, self.arrived)
+        at = content.get("at") if content else None
+        return at if isinstance(at, float) else 0.0
+
+    def region(self) -> RegionInfo | None:
+        """The instance's region, once it has been asked for in this boot."""
+        content = self._instance.read() or {}
+        told = [content.get(field) for field in RegionInfo._fields]
+        if all(isinstance(part, str) for part in told):
+            return RegionInfo(*map(str, told))
+        return None
+
+    def _learn(self, region: RegionInfo) -> None:
+        if self.region() is None:
+            self._instance.write(region._asdict())
+
+
 class _Shelf:
     """The store's entries for one registry, auth method and identity: tokens, and a failure."""
 
-    def __init__(self, store: Store, host: str, identity: str, odd: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        image: Image,
+        settings: Settings,
+        identity: str,
+        flight: _Flight,
+        odd: Callable[[str], None],
+    ) -> None:
         self._store = store
-        self._owner = {"host": host, "identity": identity}
-        self._odd = odd
-        # The name is for people; whose the entry is stands in it, and is compared.
-        self.name = f"v{FORMAT}-{host.replace(':', '_')}-{zlib.crc32(identity.encode()):08x}"
-        self._failure_name = f"{self.name}.failure"
+        self._image = image
+        self._listed = settings.ocir_hosts
+        self._flight = flight
+        self._host = registry_of(image, settings)
+        self._slot = _Slot(store, self._host, {"host": self._host, "identity": identity}, odd)
+        self.name = self._slot.name
 
     def tokens(self) -> list[_Held]:
         """The tokens that can be used, the newest last."""
-        return _held(self._read(self.name))
+        return _held(self._slot.read())
 
-    def find(self, repository: str, rejected: Collection[str], arrived: float) -> _Held | None:
+    def find(self, repository: str, rejected: Collection[str]) -> _Held | None:
         """The newest token that was proved with ``repository``, else the newest one.
 
         Raises the shared failure if all that there are were rejected.
@@ -285,31 +485,54 @@ class _Shelf:
         if usable:
             proved = [held for held in usable if held.proved(repository)]
             return (proved or usable)[-1]
-        error, at = _failure(self._read(self._failure_name))
-        if error is not None:
-            remembered = THROTTLED_SECONDS if isinstance(error, ImdsThrottled) else FAILURE_SECONDS
-            if arrived <= at <= now() or 0 <= now() - at < remembered:
-                raise error
+        _raise_shared(self._slot.read(_FAILURE), self._flight.arrived)
+        self._flight.raise_shared()
         return None
 
-    def exchange(self, work: Work, image: Image) -> Grant:
+    def exchange(self, work: Work) -> Grant:
         """Make the exchange for everybody, and leave its outcome in the store."""
         try:
-            grant = _exchange(work, image)
+            if not self._is_known():
+                self._flight.admit = self._admit
+                work.reach(self._image)
+            grant = _exchange(work, self._image, self._flight)
+            before = self.tokens()
+            proved = [held for held in before if any(check[0] for check in held.checks.values())]
+            kept = [held.content for held in proved[1 - _MAX_TOKENS :]]
+            renewed = bool(before)
+            self._slot.write({"tokens": [*kept, _entry(grant, self._image, renewed)]})
+            return grant
         except Terminated:
             raise  # ours alone
         except ProviderError as error:
-            failure = {"code": error.code, "message": error.message, "hint": error.hint}
-            self._write(self._failure_name, {**failure, "at": now()})
+            if not self._flight.failing:  # else it is the identity's
+                self._slot.write(_failed(error), _FAILURE)
             raise
-        before = self.tokens()
-        proved = [
-            held.content for held in before if any(check[0] for check in held.checks.values())
-        ]
-        kept = proved[-(_MAX_TOKENS - 1) :]
-        self._write(self.name, {"tokens": [*kept, _entry(grant, image, renewed=bool(before))]})
-        self._store.sweep()
-        return grant
+        finally:
+            self._store.sweep()
+
+    def _is_known(self) -> bool:
+        """True when the name cannot be an invention: a region has it, or it gave a token before."""
+        if is_known_registry(self._image.host, self._listed) or self._slot.read():
+            return True
+        own, split = self._flight.region(), split_host(self._image.host)
+        return bool(own and split and own.has_registry(split[0]))
+
+    def _admit(self) -> None:
+        """Let one unknown registry in a while get as far as the identity. Raises RegistryUnreachable."""
+        if self._is_known():  # the region was learned meanwhile
+            return
+        last = self._flight.slot.read(_UNKNOWN) or {}
+        host, at = last.get("host"), last.get("at")
+        recent = isinstance(at, float) and 0 <= now() - at < UNKNOWN_SECONDS
+        if recent and host != self._host:
+            raise RegistryUnreachable(
+                f"no known region has the registry {self._host}, and another such registry was tried"
+                f" less than {UNKNOWN_SECONDS} s ago",
+                "Check the region in the image's name. If the registry is OCI's, the kubelet's next"
+                " tries will reach it; OCIR_HOSTS may list it.",
+            )
+        self._flight.slot.write({"host": self._host, "at": now()}, _UNKNOWN)
 
     def note(self, held: _Held, repository: str, check: PullCheck) -> None:
         """Note a pull check, if the token is still there."""
@@ -317,23 +540,7 @@ class _Shelf:
         for other in tokens:
             if other.token.text == held.token.text:
                 other.content["checks"] = _noted(other.checks, repository, check)
-                self._write(self.name, {"tokens": [each.content for each in tokens]})
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            content = self._store.read(name)
-        except Odd as fault:
-            self._odd(str(fault))
-            return None
-        if content is None or any(content.get(key) != value for key, value in self._owner.items()):
-            return None
-        return content
-
-    def _write(self, name: str, content: Mapping[str, object]) -> None:
-        try:
-            self._store.write(name, {**content, **self._owner})
-        except Odd as fault:
-            self._odd(str(fault))
+                self._slot.write({"tokens": [each.content for each in tokens]})
 
 
 def _entry(grant: Grant, image: Image, renewed: bool) -> dict[str, object]:
@@ -395,6 +602,19 @@ def _failure(content: Mapping[str, Any] | None) -> tuple[ProviderError | None, f
         return kind(str(content["message"]), str(content["hint"])), float(content["at"])
     except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
         return None, 0.0
+
+
+def _failed(error: ProviderError) -> dict[str, object]:
+    return {"code": error.code, "message": error.message, "hint": error.hint, "at": now()}
+
+
+def _raise_shared(content: Mapping[str, Any] | None, arrived: float) -> None:
+    """Raise the failure in ``content``, if it came after ``arrived`` or seconds ago."""
+    error, at = _failure(content)
+    if error is not None:
+        remembered = THROTTLED_SECONDS if isinstance(error, ImdsThrottled) else FAILURE_SECONDS
+        if arrived <= at <= now() or 0 <= now() - at < remembered:
+            raise error
 
 
 def _identity(

@@ -60,7 +60,7 @@ COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
              r"/etc/(hosts|resolv\.conf)")  # fmt: skip
 WRITTEN = (
     STORE,
-    rf"{STORE}/v1-fra\.ocir\.io-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
+    rf"{STORE}/v2-(fra\.ocir\.io|identity|instance)-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
 )
 CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/socket")
 

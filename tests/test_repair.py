@@ -22,6 +22,7 @@ from provider.deadline import Deadline
 from provider.errors import FederationUnreachable
 from provider.grant import Grant, PullCheck, Token
 from provider.image import Image
+from provider.realm import RegionInfo
 from provider.response import cache_seconds
 from provider.settings import Settings
 
@@ -71,10 +72,17 @@ class Cloud:
         broken = self.within(self.down) or self.within(self.unclear) or since > self.now
         return None if broken else since
 
-    def exchange(self, image: Image) -> Grant:
-        if self.within(self.down):
-            self.now += self.draw.choice((0.1, 10.0))
-            raise FederationUnreachable("it is down")
+    def region(self) -> RegionInfo:
+        raise AssertionError("its registry is in a known region")
+
+    def reach(self, image: Image) -> None:
+        raise AssertionError("its registry is in a known region")
+
+    def exchange(self, image: Image, identity: sharing.Identity) -> Grant:
+        with identity:
+            if self.within(self.down):
+                self.now += self.draw.choice((0.1, 10.0))
+                raise FederationUnreachable("it is down")
         text = f"token-{len(self.proved)}"
         self.exchanges.append(self.now)
         self.proved[text] = self.now

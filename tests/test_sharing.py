@@ -17,14 +17,14 @@ from typing import Any
 
 import pytest
 
-from tests.cloud.harness import Cloud
+from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import OKE_PUBLIC, Count, DynamicGroup, Endpoint, Fault, Iam, Imds, Policy
 from tests.conftest import Program
 from tests.kubelet import Credentials, Kubelet, later, read_response, request
 
 pytestmark = pytest.mark.every_form
 
-STORE = "/run/oke-credential-provider"
+STORE, IN_SHARED_MEMORY = STORES
 IMAGE = "fra.ocir.io/ns/repo"
 
 
@@ -99,8 +99,7 @@ def pulls(cloud: Cloud, image: str, credentials: Credentials | None) -> bool:
 
 def entries(cloud: Cloud) -> list[Path]:
     """The tokens in the store."""
-    kept = cloud.ns.path(STORE).iterdir()
-    return [path for path in kept if path.suffix not in (".lock", ".failure")]
+    return [path for path in cloud.ns.path(STORE).iterdir() if '"token"' in path.read_text()]
 
 
 def edit(cloud: Cloud, **values: Any) -> None:
@@ -374,15 +373,17 @@ def test_a_tool_gets_no_token_that_is_older_than_two_minutes(
 # --- failures ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("endpoint", "exit_code"), [("federation", 31), ("token", 41)])
 def test_a_failure_is_remembered_for_seconds_and_a_repair_shows(
-    cloud: Cloud, program: Program
+    cloud: Cloud, program: Program, endpoint: Endpoint, exit_code: int
 ) -> None:
-    cloud.control.fault("federation", Fault("status", status=401))
+    cloud.control.fault(endpoint, Fault("status", status=401))
     for _ in range(5):
-        assert program.run(cloud, stdin=request(IMAGE)).returncode == 31
-    assert cloud.control.report().count("federation") == 1
+        assert program.run(cloud, stdin=request(IMAGE)).returncode == exit_code
+    assert cloud.control.report().count(endpoint) == 1
     cloud.control.clear_faults()
-    (failure,) = cloud.ns.path(STORE).glob("*.failure")
+    files = cloud.ns.path(STORE).iterdir()
+    (failure,) = [path for path in files if '"code"' in path.read_text()]
     content = json.loads(failure.read_text())
     failure.write_text(json.dumps({**content, "at": content["at"] - 6}))
     assert call(cloud, program).password
@@ -542,16 +543,88 @@ def test_an_odd_store_is_a_miss_and_never_a_failure(
     )
 
 
+def on_disk(cloud: Cloud, disk: Path, *parents: str) -> None:
+    """Put folders of a disk at these places, as in a container's file system."""
+    for parent in parents:
+        folder = disk / parent.replace("/", "-")
+        folder.mkdir()
+        folder.chmod(0o1777)
+        cloud.ns.run(["mount", "--bind", str(folder), parent]).check()
+
+
+def files(disk: Path) -> list[Path]:
+    """What the program left there."""
+    return [path for path in disk.rglob("*") if "oke-credential-provider" in str(path)]
+
+
 def test_without_tmpfs_there_is_no_store(program: Program, tmp_path: Path) -> None:
-    with Cloud() as cloud:
-        disk = tmp_path / "disk"
-        disk.mkdir()
-        mount = ["mount", "--bind", str(disk), "/run"]
-        cloud.ns.run(mount).check()
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run", "/dev/shm")
         first = call(cloud, program)
         assert call(cloud, program).password != first.password
-        leaked = [path for path in disk.rglob("*") if path.is_file() and path.stat().st_size]
-        assert leaked == []
+        assert files(tmp_path) == []
+        odd = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(odd) == 2
+
+
+# --- containers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leftover", [False, True], ids=["new", "leftover"])
+def test_where_run_is_no_tmpfs_calls_share_by_dev_shm(
+    program: Program, tmp_path: Path, leftover: bool
+) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        if leftover:  # versions before left an empty folder in images
+            cloud.ns.path(STORE).mkdir(0o700)
+        first = call(cloud, program, XDG_RUNTIME_DIR="/run")
+        assert call(cloud, program).password == first.password
+        assert cloud.control.report().count("token") == 1
+        assert files(tmp_path) == ([tmp_path / "-run" / Path(STORE).name] if leftover else [])
+        folder = cloud.ns.path(IN_SHARED_MEMORY)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+        assert not any("tokens are not shared" in entry.text for entry in cloud.ns.log())
+
+
+def test_each_user_has_a_folder_of_his_own_in_dev_shm(program: Program, tmp_path: Path) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        passwords = [call(cloud, program).password]
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
+        user = Program(program.name, tuple(argv), program.env)
+        passwords += [call(cloud, user).password for _ in range(2)]
+        assert passwords[0] != passwords[1] == passwords[2]
+        assert cloud.ns.path("/dev/shm/oke-credential-provider-65534").stat().st_uid == 65534
+
+
+@pytest.mark.parametrize("kind", ["folder", "open folder", "private folder", "file", "link"])
+def test_what_somebody_else_put_into_dev_shm_is_a_miss(
+    program: Program, tmp_path: Path, kind: str
+) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        squatted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
+        match kind:
+            case "file":
+                squatted.write_text("")
+            case "link":
+                target = squatted.with_name("target")
+                target.mkdir(0o700)
+                os.chown(target, 65534, 65534)
+                squatted.symlink_to(target.name)
+            case _:
+                squatted.mkdir()
+                squatted.chmod({"private folder": 0o700, "open folder": 0o777}.get(kind, 0o755))
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
+        user = Program(program.name, tuple(argv), program.env)
+        first = call(cloud, user)
+        assert call(cloud, user).password != first.password
+        odd = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(odd) == 2  # one line a call
+        assert all("/dev/shm/oke-credential-provider-65534" in line for line in odd)
+        assert not squatted.is_dir() or list(squatted.iterdir()) == []
 
 
 # --- identities --------------------------------------------------------------------------------
@@ -602,4 +675,6 @@ def test_the_store_stays_small(cloud: Cloud, program: Program) -> None:
         path.chmod(0o600)
         os.utime(path, (old, old))
     call_after(cloud, program, 3500)
-    assert len(list(folder.iterdir())) == 2
+    kept = {path.name[:6] for path in folder.iterdir()}
+    assert kept == {"v2-fra", "v2-ide", "v2-ins"}
+    assert len(list(folder.iterdir())) == 5

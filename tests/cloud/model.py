@@ -72,7 +72,8 @@ FRANKFURT = Region("FRA", "eu-frankfurt-1", "oc1", "oraclecloud.com")
 ASHBURN = Region("IAD", "us-ashburn-1", "oc1", "oraclecloud.com")
 LANGLEY = Region("LFI", "us-langley-1", "oc2", "oraclegovcloud.com")
 ACME = Region("ACM", "us-acme-1", "oc77", "acmecloud.example")  # a dedicated region
-REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME)
+NEWER = Region("NEW", "xx-new-1", "oc1", "oraclecloud.com")  # than any list of regions
+REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME, NEWER)
 
 
 @dataclass(frozen=True, slots=True)
