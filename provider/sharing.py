@@ -41,12 +41,11 @@ Locks are taken in one order, the registry's before the identity's. Nothing wait
 it holds the identity's lock.
 """
 
-import os
 import zlib
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from provider.deadline import Deadline
 from provider.errors import ImdsThrottled, ProviderError, RegistryUnreachable, Terminated
@@ -64,11 +63,8 @@ from provider.grant import (
 )
 from provider.image import Image
 from provider.realm import HTTPS_PORT, RegionInfo, is_known_registry, split_host
-from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, Settings
+from provider.settings import Settings
 from provider.store import FORMAT, LOCK, Lock, Odd, Store, now
-
-if TYPE_CHECKING:
-    from provider.service_account import ServiceAccount
 
 # A token is new for so long, and a pull check recent. Less than UNPROVEN_SECONDS by more than an exchange
 # may take, so that each answer to a denied image rests on a newer token than the one before.
@@ -89,8 +85,14 @@ _MAX_NAME = 255
 # Files beside an entry: the registry's failure; the unknown registry that was admitted last.
 _FAILURE = ".failure"
 _UNKNOWN = ".unknown"
-_RESOURCE_VARIABLES = "OCI_RESOURCE_PRINCIPAL_"
-_DEFAULT_CONFIG_FILE = "~/.oci/config"
+
+
+class Subject(Protocol):
+    """Whose identity is proved, when it is not the node's."""
+
+    @property
+    def identity(self) -> str:
+        """What tokens are shared under: a digest of everything that proves it."""
 
 
 class Work(Protocol):
@@ -131,7 +133,7 @@ def instance_region(
     except Odd as fault:
         odd(str(fault))
         return work.region()
-    identity = _identity(settings, None, environ)
+    identity = _identity(settings, None)
     # One at a time: a call that waited finds the region in the store.
     flight = _Flight(store, identity, now(), deadline, odd, admit=lambda: None)
     known = flight.region()
@@ -147,7 +149,7 @@ def instance_region(
 def get_grant(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount | None",
+    subject: Subject | None,
     deadline: Deadline,
     environ: Mapping[str, str],
     work: Work,
@@ -155,7 +157,7 @@ def get_grant(
 ) -> Grant:
     """A token for ``image``'s registry: shared when there is one, else by an exchange.
 
-    ``account`` is the service account whose identity is to be proved, if it is one's.
+    ``subject`` is whose identity is proved; None for the node's.
     ``odd`` is told why when the store cannot be used; that is no failure. Raises what ``work``
     raises, also in another process, and DeadlineExceeded.
     """
@@ -163,7 +165,7 @@ def get_grant(
         return _get_alone(image, settings, work)
     try:
         store = Store.open(environ)
-        identity = _identity(settings, account, environ)
+        identity = _identity(settings, subject)
         flight = _Flight(store, identity, now(), deadline, odd)
         shelf = _Shelf(store, image, settings, identity, flight, odd)
         lock = store.lock(shelf.name)
@@ -231,12 +233,6 @@ def shared(environ: Mapping[str, str]) -> list[Shared]:
     return entries
 
 
-def _get_alone(image: Image, settings: Settings, work: Work) -> Grant:
-    if not is_known_registry(image.host, settings.ocir_hosts):
-        work.reach(image)
-    return _exchange(work, image, nullcontext(lambda _: None))
-
-
 def _next(
     shelf: "_Shelf",
     lock: Lock,
@@ -274,6 +270,12 @@ def _check(
         shelf.note(held, image.repository, check)
         lock.release()
     return check
+
+
+def _get_alone(image: Image, settings: Settings, work: Work) -> Grant:
+    if not is_known_registry(image.host, settings.ocir_hosts):
+        work.reach(image)
+    return _exchange(work, image, nullcontext(lambda _: None))
 
 
 def _wait(lock: Lock, deadline: Deadline, doing: str) -> None:
@@ -453,7 +455,7 @@ class _Flight:
 
 
 class _Shelf:
-    """The store's entries for one registry, auth method and identity: tokens, and a failure."""
+    """The store's entries for one registry, auth method and identity: a token, and a failure."""
 
     def __init__(
         self,
@@ -497,10 +499,12 @@ class _Shelf:
                 work.reach(self._image)
             grant = _exchange(work, self._image, self._flight)
             before = self.tokens()
-            proved = [held for held in before if any(check[0] for check in held.checks.values())]
-            kept = [held.content for held in proved[1 - _MAX_TOKENS :]]
-            renewed = bool(before)
-            self._slot.write({"tokens": [*kept, _entry(grant, self._image, renewed)]})
+            proved = [
+                held.content for held in before if any(check[0] for check in held.checks.values())
+            ]
+            kept = proved[-(_MAX_TOKENS - 1) :]
+            entry = _entry(grant, self._image, renewed=bool(before))
+            self._slot.write({"tokens": [*kept, entry]})
             return grant
         except Terminated:
             raise  # ours alone
@@ -617,27 +621,7 @@ def _raise_shared(content: Mapping[str, Any] | None, arrived: float) -> None:
             raise error
 
 
-def _identity(
-    settings: Settings, account: "ServiceAccount | None", environ: Mapping[str, str]
-) -> str:
+def _identity(settings: Settings, subject: Subject | None) -> str:
     """Whose tokens these are, and for which endpoint: those of one never serve another."""
     parts = [settings.ocir_auth_method, settings.registry_protocol, settings.registry_token_path]
-    if account is not None:
-        parts += [account.identity]
-    elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-        import hashlib
-
-        named = sorted(f"{k}={v}" for k, v in environ.items() if k.startswith(_RESOURCE_VARIABLES))
-        parts += [hashlib.sha256("\0".join(named).encode()).hexdigest()]
-    elif settings.ocir_auth_method == USER_PRINCIPAL:
-        import hashlib
-
-        # A profile may name another user tomorrow.
-        path = os.path.expanduser(settings.oci_config_file or _DEFAULT_CONFIG_FILE)
-        try:
-            with open(path, "rb") as file:
-                digest = hashlib.sha256(file.read()).hexdigest()
-        except OSError:
-            digest = "unreadable"
-        parts += [path, settings.oci_profile or "DEFAULT", digest]
-    return " ".join(parts)
+    return " ".join(parts if subject is None else [*parts, subject.identity])

@@ -171,6 +171,13 @@ class Store:
             return False
         return True
 
+    def clear(self) -> None:
+        """Remove the files of every version of this program, and no others. Raises Odd."""
+        for name in self.names():
+            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._fd)
+
     def lock(self, name: str) -> "Lock":
         """The lock of an entry. Raises Odd."""
         path = f"{name}{LOCK}"

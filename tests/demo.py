@@ -6,17 +6,20 @@ registry behind it; real pulls by containerd and skopeo. Nothing leaves this mac
 
 from __future__ import annotations
 
+import io
 import json
 import sys
+import textwrap
 import time
-from pathlib import Path
 
 from tests.cloud.harness import Cloud
 from tests.cloud.model import PAUSE, DynamicGroup, Iam, Seen
-from tests.cloud.namespace import Completed
+from tests.cloud.namespace import REPOSITORY, Completed
 from tests.kubelet import Kubelet, request
 
-PROGRAM = Path(sys.executable).with_name("oke-credential-provider")
+# The source: the demo has no build, and only the packages of packaging/demo.txt.
+PROGRAM = [sys.executable, "-m", "provider"]
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 IMAGE = "fra.ocir.io/ns/repo"
 PUBLIC = f"fra.ocir.io/{PAUSE}"
 _STEPS = {
@@ -32,11 +35,15 @@ _STEPS = {
 
 def main() -> int:
     """Tell the story; exit code 1 when it does not end well."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in order with stderr when piped
     say("A node boots and pulls a private image from OCIR", title=True)
     with Cloud() as cloud:
         registry = cloud.registry
         kubelet = Kubelet(lambda prefix, stdin: called(cloud, prefix, stdin))
-        say(f"There is no password on this node. Without one, {IMAGE} is refused:")
+        say(
+            f"There is no password on this node. The registry must refuse to give {IMAGE} without one:"
+        )
         show(registry.pull_with_skopeo(f"{IMAGE}:latest", None), ok=False)
 
         say(
@@ -66,6 +73,7 @@ def main() -> int:
     print("    examples/run-on-worker-instance-principal/README.md rolls it out.\n")
     say("On a laptop that has ~/.oci/config, with an image of yours", title=True)
     print(
+        "    make setup   # with OCI's SDK, which reads that file\n"
         "    export OCIR_AUTH_METHOD=USER_PRINCIPAL\n"
         '    echo \'{"apiVersion": "credentialprovider.kubelet.k8s.io/v1",\n'
         '           "kind": "CredentialProviderRequest",\n'
@@ -79,7 +87,7 @@ def called(cloud: Cloud, prefix: tuple[str, ...], stdin: bytes) -> bytes:
     """Start the provider as the kubelet does. Prints what OCI was asked, and the answer."""
     cloud.control.reset_counters()
     before = time.time()
-    result = cloud.ns.run([*prefix, str(PROGRAM)], stdin=stdin).check()
+    result = cloud.ns.run([*prefix, *PROGRAM], stdin=stdin, env=ENVIRONMENT).check()
     for seen in cloud.control.report().requests:
         print(f"    {told(seen, before)}")
     print(f"    {result.seconds * 1e3:5.0f} ms  the kubelet has its answer")
@@ -101,7 +109,7 @@ def ask(cloud: Cloud, kubelet: Kubelet, image: str) -> str:
 def say(text: str, *, title: bool = False) -> None:
     """Print a heading, bold on a terminal."""
     bold, end = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
-    print(f"{bold}{text}{end}" + (f"\n{'-' * len(text)}" if title else ""), flush=True)
+    print(f"{bold}{text}{end}" + (f"\n{'-' * len(text)}" if title else ""))
 
 
 def told(seen: Seen, since: float) -> str:
@@ -111,11 +119,24 @@ def told(seen: Seen, since: float) -> str:
 
 
 def show(pull: Completed, *, ok: bool) -> None:
-    """Print a pull's command and its last words; exit when it went the other way."""
-    words = (pull.stderr or pull.stdout).decode().strip().splitlines()
-    print(f"    {pull.argv[0]}: {'pulled' if pull.returncode == 0 else words[-1][-150:]}\n")
+    """Print how a pull ended; exit when it went the other way."""
+    last = (pull.stderr or pull.stdout).decode().strip().splitlines()[-1]
     if (pull.returncode == 0) != ok:
-        sys.exit(f"the pull by {pull.argv[0]} ended with {pull.returncode}: {words[-3:]}")
+        sys.exit(f"{pull.argv[0]} ended with {pull.returncode}: {last}")
+    if ok:
+        print(f"    {pull.argv[0]}: pulled\n")
+    else:
+        # The registry's own words come last. skopeo quotes its message.
+        reason = last.rpartition(": ")[2].replace('\\"', '"').rstrip('"')
+        print(
+            textwrap.indent(
+                textwrap.fill(
+                    f"{pull.argv[0]}: refused, as expected: {reason}", 96, break_on_hyphens=False
+                ),
+                "    ",
+            )
+            + "\n"
+        )
 
 
 if __name__ == "__main__":

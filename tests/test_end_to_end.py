@@ -103,13 +103,18 @@ def test_a_cold_call_makes_four_imds_requests_one_federation_and_one_token_reque
     ],
 )
 def test_another_registry_gets_an_empty_answer_without_a_packet_sent(
-    cloud: Cloud, program: Program, image: str
+    cloud: Cloud, program: Program, image: str, tmp_path: Path
 ) -> None:
-    result = program.run(cloud, stdin=request(image)).check()
+    sends = "trace=connect,sendto,sendmsg,?sendmmsg"
+    strace = ["strace", "-f", "-qq", "-e", sends, "-o", str(tmp_path / "sent")]
+    result = cloud.ns.run([*strace, *program.argv], stdin=request(image), env=program.env).check()
     answer = read_response(result.stdout)
     assert answer.auth == {}
     assert answer.cache_seconds == 0
     assert cloud.control.report().connections == {}
+    sent = (tmp_path / "sent").read_text()
+    assert "AF_UNIX" in sent  # the journal's socket
+    assert "AF_INET" not in sent  # not to a DNS server either
 
 
 def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says(
@@ -494,10 +499,14 @@ def test_a_user_with_an_api_key(
         f"region=eu-frankfurt-1\nkey_file=KEY\n{f'pass_phrase={passphrase}' if passphrase else ''}\n",
         key.private_pem,
     )
+    home = tmp_path / "home"
+    (home / ".oci").mkdir(parents=True)
+    (home / ".oci" / "config").write_text("[WORK]\nuser=somebody else\n")
     env = {
         "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
         "OCI_CONFIG_FILE": str(config),
         "OCI_CLI_PROFILE": "WORK",
+        "HOME": str(home),  # the file that is named decides
     }
     result = program.run(cloud, stdin=request(IMAGE), env=env).check()
     assert read_response(result.stdout).password

@@ -73,10 +73,10 @@ class Cloud:
         return None if broken else since
 
     def region(self) -> RegionInfo:
-        raise AssertionError("its registry is in a known region")
+        raise NotImplementedError("fra.ocir.io is a known registry")
 
     def reach(self, image: Image) -> None:
-        raise AssertionError("its registry is in a known region")
+        raise NotImplementedError("fra.ocir.io is a known registry")
 
     def exchange(self, image: Image, identity: sharing.Identity) -> Grant:
         with identity:

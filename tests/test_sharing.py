@@ -5,8 +5,10 @@ The stand-in's counters are the witness of how often OCI was asked.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -18,7 +20,18 @@ from typing import Any
 import pytest
 
 from tests.cloud.harness import STORES, Cloud
-from tests.cloud.model import OKE_PUBLIC, Count, DynamicGroup, Endpoint, Fault, Iam, Imds, Policy
+from tests.cloud.model import (
+    OKE_PUBLIC,
+    ApiKey,
+    Count,
+    DynamicGroup,
+    Endpoint,
+    Fault,
+    Iam,
+    Imds,
+    Policy,
+    Session,
+)
 from tests.conftest import Program
 from tests.kubelet import Credentials, Kubelet, later, read_response, request
 
@@ -470,6 +483,8 @@ def spoil(cloud: Cloud, how: str) -> None:
         case "entry is a pipe":
             entry.unlink()
             os.mkfifo(entry, 0o600)
+            # Held open by this process, so that the pipe gives the entry's text.
+            os.write(os.open(entry, os.O_RDWR), text.encode())
         case "entry is a folder":
             entry.unlink()
             entry.mkdir(0o700)
@@ -546,10 +561,14 @@ def test_an_odd_store_is_a_miss_and_never_a_failure(
 def on_disk(cloud: Cloud, disk: Path, *parents: str) -> None:
     """Put folders of a disk at these places, as in a container's file system."""
     for parent in parents:
-        folder = disk / parent.replace("/", "-")
-        folder.mkdir()
-        folder.chmod(0o1777)
-        cloud.ns.run(["mount", "--bind", str(folder), parent]).check()
+        # Any file system but tmpfs; what is below it may be one.
+        name = parent.replace("/", "-")
+        lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
+        for folder in (lower, upper, work):
+            folder.mkdir()
+            folder.chmod(0o1777)
+        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        cloud.ns.run(["mount", "-t", "overlay", "-o", layers, "overlay", parent]).check()
 
 
 def files(disk: Path) -> list[Path]:
@@ -630,29 +649,184 @@ def test_what_somebody_else_put_into_dev_shm_is_a_miss(
 # --- identities --------------------------------------------------------------------------------
 
 
-def test_an_identity_never_meets_anothers_token(
+@dataclass(frozen=True, slots=True)
+class Files:
+    """An OCI config file with two profiles, and the files that they name: KEY and SESSION."""
+
+    folder: Path
+
+    def write(self, kept: ApiKey | Session, **more: str) -> dict[str, str]:
+        """Write the files for one user. Returns the settings, which are always the same."""
+        (self.folder / "key").write_text(kept.private_pem)
+        values = {"tenancy": kept.tenancy, "region": "eu-frankfurt-1"}
+        values |= {"key_file": str(self.folder / "key"), **more}
+        if isinstance(kept, Session):
+            (self.folder / "session").write_text(kept.token)
+            values["security_token_file"] = str(self.folder / "session")
+        else:
+            values |= {"user": kept.user, "fingerprint": kept.fingerprint}
+            if kept.passphrase:
+                values = {"pass_phrase": kept.passphrase, **values}
+        lines = [f"{name}={value}" for name, value in values.items()]
+        config = self.folder / "config"
+        config.write_text("\n".join(["[OTHER]", "", "[WORK]", *lines, ""]))
+        return {
+            "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
+            "OCI_CONFIG_FILE": str(config),
+            "OCI_CLI_PROFILE": "WORK",
+        }
+
+
+def users(*names: str) -> tuple[str, ...]:
+    return tuple(f"ocid1.user.oc1..aaaaaaaastandin{name}" for name in names)
+
+
+def whose(password: str) -> str:
+    """The OCID in a token of the stand-in's."""
+    payload = password.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
+
+
+def test_what_is_proved_decides_who_shares_a_token(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    keys = {profile: cloud.control.api_key() for profile in ("A", "B")}
+    files = Files(tmp_path)
+    node = call(cloud, program).password
+    first, second = (cloud.control.api_key(user=user) for user in users("first", "second"))
+    settings = files.write(first)
+    mine = call(cloud, program, **settings).password
+    assert whose(mine) == first.user
+    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+    # The same user again, with what does not matter changed: the token is still there.
+    assert call(cloud, program, **files.write(first)).password == mine
     config = tmp_path / "config"
-    text = ""
-    for profile, key in keys.items():
-        path = tmp_path / f"{profile}.pem"
-        path.write_text(key.private_pem)
-        text += (
-            f"[{profile}]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
-            f"region=eu-frankfurt-1\nkey_file={path}\n"
-        )
-    config.write_text(text)
-    user = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)}
-    passwords = [call(cloud, program).password]
-    passwords += [
-        call(cloud, program, **user, OCI_CLI_PROFILE=profile).password for profile in ("A", "B")
+    config.write_text(f"# a comment\n{config.read_text()}")
+    assert call(cloud, program, **settings).password == mine
+    assert call(cloud, program).password == node
+
+
+def test_another_session_in_the_same_file_is_another_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    first, second = (cloud.control.session(user=user) for user in users("first", "second"))
+    assert whose(call(cloud, program, **files.write(first)).password) == first.user
+    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+
+
+def test_a_link_that_leads_to_another_session_is_another_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    sessions = [cloud.control.session(user=user) for user in users("first", "second")]
+    current = tmp_path / "current"
+    for number, session in enumerate(sessions):
+        (tmp_path / f"{number}").mkdir()
+        settings = Files(tmp_path / f"{number}").write(session)
+    config = Path(settings["OCI_CONFIG_FILE"])
+    config.write_text(config.read_text().replace(str(config.parent), str(current)))
+    for number in (0, 1, 0):
+        current.unlink(missing_ok=True)
+        current.symlink_to(f"{number}")
+        assert whose(call(cloud, program, **settings).password) == sessions[number].user
+    assert cloud.control.report().count("token") == 2
+
+
+@pytest.mark.parametrize(("spoiled", "code"), [("key", 41), ("session", 41), ("pass phrase", 12)])
+def test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof(
+    cloud: Cloud, program: Program, tmp_path: Path, spoiled: str, code: int
+) -> None:
+    files = Files(tmp_path)
+    kept: ApiKey | Session
+    match spoiled:
+        case "pass phrase":
+            kept = cloud.control.api_key(passphrase="a-long-secret-phrase")
+        case _:
+            kept = cloud.control.session()
+    settings = files.write(kept)
+    assert call(cloud, program, **settings).password
+    other = cloud.control.session()
+    match spoiled:
+        case "key":
+            (tmp_path / "key").write_text(other.private_pem)
+        case "session":
+            (tmp_path / "session").write_text(other.token)
+        case _:
+            config = tmp_path / "config"
+            config.write_text(config.read_text().replace("a-long-secret", "another-secret"))
+    result = program.run(cloud, stdin=request(IMAGE), env=settings)
+    assert (result.returncode, result.stdout) == (code, b"")
+
+
+@pytest.mark.parametrize("spoiled", ["", "RPST", "PRIVATE_PEM"])
+def test_a_resource_principal_is_known_by_what_its_files_hold(
+    cloud: Cloud, program: Program, tmp_path: Path, spoiled: str
+) -> None:
+    env = {"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL", "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2"}
+    first, second = cloud.control.resource(), cloud.control.resource()
+    for name, text in (("RPST", first.token), ("PRIVATE_PEM", first.private_pem)):
+        env[f"OCI_RESOURCE_PRINCIPAL_{name}"] = str(tmp_path / name)
+        (tmp_path / name).write_text(text)
+    password = call(cloud, program, **env).password
+    for name, text in (("RPST", second.token), ("PRIVATE_PEM", second.private_pem)):
+        if spoiled != name:
+            (tmp_path / name).write_text(text)
+    if spoiled:
+        # One half of each: nobody's proof.
+        assert program.run(cloud, stdin=request(IMAGE), env=env).returncode == 41
+    else:
+        assert call(cloud, program, **env).password != password
+
+
+def test_what_is_signed_is_what_the_token_is_shared_under(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    first, second = (cloud.control.session(user=user) for user in users("first", "second"))
+    settings = files.write(first)
+    cloud.control.fault("token", Fault("latency", delay_ms=20_000, times=1))
+    winner = start(cloud, program, IMAGE, settings)
+    wait_for(cloud, "token")
+    waiter = start(cloud, program, IMAGE, settings)
+    time.sleep(2)  # it has read the files, and waits for the winner
+    files.write(second)
+    os.kill(winner.pid, signal.SIGKILL)
+    winner.communicate(timeout=10)
+    (result,) = ended([waiter])
+    assert whose(result.credentials.password) == first.user
+    assert whose(call(cloud, program, **settings).password) == second.user
+
+
+def test_the_store_tells_nothing_of_what_proves_an_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    call(cloud, program, **files.write(cloud.control.api_key(passphrase="a-long-secret-phrase")))
+    call(cloud, program, **files.write(cloud.control.session()))
+    resource = cloud.control.resource()
+    inline = {"RPST": resource.token, "PRIVATE_PEM": resource.private_pem, "VERSION": "2.2"}
+    env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in inline.items()}
+    call(cloud, program, **env, OCIR_AUTH_METHOD="RESOURCE_PRINCIPAL")
+    kept = [path.name for path in cloud.ns.path(STORE).iterdir()]
+    kept += [
+        path.read_text().replace(json.loads(path.read_text())["token"], "")
+        for path in entries(cloud)
     ]
-    config.write_text(text + "\n")  # the profile may name another user now
-    passwords += [call(cloud, program, **user, OCI_CLI_PROFILE="A").password]
-    assert len(set(passwords)) == 4
-    assert call(cloud, program).password == passwords[0]
+    needles = [needle for secret in cloud.control.secrets() for needle in secret.needles()]
+    assert "a-long-secret-phrase" in needles
+    assert len(entries(cloud)) == 3
+    assert not [needle for needle in needles for text in kept if needle in text]
+
+
+def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    env = {**Files(tmp_path).write(cloud.control.session()), "PYTHONPROFILEIMPORTTIME": "1"}
+    cold, warm = (program.run(cloud, stdin=request(IMAGE), env=env).check() for _ in range(2))
+    if program.name == "source":  # the frozen forms heed no variables of Python's
+        assert re.search(rb"\| +oci\n", cold.stderr)
+        assert b"configparser" in warm.stderr
+    for name in (b"oci", b"cryptography", b"ssl"):
+        assert not re.search(rb"\| +" + name + rb"\n", warm.stderr)
 
 
 def test_two_versions_of_the_store_live_side_by_side(cloud: Cloud, program: Program) -> None:

@@ -139,7 +139,10 @@ FaultKind = Literal[
     # the answer
     "latency",  # the right answer, delay_ms late
     "status",  # `status`, `headers`, `body`
-    "echo",  # `status`, with the request's own Authorization and body quoted in the answer
+    # `status`, with all that the client sent in the reason, in headers and in the body; with status 200
+    # the body is the right one
+    "echo",
+    "echo_bare",  # all that the client sent, and nothing that is HTTP
     "redirect",  # `status` (302 when 200) to `location`
     "reset_headers",
     "reset_body",
@@ -155,6 +158,10 @@ FaultKind = Literal[
     "patch",  # the right JSON answer with `patch` merged over it
     "body",  # 200 with `body`
 ]
+# What an echo has for opc-request-id: all that the client sent; a long run, of characters that such an id
+# may have, in what the client sent or in the body of the right answer; the first of them in pieces, in
+# upper case.
+EchoId = Literal["whole", "run", "received", "pieces"]
 CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
     (
         "refused",
@@ -187,6 +194,7 @@ class Fault:
     location: str = "https://elsewhere.example/stolen"
     delay_ms: float = 0.0
     interval_s: float = 1.0
+    echo_id: EchoId = "whole"
     times: int | None = None  # healed after so many requests
     rate: float = 1.0  # the share of requests that it strikes, at random
 
@@ -328,6 +336,7 @@ class Seen:
     refusal: str | None
     request_id: str
     connection: int
+    bears_account: bool = False  # a service account's token was in it, in whatever place
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,10 @@ class Registry:
             disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
+            # containerd 2's ctr pulls by this service, which knows only overlayfs by itself.
+            [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+            platform = "linux"
+            snapshotter = "native"
             """
         )
         with log.open("wb") as file:
@@ -136,7 +140,9 @@ class Registry:
         return process
 
     def _skopeo(self, *argv: str) -> Completed:
-        return self.ns.run(["skopeo", "--insecure-policy", *argv], timeout=30)
+        # It looks for settings of its own below HOME.
+        home = {"HOME": str(self.folder)}
+        return self.ns.run(["skopeo", "--insecure-policy", *argv], env=home, timeout=30)
 
 
 def _wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
