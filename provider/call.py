@@ -18,11 +18,11 @@ from provider.log import Log
 from provider.plugin import Reply, reply
 from provider.realm import RegionInfo
 from provider.request import Request
-from provider.settings import WORKLOAD_IDENTITY, Settings
+from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.sharing import Identity, get_grant, instance_region
 
 if TYPE_CHECKING:
-    from provider.service_account import ServiceAccount
+    from provider.exchange import Subject
 
 
 class Call:
@@ -60,18 +60,37 @@ class Call:
         return instance_region(settings, self.deadline, self._environ, work, log.odd).realm_domain
 
     def _grant(self, request: Request, settings: Settings) -> Grant:
-        account = None
-        if settings.ocir_auth_method == WORKLOAD_IDENTITY:
-            from provider.service_account import service_account
-
-            account = service_account(request.service_account_token)
-        work = _Network(settings, account, self.deadline, self._environ)
+        subject = subject_of(settings, request.service_account_token, self._environ)
+        work = _Network(settings, subject, self.deadline, self._environ)
         return get_grant(
-            request.image, settings, account, self.deadline, self._environ, work, self.log.odd
+            request.image, settings, subject, self.deadline, self._environ, work, self.log.odd
         )
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.3f}"
+
+
+def subject_of(
+    settings: Settings, service_account_token: str | None, environ: Mapping[str, str]
+) -> "Subject":
+    """Whose identity ``settings`` say is proved; None for the node's.
+
+    Raises NoServiceAccountToken, BadUserPrincipal, BadResourcePrincipal.
+    """
+    method = settings.ocir_auth_method
+    if method == WORKLOAD_IDENTITY:
+        from provider.service_account import service_account
+
+        return service_account(service_account_token)
+    if method == RESOURCE_PRINCIPAL:
+        from provider.oci_files import resource_environment
+
+        return resource_environment(environ)
+    if method == USER_PRINCIPAL:
+        from provider.oci_files import user_profile
+
+        return user_profile(settings.oci_config_file, settings.oci_profile)
+    return None
 
 
 class _Network:
@@ -80,12 +99,12 @@ class _Network:
     def __init__(
         self,
         settings: Settings,
-        account: "ServiceAccount | None",
+        subject: "Subject",
         deadline: Deadline,
         environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
-        self._account = account
+        self._subject = subject
         self._deadline = deadline
         self._environ = environ
 
@@ -103,7 +122,7 @@ class _Network:
         from provider.exchange import exchange
 
         return exchange(
-            image, self._settings, self._account, self._deadline, self._environ, identity
+            image, self._settings, self._subject, self._deadline, self._environ, identity
         )
 
     def check(self, image: Image, token: Token) -> PullCheck:

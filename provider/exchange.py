@@ -17,14 +17,18 @@ from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata,
 from provider.network import Network
 from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, RegionInfo, split_host
 from provider.registry import check_pull, request_token
-from provider.settings import INSTANCE_PRINCIPAL, RESOURCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import Client, Origin
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+    from provider.oci_files import ResourceEnvironment, UserProfile
     from provider.principal import Principal
     from provider.service_account import ServiceAccount
+
+    # None stands for the node.
+    Subject = ServiceAccount | UserProfile | ResourceEnvironment | None
 
 
 def instance_region(deadline: Deadline) -> RegionInfo:
@@ -52,7 +56,7 @@ def reach(image: Image, settings: Settings, deadline: Deadline, environ: Mapping
 def exchange(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount | None",
+    subject: "Subject",
     deadline: Deadline,
     environ: Mapping[str, str],
     identity: AbstractContextManager[Callable[[RegionInfo], None]],
@@ -60,58 +64,77 @@ def exchange(
     """Prove who we are to OCI and get a token for ``image``'s registry.
 
     As an instance it makes four GETs to IMDS, one POST to the federation endpoint, one GET to the
-    token endpoint and at most one HEAD of a manifest. ``account`` is whom WORKLOAD_IDENTITY proves.
-    ``identity`` is entered while the identity is proved, and told the instance's region. Raises the
-    ProviderError of the step that failed.
+    token endpoint and at most one HEAD of a manifest. ``subject`` is whose identity is proved.
+    ``identity`` is entered while that happens, and told the instance's region. Raises the ProviderError
+    of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
     origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
+    by_account = settings.ocir_auth_method == WORKLOAD_IDENTITY
     with identity as learn:
         metadata = Metadata(paths, deadline) if by_instance else None
         # First, since it takes longest, and runs on another core.
-        key = _session_key() if by_instance or account else None
+        key = _session_key() if by_instance or by_account else None
         network = Network(deadline, environ)
         registry = network.client(origin, RegistryUnreachable)
         registry.open_early()
 
-        from provider.principal import instance_principal, resource_principal, user_principal
+        from provider.principal import instance_principal
 
         if metadata and key:
             principal = instance_principal(metadata.get, key, network)
             if principal.region:
                 learn(principal.region)
-        elif account and key:
-            from provider.workload import workload_principal
-
-            principal = workload_principal(account, settings, key, network)
-        elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-            principal = resource_principal(deadline)
         else:
-            principal = user_principal(settings.oci_config_file, settings.oci_profile)
-    if account:
-        return _as_workload(image, settings, account, principal, registry)
+            principal = _principal_of(subject, key, settings, network)
+    if by_account:
+        return _as_workload(image, settings, subject, principal, registry)
     token = request_token(registry, settings.registry_token_path, principal.signer)
     known = check_without_asking(image, settings)
     pull = known or check_pull(registry, image, token)
     return Grant(token, principal.name, pull)
 
 
+def _principal_of(
+    subject: "Subject",
+    key: "Background[RSAPrivateKey] | None",
+    settings: Settings,
+    network: Network,
+) -> "Principal":
+    from provider.oci_files import ResourceEnvironment, UserProfile
+    from provider.principal import resource_principal, user_principal
+
+    if isinstance(subject, UserProfile):
+        return user_principal(subject)
+    if isinstance(subject, ResourceEnvironment):
+        return resource_principal(subject, network.deadline)
+    assert subject and key
+
+    from provider.kubeconfig import kubelet_command
+    from provider.workload import cluster_of, workload_principal
+
+    cluster = cluster_of(settings, network.deadline, kubelet_command())
+    return workload_principal(subject, cluster, key, network)
+
+
 def _as_workload(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount",
+    subject: "Subject",
     principal: "Principal",
     registry: Client,
 ) -> Grant:
+    from provider.service_account import ServiceAccount
     from provider.workload import EXPERIMENTAL
 
+    assert isinstance(subject, ServiceAccount)
     try:
         token = request_token(registry, settings.registry_token_path, principal.signer)
     except TokenRefused as error:
         raise TokenRefused(f"{error.message}. {EXPERIMENTAL}") from error
     # Not beyond what the cluster said of the account.
-    token = token._replace(life=min(token.life, account.life))
+    token = token._replace(life=min(token.life, subject.life))
     pull = check_without_asking(image, settings) or check_pull(registry, image, token)
     if pull.passed is False:
         pull = pull._replace(outcome=f"{pull.outcome}. {EXPERIMENTAL}")

@@ -15,11 +15,13 @@ from provider.realm import RegionInfo, is_domain_name
 from provider.transport import (
     PASSING,
     REACHED,
+    SLOW,
     USER_AGENT,
     Answer,
     Connection,
     Failure,
     Origin,
+    Slow,
     backoff,
     seconds_to_wait,
 )
@@ -93,6 +95,7 @@ class Metadata:
                 reason, hint = outcome.describe(), None if throttled else REACHED
             else:
                 reason, heals = str(outcome), outcome.heals
+                hint = SLOW if isinstance(outcome, Slow) else None
             wait = backoff(attempt, retry_after)
             last = not heals or attempt + 1 == _ATTEMPTS
             if last or wait >= self._deadline.left(reason):
@@ -114,7 +117,7 @@ class Metadata:
             return failure
         except DeadlineExceeded as error:
             self._deadline.left("waiting for the metadata service")
-            return Failure(error.message)
+            return Slow(error.message)
         finally:
             asked.close()
 

@@ -20,7 +20,7 @@ SYSTEM_PARENT = "/run"
 # where /run is usually a part of their disk.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 # Part of each file's name: versions of this program that write other contents never meet.
-FORMAT = 1
+FORMAT = 2
 _MAX_BYTES = 256 * 1024
 _STALE_SECONDS = 2 * 3600
 # With workload identity each of a node's 110 pods has four files: entry and lock, of its token and
@@ -170,6 +170,13 @@ class Store:
         except OSError:
             return False
         return True
+
+    def clear(self) -> None:
+        """Remove the files of every version of this program, and no others. Raises Odd."""
+        for name in self.names():
+            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
+                with suppress(OSError):
+                    os.unlink(name, dir_fd=self._fd)
 
     def lock(self, name: str) -> "Lock":
         """The lock of an entry. Raises Odd."""

@@ -271,7 +271,7 @@ def test_every_error_has_its_own_code_and_exit_code() -> None:
 
 
 def test_an_errors_line_is_one_line() -> None:
-    assert "\n" not in BadRequest("a\nb\r\n", "c\td").line()
+    assert BadRequest("a\nb\r\n\x1b[2J", "c\td\u202e").line().isprintable()
 
 
 def test_a_deadline_ends_and_its_parts_end_with_it() -> None:

@@ -268,7 +268,7 @@ def kept(cloud: Cloud) -> Mapping[str, int]:
 
 def test_a_failed_exchange_sweeps_too(cloud: Cloud, program: Program) -> None:
     pull(cloud, program, SHORT[:1], True)
-    plant(cloud, [f"v1-old{n}.ocir.io-00000000.failure" for n in range(50)])
+    plant(cloud, [f"v2-old{n}.ocir.io-00000000.failure" for n in range(50)])
     for path in cloud.ns.path(STORE).glob("*-old*"):
         os.utime(path, (time.time() - 3 * 3600,) * 2)
     pull(cloud, program, SHORT[1:2], True)
@@ -280,7 +280,7 @@ def test_the_store_is_bounded_in_files_and_keeps_what_is_useful(
 ) -> None:
     pull(cloud, program, ["fra.ocir.io"], True)
     useful = set(kept(cloud))
-    plant(cloud, [f"v1-x{n}.ocir.io-00000000{end}" for n in range(600) for end in (".lock", ".failure")])  # fmt: skip
+    plant(cloud, [f"v2-x{n}.ocir.io-00000000{end}" for n in range(600) for end in (".lock", ".failure")])  # fmt: skip
     for name in useful:  # the oldest
         os.utime(cloud.ns.path(STORE) / name, (time.time() - 3000,) * 2)
     pull(cloud, program, SHORT[:1], True)
@@ -294,7 +294,7 @@ def test_the_store_is_bounded_in_files_and_keeps_what_is_useful(
 def test_the_store_is_bounded_in_bytes(cloud: Cloud, program: Program) -> None:
     pull(cloud, program, ["fra.ocir.io"], True)
     useful = set(kept(cloud))
-    plant(cloud, [f"v1-x{n}.ocir.io-00000000.failure" for n in range(40)], "x" * 200_000)
+    plant(cloud, [f"v2-x{n}.ocir.io-00000000.failure" for n in range(40)], "x" * 200_000)
     pull(cloud, program, SHORT[:1], True)
     assert sum(kept(cloud).values()) <= 4 << 20
     assert useful <= set(kept(cloud))
@@ -302,7 +302,7 @@ def test_the_store_is_bounded_in_bytes(cloud: Cloud, program: Program) -> None:
 
 def test_entries_make_room_for_newer_ones(cloud: Cloud, program: Program) -> None:
     pull(cloud, program, ["fra.ocir.io"], True)
-    plant(cloud, [f"v1-x{n}.ocir.io-00000000" for n in range(600)])
+    plant(cloud, [f"v2-x{n}.ocir.io-00000000" for n in range(600)])
     pull(cloud, program, ["iad.ocir.io"], True)
     assert len(kept(cloud)) <= 512
     assert any("iad" in name for name in kept(cloud))
@@ -312,7 +312,7 @@ def test_a_lock_that_is_held_is_never_swept(cloud: Cloud, program: Program) -> N
     cloud.control.fault("federation", Fault("latency", delay_ms=4000, times=1))
     winner = start(cloud, program, GOOD)
     wait_for(cloud, "federation")
-    plant(cloud, [f"v1-x{n}.ocir.io-00000000.failure" for n in range(600)])
+    plant(cloud, [f"v2-x{n}.ocir.io-00000000.failure" for n in range(600)])
     for path in cloud.ns.path(STORE).glob("*.lock"):
         os.utime(path, (time.time() - 3000,) * 2)
     pull(cloud, program, SHORT[:1], True)
@@ -336,7 +336,7 @@ def test_a_name_as_long_as_a_file_name_is_shared_too(cloud: Cloud, program: Prog
 @pytest.mark.parametrize("kind", ["identity", "instance", "unknown"])
 def test_nonsense_in_the_store_is_a_miss(cloud: Cloud, program: Program, kind: str) -> None:
     pull(cloud, program, NEW[:1], True)
-    pattern = "*.unknown" if kind == "unknown" else f"v1-{kind}-????????"
+    pattern = "*.unknown" if kind == "unknown" else f"v2-{kind}-????????"
     (path,) = cloud.ns.path(STORE).glob(pattern)
     owner = {k: v for k, v in json.loads(path.read_text()).items() if k == "identity"}
     nonsense: tuple[dict[str, object], ...] = (

@@ -56,8 +56,9 @@ def look_at_store(
             tried,
             f"{came}; a new token may pull {image.repository if image else ''}, the shared one not:"
             " it is older than the policy or the dynamic group",
-            "Calls notice, and get a new one. What the kubelet keeps in its memory lasts until its"
-            " cacheDuration is over, or:",
+            "The kubelet asks again within two minutes, and then gets a new one. Only if the image could be"
+            " pulled before, and the dynamic group was deleted and created again, it keeps an old token for"
+            " up to 55 minutes, or:",
             "  systemctl restart kubelet",
         )
     return steps.ok(STORE, tried, came)
@@ -69,7 +70,7 @@ def _stale(
     origin = registry_origin(image.host, settings)
     host = registry_of(image, settings)
     tokens = [entry.token for entry in entries if entry.token and entry.host == host]
-    return any(
+    return bool(tokens) and all(
         check_pull(
             Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable), image, token
         ).passed
