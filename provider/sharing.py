@@ -133,12 +133,11 @@ def instance_region(
     except Odd as fault:
         odd(str(fault))
         return work.region()
-    identity = _identity(settings, None)
-    # One at a time: a call that waited finds the region in the store.
-    flight = _Flight(store, identity, now(), deadline, odd, admit=lambda: None)
+    flight = _Flight(store, _identity(settings, None), now(), deadline, odd)
     known = flight.region()
     if known is None:
         with flight as learn:
+            # A call that was waited for left it in the store.
             known = flight.region()
             if known is None:
                 known = work.region()
@@ -387,10 +386,9 @@ class _Flight:
         arrived: float,
         deadline: Deadline,
         odd: Callable[[str], None],
-        admit: Callable[[], None] | None = None,
     ) -> None:
         self.slot = _Slot(store, "identity", {"identity": identity}, odd)
-        self.admit = admit
+        self.admit: Callable[[], None] | None = None
         self.arrived = arrived
         # True from the moment when the identity is asked for until it is there.
         self.failing = False

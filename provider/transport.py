@@ -354,7 +354,8 @@ class Client:
         try:
             self._connection = self._opened(self._deadline.within(_ANSWER_SECONDS, doing))
         except Failure as failure:
-            raise self._unreachable(str(failure)) from failure
+            hint = SLOW if isinstance(failure, Slow) else None
+            raise self._unreachable(str(failure), hint) from failure
         except DeadlineExceeded as error:
             self._deadline.left(doing)
             raise self._unreachable(error.message) from error

@@ -41,6 +41,7 @@ def tree() -> Path:
     place = Path(tempfile.mkdtemp(prefix="unpacked-"))
     place.chmod(0o755)  # as `install` makes it: for every user
     atexit.register(shutil.rmtree, place)
+    place.chmod(0o755)  # as install leaves it
     with zipfile.ZipFile(one_file()) as archive:
         for entry in archive.infolist():
             archive.extract(entry, place)

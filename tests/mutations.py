@@ -108,7 +108,7 @@ FAMILIES = (
             Mutation("provider/sharing.py", "        if self._is_known():  # the", "        if False:  # the"),
             Mutation("provider/sharing.py", "if recent and host != self._host:", "if False:"),
             Mutation("provider/sharing.py", "if recent and host != self._host:", "if recent:"),
-            Mutation("provider/sharing.py", ", admit=lambda: None)", ")"),
+            Mutation("provider/sharing.py", "            known = flight.region()\n", "            known = None\n"),
             Mutation("provider/sharing.py", ">= self.arrived and self.admit is None:", ">= self.arrived and False:"),
             Mutation("provider/sharing.py", ">= self.arrived and self.admit is None:", ">= self.arrived:"),
             Mutation("provider/sharing.py", "while lock and not lock.take():", "while False and not lock.take():"),

@@ -168,6 +168,14 @@ def test_one_unknown_registry_a_minute_gets_an_identity(cloud: Cloud, program: P
     assert identities(cloud) == (8, 2)
 
 
+def test_an_unknown_registry_that_failed_may_try_again(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("token", Fault("status", status=403, times=1))
+    assert [result.returncode for result in pull(cloud, program, NEW[:1], True)] == [41]
+    change(cloud, "*.failure", at=boot_clock() - 6)
+    (again,) = pull(cloud, program, NEW[:1], True)
+    assert again.credentials.password
+
+
 def test_an_unknown_registry_that_gave_a_token_is_known(cloud: Cloud, program: Program) -> None:
     pull(cloud, program, NEW[:1], True)
     (entry,) = entries(cloud)
