@@ -16,9 +16,10 @@ from provider.grant import Grant, PullCheck, Token
 from provider.image import Image
 from provider.log import Log
 from provider.plugin import Reply, reply
+from provider.realm import RegionInfo
 from provider.request import Request
 from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, WORKLOAD_IDENTITY, Settings
-from provider.sharing import get_grant
+from provider.sharing import Identity, get_grant, instance_region
 
 if TYPE_CHECKING:
     from provider.exchange import Subject
@@ -54,9 +55,9 @@ class Call:
         return given
 
     def _realm_domain(self) -> str:
-        from provider.exchange import instance_realm_domain
-
-        return instance_realm_domain(self.deadline)
+        settings, log = self._settings, self.log
+        work = _Network(settings, None, self.deadline, self._environ)
+        return instance_region(settings, self.deadline, self._environ, work, log.odd).realm_domain
 
     def _grant(self, request: Request, settings: Settings) -> Grant:
         subject = subject_of(settings, request.service_account_token, self._environ)
@@ -107,10 +108,22 @@ class _Network:
         self._deadline = deadline
         self._environ = environ
 
-    def exchange(self, image: Image) -> Grant:
+    def region(self) -> RegionInfo:
+        from provider.exchange import instance_region
+
+        return instance_region(self._deadline)
+
+    def reach(self, image: Image) -> None:
+        from provider.exchange import reach
+
+        reach(image, self._settings, self._deadline, self._environ)
+
+    def exchange(self, image: Image, identity: Identity) -> Grant:
         from provider.exchange import exchange
 
-        return exchange(image, self._settings, self._subject, self._deadline, self._environ)
+        return exchange(
+            image, self._settings, self._subject, self._deadline, self._environ, identity
+        )
 
     def check(self, image: Image, token: Token) -> PullCheck:
         from provider.exchange import check

@@ -91,7 +91,14 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
     "--host", "hosts", multiple=True, metavar="HOST", help="One more registry (ocir.my.cloud)."
 )
 @click.option(
-    "--validate", metavar="FILE|DIR", help="Judge this config as the kubelet does; print nothing."
+    "--validate",
+    metavar="FILE|DIR|-",
+    help="Judge this config in place of printing one (-: standard input).",
+)
+@click.option(
+    "--bin-dir",
+    metavar="DIR",
+    help="With --validate: where the programs are (default: where this node's kubelet or install says).",
 )
 @click.option(
     "--workload-identity",
@@ -107,6 +114,7 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    bin_dir: str | None,
     audience: str | None,
     kubelet_version: str | None,
     output: str,
@@ -116,12 +124,15 @@ def config(
     It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
     --workload-identity, what Kubernetes and OCI must be told stands at its end.
 
-    Exit code with --validate: 1 when the kubelet would refuse the config, and not start.
+    --validate also judges the programs and the settings that the config names. Exit code: 1 when the
+    kubelet would not start with it, or pulls from OCIR would fail.
     """
     from provider import configure
 
     if validate is not None:
-        return configure.judge(validate, kubelet_version, output == "json")
+        return configure.judge(validate, bin_dir, kubelet_version, output == "json")
+    if bin_dir is not None:
+        raise click.UsageError("--bin-dir goes with --validate")
     text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0
@@ -231,6 +242,88 @@ def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
     from provider.installation import uninstall
 
     uninstall(Path(os.path.abspath(prefix)), force, dry_run, _say)
+
+
+_OUTPUT = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+)
+_WATCH = click.option(
+    "--watch",
+    type=click.FloatRange(0, 600),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the restarted kubelet must stay healthy.",
+)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(1, 600),
+    default=90,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take to become healthy.",
+)
+
+
+@commands.command()
+@click.option(
+    "--bin-dir",
+    type=click.Path(),
+    default="/usr/local/bin",
+    show_default=True,
+    help="Where the kubelet finds the programs that the config names.",
+)
+@click.option(
+    "--config",
+    type=click.Path(),
+    default="/etc/kubernetes/credential-provider-config.yaml",
+    show_default=True,
+    help="The CredentialProviderConfig: a file, or a directory (kubelet 1.34).",
+)
+@_WATCH
+@_TIMEOUT
+@_DRY_RUN
+@_OUTPUT
+def enable(
+    bin_dir: str, config: str, watch: float, timeout: float, dry_run: bool, output: str
+) -> int:
+    """Give the running kubelet its two flags, and restart it.
+
+    It adds a systemd drop-in to kubelet.service, which repeats the unit's own command and adds the
+    flags. Before that it checks everything that the kubelet will read. The kubelet is then restarted
+    and watched: its main process, its command line, its healthz, the node's containers. If it does
+    not stay healthy, the change is rolled back. If this program, or the node, ends at any moment, the
+    kubelet starts as it did before. Containers run on.
+
+    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    """
+    import os
+
+    from provider.kubelet_service import command, switch
+
+    flags = switch.flags(os.path.abspath(config), os.path.abspath(bin_dir))
+    options = switch.Options(watch, timeout, dry_run)
+    take = lambda say: switch.enable(flags, options, say)  # noqa: E731
+    return command.run("enable", dry_run, output == "json", take, _say)
+
+
+@commands.command()
+@_WATCH
+@_TIMEOUT
+@_DRY_RUN
+@_OUTPUT
+def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
+    """Take the kubelet's two flags away again, as enable gave them.
+
+    Removes enable's drop-in and nothing else. The kubelet is restarted and watched as by enable.
+
+    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    """
+    from provider.kubelet_service import command, switch
+
+    options = switch.Options(watch, timeout, dry_run)
+    take = lambda say: switch.disable(options, say)  # noqa: E731
+    return command.run("disable", dry_run, output == "json", take, _say)
 
 
 def run_command(argv: Sequence[str]) -> int:

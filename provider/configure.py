@@ -2,22 +2,18 @@
 
 import dataclasses
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import click
 
 from provider.deadline import Deadline
-from provider.errors import BadRequest, ProviderError
-from provider.exchange import instance_realm_domain
+from provider.errors import ConfigUnreadable, ProviderError
+from provider.exchange import instance_region
 from provider.kubelet_config import (
-    Finding,
     TokenAttributes,
     parse_version,
     render,
-    validate,
-    validate_directory,
 )
 from provider.realm import REALM_DOMAINS, parse_host_pattern
 from provider.settings import WORKLOAD_IDENTITY
@@ -134,47 +130,51 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
             )
         return (domain,)
     try:
-        return (instance_realm_domain(Deadline(_METADATA_SECONDS)),)
+        return (instance_region(Deadline(_METADATA_SECONDS)).realm_domain,)
     except ProviderError:
         return ()
 
 
-def judge(path: str, kubelet_version: str | None, as_json: bool) -> int:
-    """Print what the kubelet has against the config at ``path``. Returns the exit code."""
+def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: bool) -> int:
+    """Print what is wrong with the config at ``path`` ("-": standard input). Returns the exit code.
+
+    ``bin_dir`` and ``kubelet_version`` None: those of this node. Raises ConfigUnreadable.
+    """
+    from provider.check.gate import default_bin_dir, judge_files
+    from provider.check.node import read_config, read_standard_input
+    from provider.check.processes import find_kubelets
+
+    files = read_standard_input() if path == "-" else read_config(path)
+    if files.error:
+        hint = "Run it as root." if files.denied else None
+        raise ConfigUnreadable(f"{path}: {files.error}", hint)
+    running = find_kubelets(ask_version=True).kubelet
+    bin_dir = bin_dir or default_bin_dir(running)
+    version = kubelet_version or (running.version if running else None)
     try:
-        findings = _findings(path, kubelet_version)
+        findings = judge_files(files, bin_dir, version)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
-    refused = any(finding.severity == "fatal" for finding in findings)
+    severities = {finding.severity for finding in findings}
+    refused, works = "fatal" in severities, not severities & {"fatal", "error"}
     if as_json:
         content = {
             "path": path,
+            "bin_dir": bin_dir,
             "accepted": not refused,
+            "holds": works,
             "findings": [dataclasses.asdict(finding) for finding in findings],
         }
         click.echo(json.dumps(content, indent=2))
-        return int(refused)
+        return int(not works)
     for finding in findings:
         field = f"{finding.path}: " if finding.path else ""
         click.echo(f"{finding.severity}: {field}{finding.message}")
         if finding.hint:
             click.echo(f"  {finding.hint}")
+    if bin_dir is None:
+        click.echo("not judged: the programs, since no kubelet is on this machine; use --bin-dir")
     verdict = "refuses this config, and does not start" if refused else "takes this config"
-    click.echo(f"{path}: the kubelet {verdict}")
-    return int(refused)
-
-
-def _findings(path: str, kubelet_version: str | None) -> list[Finding]:
-    try:
-        if not os.path.isdir(path):
-            return validate(_text(path), kubelet_version=kubelet_version)
-        names = sorted(entry.name for entry in os.scandir(path) if entry.is_file())
-        files: Mapping[str, str] = {name: _text(os.path.join(path, name)) for name in names}
-    except OSError as error:
-        raise BadRequest(f"{path} cannot be read: {error.strerror}", "Name a file.") from error
-    return validate_directory(files, kubelet_version=kubelet_version)
-
-
-def _text(path: str) -> str:
-    with open(path, "rb") as file:
-        return file.read().decode("utf-8", "replace")
+    but = "" if works or refused else ", but pulls from OCIR fail with it"
+    click.echo(f"{path}: the kubelet {verdict}{but}")
+    return int(not works)

@@ -92,6 +92,17 @@ class ClusterUnknown(ProviderError):
     )
 
 
+class ConfigUnreadable(ProviderError):
+    """``config --validate``: the CredentialProviderConfig cannot be read."""
+
+    code = "config-unreadable"
+    exit_code = 16
+    default_hint = (
+        "Name the file or folder that the kubelet's --image-credential-provider-config names. The kubelet"
+        " does not start without it."
+    )
+
+
 class ImdsUnreachable(ProviderError):
     """The instance metadata service did not answer."""
 
@@ -119,8 +130,8 @@ class ImdsUnusable(ProviderError):
     code = "imds-unusable"
     exit_code = 22
     default_hint = (
-        "The instance needs the metadata service version 2 and an instance principal certificate; "
-        "check with: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
+        "Only an OCI instance has an instance principal certificate. To see what answers: "
+        "curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
     )
 
 
@@ -304,6 +315,30 @@ class StillInUse(ProviderError):
     code = "still-in-use"
     exit_code = 74
     default_hint = (
-        "Take the --image-credential-provider flags from the kubelet and restart it first; --force"
-        " does not wait for that."
+        "Run oke-credential-provider disable first, or take the --image-credential-provider flags from"
+        " the kubelet and restart it; --force does not wait for that."
     )
+
+
+class CannotEnable(ProviderError):
+    """``enable`` or ``disable`` refused to start; nothing was changed."""
+
+    code = "cannot-enable"
+    exit_code = 75
+    default_hint = "Correct the cause and run it again; the kubelet runs on as before."
+
+
+class RolledBack(ProviderError):
+    """The kubelet did not stay healthy after ``enable`` or ``disable``; the change was rolled back."""
+
+    code = "rolled-back"
+    exit_code = 76
+    default_hint = "The kubelet runs as before. Its log has the reason: journalctl -u kubelet --no-pager -n 100"
+
+
+class KubeletUnhealthy(ProviderError):
+    """After ``enable`` or ``disable`` the kubelet is not healthy, and nothing more can be undone."""
+
+    code = "kubelet-unhealthy"
+    exit_code = 77
+    default_hint = "This node needs a person now: journalctl -u kubelet --no-pager -n 100; systemctl cat kubelet"

@@ -8,11 +8,10 @@ import errno
 import json
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from provider.deadline import Deadline
 from provider.errors import DeadlineExceeded, ImdsThrottled, ImdsUnreachable, ImdsUnusable
-from provider.realm import is_domain_name
+from provider.realm import RegionInfo, is_domain_name
 from provider.transport import (
     PASSING,
     REACHED,
@@ -38,13 +37,6 @@ _MAX_ANSWER = 64 * 1024
 _ANSWER_SECONDS = 3.0
 _ATTEMPTS = 6
 _NO_IPV4 = (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
-
-
-class RegionInfo(NamedTuple):
-    """Where this instance is: ``region`` as eu-frankfurt-1, ``realm_domain`` as oraclecloud.com."""
-
-    region: str
-    realm_domain: str
 
 
 class Metadata:
@@ -77,10 +69,15 @@ class Metadata:
             connection.open(limit)
             connection.send("GET", _BASE + path, headers, b"", limit)
         except Failure as failure:
-            if self._origin is IPV4 and getattr(failure.__cause__, "errno", None) in _NO_IPV4:
-                self._origin = IPV6
-                return self._ask(path)
-            return failure
+            if self._origin is IPV6 or getattr(failure.__cause__, "errno", None) not in _NO_IPV4:
+                return failure
+            self._origin = IPV6
+            asked = self._ask(path)
+            if isinstance(asked, Failure):
+                # IPv4 may be configured by the next try.
+                self._origin = IPV4
+                return Failure(f"{failure}; {asked}", asked.heals)
+            return asked
         return connection
 
     def get(self, path: str) -> bytes:
@@ -132,7 +129,7 @@ def region_info(body: bytes) -> RegionInfo:
         region, domain = content["regionIdentifier"], content["realmDomainComponent"]
         # Both become part of the host that the node's identity is sent to.
         if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):
-            return RegionInfo(region, domain)
+            return RegionInfo(region, domain, str(content.get("regionKey", "")).lower())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImdsUnusable(
             f"the metadata service's {REGION_INFO} is not what OCI documents"

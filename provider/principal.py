@@ -33,6 +33,7 @@ from provider.errors import (
 )
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, region_info
 from provider.network import Network
+from provider.realm import RegionInfo
 from provider.signer import Signer
 from provider.transport import Origin
 
@@ -44,10 +45,14 @@ SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
 
 
 class Principal(NamedTuple):
-    """An identity that OCI knows. ``name`` is for the log, and no secret."""
+    """An identity that OCI knows. ``name`` is for the log, and no secret.
+
+    ``region`` is the instance's own, when the metadata service was asked for it.
+    """
 
     name: str
     signer: Signer
+    region: RegionInfo | None = None
 
 
 def instance_principal(
@@ -87,7 +92,7 @@ def instance_principal(
     except (ValueError, KeyError, TypeError, RecursionError):
         # No cause attached: it would quote the answer, and with it the token.
         raise FederationMalformed(f"{answer.describe()} without a token") from None
-    return Principal(leaf.instance, Signer(f"ST${token}", private))
+    return Principal(leaf.instance, Signer(f"ST${token}", private), where)
 
 
 class _Leaf(NamedTuple):

@@ -190,7 +190,7 @@ KEYS = (
         "TOKEN_CACHE",
         "tokenCache",
         "enabled or disabled",
-        "Share tokens between calls, in memory (/run/oke-credential-provider).",
+        "Share tokens between calls, in memory (/run/oke-credential-provider; in containers /dev/shm).",
         _enabled,
     ),
     Key(

@@ -348,6 +348,17 @@ class Client:
         """Begin to connect now, while other work is done."""
         self._opening = Background(lambda: self._open(self._deadline))
 
+    def connect(self) -> None:
+        """Connect, TLS included, in one try. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded."""
+        doing = f"connecting to {self.origin.netloc}"
+        try:
+            self._connection = self._opened(self._deadline.within(_ANSWER_SECONDS, doing))
+        except Failure as failure:
+            raise self._unreachable(str(failure)) from failure
+        except DeadlineExceeded as error:
+            self._deadline.left(doing)
+            raise self._unreachable(error.message) from error
+
     def request(
         self,
         method: str,

@@ -12,19 +12,21 @@ import pty
 import re
 import shlex
 import shutil
+import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
 from provider.check import kubelet
+from provider.check.flags import judge_unit
 from provider.check.node import ConfigFiles, Executable
 from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, exit_code, not_visible, ok, warning
+from provider.check.unit import Unit
 from tests.built import one_file
-from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
@@ -166,6 +168,28 @@ class Node:
         return Checked(result.returncode, json.loads(result.stdout))
 
 
+def has_files(node: Node, files: Mapping[str, str]) -> None:
+    """Let /etc, /run/systemd and /usr/local of the node have these files besides what is there."""
+    for path, text in files.items():
+        node.write(f"{FOLDER}/files{path}", text)
+    node.before += f"""
+        mkdir -p {FOLDER}/files/etc {FOLDER}/files/run/systemd/system {FOLDER}/files/usr/local
+        cp -a /etc {FOLDER}/etc && cp -a {FOLDER}/files/etc/. {FOLDER}/etc
+        mount --bind {FOLDER}/etc /etc
+        mkdir -p /run/systemd/system && mount --bind {FOLDER}/files/run/systemd/system /run/systemd/system
+        mount --bind {FOLDER}/files/usr/local /usr/local
+    """
+
+
+def pasted(lines: Sequence[str]) -> list[list[str]]:
+    """What the commands that begin with `oci` are called with, when a shell runs these lines."""
+    shell = ["oci() { printf '%s\\0' oci \"$@\" >&3; printf '\\n' >&3; echo home-region; }"]
+    shell += [line for line in lines if re.match(r"  (oci |[A-Z_]+=)", line)]
+    command = "{ " + "\n".join(shell) + "\n} 3>&1 >/dev/null"
+    done = subprocess.run(["bash", "-euc", command], capture_output=True, text=True, check=True)
+    return [line.removesuffix("\0").split("\0") for line in done.stdout.splitlines()]
+
+
 @pytest.fixture
 def node(cloud: Cloud, program: Program) -> Iterator[Node]:
     node = Node(cloud, program)
@@ -188,6 +212,7 @@ def test_a_node_on_which_all_holds_is_told_so_step_by_step(node: Node) -> None:
     assert checked.content["holds"] is True
     assert [step["name"] for step in checked.content["steps"]] == [
         "kubelet",
+        "kubelet unit",
         "provider config",
         "programs",
         "version",
@@ -384,6 +409,183 @@ def test_a_kubelet_without_the_flags_asks_nobody(node: Node) -> None:
     assert '--kubelet-extra-args "--image-credential-provider-' in checked.advice("kubelet")
 
 
+UNIT = (
+    "[Unit]\nDescription=kubelet\n[Service]\n"
+    "ExecStart=/usr/bin/kubelet $KUBELET_DEFAULT_ARGS $KUBELET_EXTRA_ARGS\n"
+)
+LIB, ETC = "/run/systemd/system", "/etc/systemd/system"
+OURS = " ".join(
+    f"--image-credential-provider-{name}"
+    for name in ("bin-dir=/opt/bin", "config=/etc/kubernetes/providers.yaml")
+)
+
+
+def drop_in(value: str, variable: str = "KUBELET_EXTRA_ARGS") -> str:
+    return f'[Service]\nEnvironment="{variable}={value}"\n'
+
+
+@pytest.mark.every_form
+def test_a_drop_in_that_sorts_later_is_named_as_what_took_the_flags(node: Node) -> None:
+    node.flags = ("--v=2",)
+    has_files(
+        node,
+        {
+            f"{LIB}/kubelet.service": UNIT,
+            f"{ETC}/kubelet.service.d/00-default.conf": drop_in("", "KUBELET_DEFAULT_ARGS"),
+            f"{ETC}/kubelet.service.d/90-ours.conf": drop_in(OURS),
+            f"{LIB}/kubelet.service.d/kubelet-extra-args.conf": drop_in("--v=2 --node-labels=a=b"),
+        },
+    )
+    checked = node.check()
+    assert checked.cause("kubelet unit") == "flags-overridden"
+    assert checked.step("kubelet unit")["status"] == "failed"
+    came = checked.step("kubelet unit")["came"]
+    assert f"{ETC}/kubelet.service.d/90-ours.conf sets the flags in KUBELET_EXTRA_ARGS" in came
+    assert f"{LIB}/kubelet.service.d/kubelet-extra-args.conf sorts later" in came
+    assert "oke-credential-provider enable --config" in checked.advice("kubelet")
+
+
+@pytest.mark.parametrize(
+    ("files", "cause"),
+    [
+        ({f"{ETC}/kubelet.service.d/zz.conf": drop_in(OURS)}, "unit-newer-than-kubelet"),
+        ({f"{ETC}/kubelet.service.d/zz.conf": drop_in(OURS, "KUBELET_ARGS")}, "flags-not-used"),
+        # systemd takes the file of a name in /etc in place of the others.
+        (
+            {
+                f"{LIB}/kubelet.service.d/50.conf": drop_in(OURS),
+                f"{ETC}/kubelet.service.d/50.conf": "",
+            },
+            "ok",
+        ),
+        # A file of variables wins over every drop-in.
+        (
+            {
+                f"{LIB}/kubelet.service.d/00.conf": (
+                    "[Service]\nEnvironmentFile=-/etc/kubelet.env\nEnvironmentFile=-/etc/none\n"
+                ),
+                f"{ETC}/kubelet.service.d/zz.conf": drop_in(OURS),
+                "/etc/kubelet.env": "# flags\nKUBELET_EXTRA_ARGS=--v=2\n",
+            },
+            "flags-overridden",
+        ),
+        # An empty assignment takes back what came before.
+        (
+            {
+                f"{LIB}/kubelet.service.d/00.conf": drop_in(OURS),
+                f"{ETC}/kubelet.service.d/10.conf": "[Service]\nEnvironment=\n",
+            },
+            "flags-overridden",
+        ),
+        (
+            {"/etc/oke/oke.conf": f'OKE_EXTRA_ARGS=--kubelet-extra-args="{OURS}"\nCLUSTER_DNS=\n'},
+            "flags-lost-after-oke-conf",
+        ),
+        ({"/etc/oke/oke.conf": "OKE_EXTRA_ARGS=\nCLUSTER_DNS=\n"}, "ok"),
+    ],
+)
+def test_where_the_flags_were_lost_is_told(
+    node: Node, files: Mapping[str, str], cause: str
+) -> None:
+    node.flags = ()
+    has_files(node, {f"{LIB}/kubelet.service": UNIT, **files})
+    checked = node.check()
+    assert checked.cause("kubelet unit") == cause
+    if "/etc/oke/oke.conf" in files and cause == "ok":
+        assert "the init script did not pass them" in checked.step("kubelet unit")["came"]
+
+
+def test_flags_that_the_next_start_would_lose_are_a_warning(node: Node) -> None:
+    files = {"00.conf": drop_in(" ".join(FLAGS)), "10.conf": drop_in("--v=2")}
+    has_files(
+        node,
+        {f"{LIB}/kubelet.service": UNIT}
+        | {f"{ETC}/kubelet.service.d/{n}": t for n, t in files.items()},
+    )
+    checked = node.check()
+    assert checked.code == 0
+    assert checked.causes() == {"kubelet unit": "flags-overridden"}
+
+
+def test_a_healthy_unit_is_left_in_peace(node: Node) -> None:
+    default = drop_in("--v=2", "KUBELET_DEFAULT_ARGS") + drop_in(" ".join(FLAGS))
+    log = "[Service]\nStandardError=journal+console\n"
+    has_files(
+        node,
+        {
+            f"{LIB}/kubelet.service": UNIT,
+            f"{ETC}/kubelet.service.d/00-default.conf": default,
+            f"{ETC}/kubelet.service.d/10-args.conf": log,
+        },
+    )
+    assert node.check().causes() == {}
+
+
+@pytest.mark.every_form
+def test_without_flags_the_places_on_this_node_and_the_command_for_it_are_named(node: Node) -> None:
+    node.flags = ()
+    record = {
+        "bin_dirs": ["/usr/local/our bin"],
+        "configs": {"/etc/kubernetes/ours.yaml": "0"},
+        "folders": [],
+        "previous": "",
+    }
+    has_files(
+        node,
+        {
+            f"{LIB}/kubelet.service": UNIT,
+            "/usr/local/lib/oke-credential-provider/installed.json": json.dumps(
+                {**record, "bin_dirs": ["/usr/local/opt/bin"]}
+            ),
+            f"/usr/local/opt/bin/{NAME}": "#!/bin/sh\nexit 0\n",
+            "/etc/kubernetes/ours.yaml": config(),
+        },
+    )
+    node.before += f"chmod 755 /usr/local/opt/bin/{NAME}\n"
+    checked = node.check()
+    assert checked.cause("kubelet") == "kubelet-without-flags"
+    advice = checked.step("kubelet")["advice"]
+    assert advice[0] == (
+        "On this node the program is in /usr/local/opt/bin, and its config is"
+        " /etc/kubernetes/ours.yaml."
+    )
+    assert (
+        f"  sudo /usr/local/opt/bin/{NAME} enable --config /etc/kubernetes/ours.yaml"
+        " --bin-dir /usr/local/opt/bin"
+    ) in advice
+
+
+def test_unit_files_that_this_user_may_not_read_are_told() -> None:
+    hidden = Unit({"/etc/a.conf": UNIT}, {}, unreadable=("/etc/b.conf",))
+    running = Kubelet(1, ("kubelet",))
+    assert judge_unit(hidden, running).status == "not visible"
+
+
+def test_a_kubelet_without_a_unit_is_no_matter_for_enable(node: Node) -> None:
+    node.flags = ()
+    has_files(node, {})
+    advice = node.check().advice("kubelet")
+    assert "has no kubelet.service: add both flags where the kubelet is started" in advice
+    assert " enable" not in advice
+
+
+def test_a_node_on_which_nothing_is_installed_is_told_to_install_first(node: Node) -> None:
+    node.flags = ()
+    has_files(node, {})
+    advice = node.check().advice("kubelet")
+    assert "The program is not installed on this node" in advice
+    assert re.search(r"^  \S+ install$", advice, re.M)
+
+
+def test_a_path_that_holds_shell_syntax_is_quoted(node: Node) -> None:
+    path = f"{FOLDER}/$(touch x);`id`.yaml"
+    node.flags = (f"--image-credential-provider-config={path}", *FLAGS[1:])
+    (line,) = [line for line in node.check().step("provider config")["advice"] if line[0] == " "]
+    assert line == f"  {NAME} config >{shlex.quote(path)}"
+    node.flags = (f"--image-credential-provider-config={FOLDER}/\x1b[31mred", *FLAGS[1:])
+    assert b"\x1b" not in node.run("check").stdout
+
+
 def test_a_kubelet_with_one_of_the_two_flags_is_told(node: Node) -> None:
     node.flags = FLAGS[:1]
     checked = node.check()
@@ -467,7 +669,11 @@ def test_a_config_that_is_newer_than_the_kubelet_is_told(node: Node) -> None:
     checked = node.check()
     assert checked.code == 0
     assert checked.causes() == {"provider config": "config-newer-than-kubelet"}
-    assert "systemctl restart kubelet" in checked.advice("provider config")
+    # The kubelet would not start again if the program had gone meanwhile.
+    assert checked.step("provider config")["advice"][-1] == (
+        f"  {BIN_DIR}/{NAME} config --validate {CONFIG} --bin-dir {BIN_DIR}"
+        " && systemctl daemon-reload && systemctl restart kubelet"
+    )
 
 
 def test_a_program_that_is_not_there_under_the_config_s_name_is_told(node: Node) -> None:
@@ -526,6 +732,41 @@ def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
     assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
 
 
+@pytest.mark.every_form
+def test_the_gate_looks_where_the_kubelets_flags_say_else_where_install_put_it(node: Node) -> None:
+    gate = ("config", "--validate", CONFIG, "--output", "json")
+    content = json.loads(node.run(*gate).check().stdout)
+    assert content["bin_dir"] == BIN_DIR
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    assert node.run(*gate).returncode == 1
+    node.flags = None
+    record = {"bin_dirs": ["/usr/local/opt/bin"], "configs": {}, "folders": [], "previous": ""}
+    has_files(
+        node,
+        {
+            "/usr/local/lib/oke-credential-provider/installed.json": json.dumps(record),
+            f"/usr/local/opt/bin/{NAME}": "#!/bin/sh\n",
+        },
+    )
+    node.before += f"chmod 755 /usr/local/opt/bin/{NAME}\n"
+    content = json.loads(node.run(*gate).check().stdout)
+    assert content["bin_dir"] == "/usr/local/opt/bin"
+    # A node without the program: a kubelet is installed, and the usual folder is empty.
+    node.before += (
+        f"rm -r /usr/local/opt; mkdir /usr/local/bin; cp {FOLDER}/kubelet /usr/local/bin\n"
+    )
+    content = json.loads(node.run(*gate).stdout)
+    assert content["bin_dir"] == "/usr/local/bin"
+    assert content["accepted"] is False
+
+
+def test_the_gate_judges_by_the_running_kubelets_version(node: Node) -> None:
+    node.config(config(more=TOKENS))
+    assert node.run("config", "--validate", CONFIG).returncode == 0
+    kubelet_at(node.cloud.ns.path(KUBELET), "1.33.5")
+    assert b"known since kubelet 1.34" in node.run("config", "--validate", CONFIG).stdout
+
+
 # --- settings -----------------------------------------------------------------------------------
 
 
@@ -534,6 +775,74 @@ def test_wrong_settings_in_the_config_s_env_are_told(node: Node) -> None:
     checked = node.check()
     assert checked.causes() == {"settings": "bad-settings"}
     assert "TOKEN_VALIDATION is 'maybe'" in checked.step("settings")["came"]
+
+
+LATER = (
+    "registry name",
+    "registry route",
+    "clock",
+    "federation route",
+    "identity",
+    "token",
+    "pull",
+    "shared tokens",
+)
+
+
+@pytest.mark.every_form
+def test_with_broken_settings_the_later_steps_are_listed_as_skipped(node: Node) -> None:
+    whole = [step["name"] for step in node.check().content["steps"]]
+    node.config(config(env={"TOKEN_VALIDATION": "maybe"}))
+    checked = node.check()
+    assert [step["name"] for step in checked.content["steps"]] == whole
+    for name in LATER:
+        assert checked.step(name)["status"] == "skipped"
+        assert "'settings'" in checked.step(name)["came"]
+
+
+@pytest.mark.parametrize(
+    "breaks",
+    [
+        lambda node: node.config("kind: [\n"),
+        lambda node: node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink(),
+        lambda node: node.cloud.control.fault("imds", Fault("refused")),
+        lambda node: node.cloud.control.fault("registry", Fault("refused")),
+        lambda node: node.cloud.control.fault("federation", Fault("refused")),
+        lambda node: node.config(config(env={"REGISTRY_PROTOCOL": "http"})),
+    ],
+    ids=["config", "program", "imds", "registry", "federation", "protocol"],
+)
+@pytest.mark.parametrize("image", [IMAGE, None])
+def test_every_step_is_listed_whatever_failed_before(
+    node: Node, breaks: Callable[[Node], object], image: str | None
+) -> None:
+    whole = [step["name"] for step in node.check(image).content["steps"]]
+    breaks(node)
+    checked = node.check(image)
+    assert checked.code == 1
+    assert [step["name"] for step in checked.content["steps"]] == whole
+
+
+@pytest.mark.every_form
+def test_a_misspelt_variable_is_named_with_what_was_meant(node: Node) -> None:
+    others = {
+        "KUBERNETES_SERVICE_PORT": "443",
+        "HTTP_PROXY": "http://p:1",
+        "OCI_CLI_REGION": "x",
+        "TOKEN": "x",
+        "LOG_FORMAT": "x",
+    }
+    node.config(config(env={**others, "TOKEN_VALIDATION": "enabled"}))
+    assert node.check().causes() == {}
+    node.config(config(env={**others, "TOKEN_VALIDATON": "disabled"}))
+    checked = node.check()
+    assert checked.causes() == {"settings": "misspelt-variable"}
+    assert checked.code == 0
+    came = checked.step("settings")["came"]
+    assert "TOKEN_VALIDATON is no setting (did you mean TOKEN_VALIDATION?)" in came
+    for name, meant in (("ocir_hosts", "OCIR_HOSTS"), ("OCI_AUTH_METHOD", "OCIR_AUTH_METHOD")):
+        node.config(config(env={name: "x"}))
+        assert f"did you mean {meant}?" in node.check().step("settings")["came"]
 
 
 def test_args_that_make_the_program_a_command_are_told(node: Node) -> None:
@@ -575,12 +884,6 @@ def test_a_metadata_service_that_does_not_serve_is_told_apart(
     assert checked.step("identity")["status"] == "skipped"
     # What does not need it is checked all the same.
     assert checked.cause("registry route") == "ok"
-
-
-def test_a_metadata_service_of_version_1_alone_is_told(node: Node) -> None:
-    node.cloud.control.imds(Imds(v1_only=True))
-    checked = node.check()
-    assert checked.causes() == {"metadata": "imds-v1-only"}
 
 
 # --- the init script ----------------------------------------------------------------------------
@@ -633,6 +936,72 @@ def test_a_script_that_writes_a_space_is_not_accused(node: Node) -> None:
         Imds(metadata={"oke_init_script": base64.b64encode(KEEPS.encode()).decode()})
     )
     assert node.check().cause("init script") == "ok"
+
+
+# The lines of Oracle's oke-install.sh that deal with the option.
+ORACLES = """#!/bin/bash
+# Allow user to specify arguments through custom cloud-init
+while [[ $# -gt 0 ]]; do
+  case "$1" in
+    --kubelet-extra-args)
+      export KUBELET_EXTRA_ARGS="$2"
+      ;;
+    *) # Ignore unsupported args
+      ;;
+  esac
+done
+if [[ -n $KUBELET_EXTRA_ARGS ]]; then
+  OKE_EXTRA_ARGS="--kubelet-extra-args=\\"$KUBELET_EXTRA_ARGS\\""
+fi
+echo OKE_EXTRA_ARGS=${OKE_EXTRA_ARGS} > /etc/oke/oke.conf
+systemctl enable --now oke
+"""
+
+
+@pytest.mark.every_form
+def test_oracles_own_scripts_are_not_accused(node: Node) -> None:
+    metadata = {"oke_init_script": base64.b64encode(ORACLES.encode()).decode()}
+    node.cloud.control.imds(Imds(metadata=metadata))
+    node.write("/run/oke-init.sh", ORACLES)
+    has_files(node, {"/etc/oke/oke-install.sh": ORACLES})
+    checked = node.check()
+    assert checked.causes() == {}
+    assert "/etc/oke/oke-install.sh" in checked.step("init script")["tried"]
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "bash /etc/oke/oke-install.sh --apiserver-endpoint 10.0.0.5 --kubelet-extra-args=--v=2\n",
+        "bash /etc/oke/oke-install.sh \\\n  --kubelet-ca-cert LS0t \\\n  --kubelet-extra-args='--v=2'\n",
+        "[ -e /x ] && sudo -E bash -x '/var/run/oke-init.sh' --kubelet-extra-args=\"--a=b\n --c=d\"\n",
+        "#cloud-config\nruncmd:\n  - /var/run/oke-init.sh --kubelet-extra-args='--v=2'\n",
+        "if A=b sh /run/oke-init.sh --kubelet-extra-args=; then x; fi\n",
+        "cat <<END\nIt doesn't matter\nEND\nbash /var/run/oke-init.sh --kubelet-extra-args=--v=2\n",
+    ],
+)
+def test_a_call_of_okes_scripts_with_an_equals_sign_is_found(node: Node, script: str) -> None:
+    node.write("/run/oke-init.sh", "#!/bin/bash\n" + script)
+    assert node.check().causes() == {"init script": "kubelet-extra-args-equals"}
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        'oke bootstrap --kubelet-extra-args="--v=2"\n',
+        "bash /var/run/oke-init.sh; oke bootstrap --kubelet-extra-args=--v=2\n",
+        "curl x >/var/run/oke-init.sh; bash /var/run/oke-init.sh --kubelet-extra-args '--a=b'\n",
+        "echo bash /var/run/oke-init.sh --kubelet-extra-args=x\n",
+        'echo "usage: oke-install.sh --kubelet-extra-args=x"\n',
+        "grep -q -- 'oke-init.sh --kubelet-extra-args=' /var/log/cloud-init.log\n",
+        "# bash /var/run/oke-init.sh --kubelet-extra-args=x\n",
+        "bash /var/run/oke-init.sh # not --kubelet-extra-args=x\n",
+        'bash /var/run/oke-init.sh --kubelet-extra-args "--a=--kubelet-extra-args=x"\n',
+    ],
+)
+def test_what_is_no_call_with_an_equals_sign_is_not_accused(node: Node, script: str) -> None:
+    node.write("/run/oke-init.sh", "#!/bin/bash\n" + script)
+    assert node.check().causes() == {}
 
 
 # --- the network --------------------------------------------------------------------------------
@@ -767,12 +1136,33 @@ def test_refusals_of_oci_are_told_with_the_request_id(
     assert "opc-request-id" in checked.step(step)["came"]
 
 
-def test_an_image_of_no_registry_of_ocis_is_told(node: Node) -> None:
-    node.config(config(patterns=["*.ocir.io", "elsewhere.example"]))
-    checked = node.check("elsewhere.example/ns/repo")
-    assert checked.causes() == {"registry name": "registry-not-ocir"}
-    assert "OCIR_HOSTS=elsewhere.example" in checked.advice("registry name")
+@pytest.mark.every_form
+@pytest.mark.parametrize(
+    "image", ["alpine", "docker.io/library/alpine:3", "elsewhere.example/ns/repo"]
+)
+def test_no_credentials_for_a_registry_that_is_not_ocirs_is_right(node: Node, image: str) -> None:
+    for patterns in (["*.ocir.io"], ["*.ocir.io", "docker.io", "elsewhere.example"]):
+        node.config(config(patterns=patterns))
+        checked = node.check(image)
+        assert checked.causes() == {"registry name": "registry-not-ocir"}
+        assert checked.code == 0
+        assert "and that is right" in checked.step("registry name")["came"]
+        assert "Oracle's dedicated regions alone" in checked.advice("registry name")
+        told = json.dumps(checked.content)
+        assert "OCIR_HOSTS=" not in told
+        assert "Add this line to its matchImages" not in told
     assert node.cloud.control.report().of_group("elsewhere") == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["fra.ocir.oi", "ocir.eu-frankfurt-1.oraclecloud.com", "fra.ocir.io:8443"]
+)
+def test_a_name_that_is_nearly_ocirs_is_told_to_be_corrected(node: Node, host: str) -> None:
+    checked = node.check(f"{host}/ns/repo")
+    assert checked.code == 1
+    assert checked.cause("registry name") == "registry-not-ocir"
+    assert "Correct the image's name" in checked.advice("registry name")
+    assert "OCIR_HOSTS=" not in json.dumps(checked.content)
 
 
 def test_an_image_of_another_realm_is_told(node: Node) -> None:
@@ -801,10 +1191,86 @@ def test_a_denied_repository_gets_rule_and_statement_with_this_node_s_ocids(
     assert checked.code == 1
     assert checked.causes() == {"pull": "repository-denied"}
     advice = checked.advice("pull")
-    assert f"All {{instance.compartment.id = '{COMPARTMENT}'}}" in advice
     assert "Allow dynamic-group oke-nodes to read repos in tenancy" in advice
-    assert f"--compartment-id {TENANCY}" in advice
     assert "imagePullSecrets are not the matter" in advice
+
+
+PULL_ALONE = (
+    "Allow dynamic-group oke-nodes to read repos in tenancy where any"
+    " {request.operation='ReadDockerRepositoryMetadata',"
+    " request.operation='ReadDockerRepositoryManifest', request.operation='PullDockerLayer'}"
+)
+
+
+@pytest.mark.every_form
+def test_the_commands_for_iam_are_for_the_home_region_and_the_tenancy(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=()))
+    advice = node.check().step("pull")["advice"]
+    assert f"  {PULL_ALONE}" in advice
+    region, group, plain, least, _ = pasted(advice)
+    assert region[1:4] == ["iam", "region-subscription", "list"]
+    for command in (group, plain, least):
+        options = dict(zip(command[4::2], command[5::2], strict=True))
+        assert options["--region"] == "home-region"
+        assert options["--compartment-id"] == TENANCY
+        if command is group:
+            assert (
+                options["--matching-rule"] == f"All {{instance.compartment.id = '{COMPARTMENT}'}}"
+            )
+        else:
+            statement = PULL_ALONE if command is least else PULL_ALONE.partition(" where")[0]
+            assert json.loads(options["--statements"]) == [statement]
+
+
+def describe_instance(node: Node, **fields: object) -> None:
+    """Let the metadata service describe the instance with these fields; its identity stays."""
+    body = json.dumps({"id": INSTANCE, "compartmentId": COMPARTMENT, "tenantId": TENANCY, **fields})
+    node.cloud.control.fault("imds.instance", Fault("status", status=200, body=body))
+
+
+HOSTILE = (
+    "$(id>/tmp/x)",
+    "ocid1.tenancy.oc1..a;id",
+    "ocid1.tenancy.oc1..a\nb",
+    "ocid1.user.oc1..a",
+    "ocid1.tenancy.oc1..a" + "a" * 300,
+    7,
+)
+
+
+@pytest.mark.every_form
+@pytest.mark.parametrize("value", HOSTILE)
+def test_what_is_no_ocid_does_not_become_part_of_a_command(node: Node, value: object) -> None:
+    describe_instance(node, id=value, compartmentId=value, tenantId=value)
+    node.cloud.control.iam(Iam(policies=()))
+    for image in (IMAGE, "fra.ocir.io/other/secret", "fra.ocir.io/ns/absent"):
+        checked = node.check(image)
+        advice = checked.step("pull")["advice"]
+        assert "TENANCY_OCID" in "\n".join(advice)
+        assert not [line for line in advice if line.startswith(" ") and str(value) in line]
+        assert all(command[0] == "oci" for command in pasted(advice))
+        assert checked.step("metadata")["status"] == "warning"
+        assert checked.cause("metadata") == "imds-unusable-ocid"
+        assert "id, compartmentId, tenantId" in checked.step("metadata")["came"]
+
+
+@pytest.mark.parametrize(
+    "tenancy", ["ocidv1:tenancy:oc1:phx:1460406592660:aaaab4", "ocid1.tenancy.oc1..aaaa"]
+)
+def test_an_old_tenancys_ocid_is_one_too(node: Node, tenancy: str) -> None:
+    describe_instance(node, tenantId=tenancy)
+    node.cloud.control.iam(Iam(policies=()))
+    checked = node.check()
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert f"--compartment-id {tenancy} " in checked.advice("pull")
+
+
+@pytest.mark.parametrize("name", ["$(id>/tmp/x)", "a b", "-x", "a/b"])
+def test_a_namespace_that_no_image_can_have_is_not_pasted(node: Node, name: str) -> None:
+    node.cloud.control.fault("namespace", Fault("status", status=200, body=json.dumps(name)))
+    checked = node.check("fra.ocir.io/other/secret")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert name not in json.dumps(checked.content)
 
 
 def test_an_image_of_another_tenancys_namespace_is_told_with_the_right_name(node: Node) -> None:
@@ -812,7 +1278,11 @@ def test_an_image_of_another_tenancys_namespace_is_told_with_the_right_name(node
     assert checked.causes() == {"pull": "another-namespace"}
     assert "which is 'ns'" in checked.step("pull")["came"]
     assert "  fra.ocir.io/ns/secret" in checked.step("pull")["advice"]
-    assert f"  Define tenancy Nodes as {TENANCY}" in checked.step("pull")["advice"]
+    advice = checked.advice("pull")
+    assert f"  Define tenancy Nodes as {TENANCY}" in advice
+    assert "In the root compartment of this tenancy" in advice
+    assert "In the root compartment of the other tenancy" in advice
+    assert "Both tenancies must be subscribed to the registry's region" in advice
 
 
 def test_where_the_namespace_cannot_be_found_out_the_question_is_left_to_people(
@@ -844,22 +1314,47 @@ def test_a_public_repository_is_said_to_prove_nothing(node: Node) -> None:
 
 
 def test_an_absent_repository_and_an_absent_tag_are_told_apart(node: Node) -> None:
-    assert node.check("fra.ocir.io/ns/absent").causes() == {"pull": "no-such-repository"}
+    checked = node.check("fra.ocir.io/ns/absent")
+    assert checked.causes() == {"pull": "no-such-repository"}
+    # A search in the compartments below takes the tenancy alone.
+    (command,) = pasted(checked.step("pull")["advice"])
+    assert command[command.index("--compartment-id") + 1] == TENANCY
     checked = node.check(f"{IMAGE}@sha256:{'a' * 64}")
     assert checked.causes() == {"pull": "no-such-tag"}
     assert "credentials are not the matter" in checked.step("pull")["came"]
 
 
-def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(
-    node: Node, client: Client
-) -> None:
-    node.cloud.control.iam(
-        Iam(policies=(Policy(prefix="x/"), Policy(prefix="ns/")), repositories=("ns/repo",))
-    )
-    node.cloud.control.fault("manifest", Fault("status", status=404, times=1))
-    checked = node.check()
+def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(node: Node) -> None:
+    checked = node.check("fra.ocir.io/ns/untagged")
     assert checked.causes() == {}
     assert "no tag 'latest'" in checked.step("pull")["came"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cause"),
+    [
+        (404, "NotAuthorizedOrNotFound", "pull-unclear"),
+        (403, "DENIED", "repository-denied"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "free-tier"),
+        (401, "UNKNOWN", "token-not-accepted"),
+    ],
+)
+def test_the_registry_s_code_is_told_and_its_text_is_not(
+    node: Node, status: int, code: str, cause: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": "the registry's own text"}]})
+    node.cloud.control.fault("manifest", Fault("status", status=status, body=body))
+    checked = node.check()
+    assert checked.causes() == {"pull": cause}
+    assert f", {code}" in checked.step("pull")["came"]
+    assert "the registry's own text" not in json.dumps(checked.step("pull"))
+
+
+def test_a_denied_repository_may_be_one_that_does_not_exist(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
+    checked = node.check("fra.ocir.io/ns/absent")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert "is there a repository 'ns/absent'" in checked.advice("pull")
 
 
 # --- shared tokens ------------------------------------------------------------------------------
@@ -894,7 +1389,7 @@ def test_a_store_that_is_open_to_others_is_told(node: Node) -> None:
 def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
     config_files = ConfigFiles("/etc/x", {}, error="Permission denied", denied=True)
     steps: list[Step] = [
-        kubelet.judge_kubelet(Processes(all_seen=False), node=True),
+        kubelet.judge_kubelet(Processes(all_seen=False), True, None, Unit({}, {})),
         kubelet.judge_config(config_files, None),
         kubelet.judge_programs([Executable("/x/y", "not visible", denied=True)]),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -41,7 +42,7 @@ def inside(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a shell command in an empty network namespace."""
     return subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--net", "/bin/sh", "-c", command],
+        ["unshare", "--net", "/bin/sh", "-c", command],
         input=request(image),
         capture_output=True,
         timeout=60,
@@ -67,3 +68,14 @@ def test_a_machine_without_imds_is_told_so_quickly() -> None:
     assert result.returncode == 20
     assert b"imds-unreachable" in result.stderr
     assert time.monotonic() - began < 15
+
+
+def test_both_addresses_are_named_where_neither_is_reached() -> None:
+    # Without a route to any network.
+    command = f"exec {sys.executable} -m provider"
+    image = "fra.ocir.io/ns/repo"
+    call = inside(command, image, {"DEADLINE_SECONDS": "20"}).stderr.decode()
+    step = json.loads(inside(f"{command} check --output json {image}", image).stdout)["steps"]
+    (came,) = [each["came"] for each in step if each["name"] == "metadata"]
+    for told in (call, came):
+        assert -1 < told.index("169.254.169.254") < told.index("fd00:c1::a9fe:a9fe"), told

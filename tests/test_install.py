@@ -307,7 +307,17 @@ DAMAGE: Mapping[str, Callable[[Path], object]] = {
     "not to be run": lambda folder: (folder / EXECUTABLE).chmod(0o644),
     "without a manifest": lambda folder: (folder / "MANIFEST").unlink(),
     "another build": rebuild,
+    # Python's hashlib imports this one where it finds it.
+    "one file more": lambda folder: (some_file(folder).parent / "_hashlib.py").write_text("1/0"),
+    "a folder elsewhere": lambda folder: move_out(folder / "bin" / "program"),
 }
+
+
+def move_out(inner: Path) -> None:
+    """A symbolic link takes the folder's place."""
+    outside = inner.parents[3] / "outside"
+    inner.rename(outside)
+    inner.symlink_to(outside)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -320,8 +330,9 @@ def test_a_damaged_version_is_replaced_by_a_whole_one(target: Target, damage: st
     before = target.snapshot()
     target.install().check()
     assert target.snapshot() == before
-    # Only a build that is whole is worth going back to.
-    assert (__version__ in target.versions) == (damage in ("another build", "without a manifest"))
+    # Only a build that is whole is worth going back to. What install did not write is left alone.
+    left = ("another build", "without a manifest", "one file more", "a folder elsewhere")
+    assert (__version__ in target.versions) == (damage in left)
 
 
 # ---- what stands in the way ----------------------------------------------------------------------

@@ -18,6 +18,25 @@ def test_a_table_of_the_readme_is_what_the_program_says(name: str) -> None:
     assert parts_of(README.read_text())[name] == parts()[name]
 
 
+# As CRI-O and containerd put them into a pod's events, seen in published logs of OKE nodes.
+SEEN = (
+    "initializing source docker://fra.ocir.io/ns/repo:tag: reading manifest tag in fra.ocir.io/ns/repo:",
+    "unable to pull image or OCI artifact:",
+    "denied: Anonymous users are only allowed read access on public repos",
+    "denied: User UserId(ocid1.instance...) not authorized",
+    "pulling from host phx.ocir.io failed with status code [manifests v1]: 403 Forbidden",
+    "failed to authorize: failed to fetch anonymous token",
+    "FREE_TIER_NOT_SUPPORTED",
+    "unknown: Unauthorized",
+)
+
+
+@pytest.mark.parametrize("text", SEEN)
+def test_troubleshooting_has_the_texts_that_people_see(text: str) -> None:
+    section = README.read_text().partition("## When pulls fail")[2].partition("\n## ")[0]
+    assert f"{text}`" in section
+
+
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
 def test_links_lead_somewhere(document: str) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", (REPOSITORY / document).read_text()):

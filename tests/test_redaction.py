@@ -138,8 +138,8 @@ def haystacks(cloud: Cloud, results: list[Completed]) -> Iterator[tuple[str, str
         for path in store.iterdir() if store.is_dir() else ():
             yield "a store file's name", path.name
             text = path.read_text(errors="replace")
-            if path.suffix not in (".lock", ".failure"):
-                text = text.replace(json.loads(text)["token"], "", 1)
+            for token in json.loads(text).get("tokens", ()) if text else ():
+                text = text.replace(token["token"], "", 1)
             yield f"the store's {path.name}", text
 
 

@@ -165,6 +165,36 @@ def test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run(
     assert "chown root:root" in checked.advice("programs")
 
 
+@pytest.mark.parametrize("how", ["owned", "folder written by all", "missing"])
+def test_no_command_is_advised_that_runs_what_another_user_can_replace(
+    node: Node, home: Path, how: str
+) -> None:
+    path = f"{APART}/{NAME}"
+    node.write(path, EVIL, 0o755)
+    node.flags = (f"--image-credential-provider-bin-dir={APART}",)
+    if how == "missing":
+        node.before = f"rm {path}; chmod 1777 {APART}"
+    else:
+        node.before = unsafe(how, path)
+    step = node.check().step("kubelet")
+    assert step["cause"] == "kubelet-without-one-flag"
+    assert not [line for line in step["advice"] if line.startswith(" ")]
+    assert "chown root:root" in step["advice"][1]
+
+
+def test_a_record_that_another_user_planted_beside_the_unpacked_program_is_not_believed(
+    node: Node, home: Path
+) -> None:
+    record = {"bin_dirs": [HOME], "configs": {f"{HOME}/config.yaml": ""}, "folders": []}
+    node.write(f"{FOLDER}/tmp/installed.json", json.dumps({**record, "previous": ""}))
+    os.chown(node.cloud.ns.path(f"{FOLDER}/tmp/installed.json"), OTHER, OTHER)
+    node.cloud.ns.path(f"{FOLDER}/tmp").chmod(0o1777)
+    node.flags = ()
+    checked = node.check(env={"TMPDIR": f"{FOLDER}/tmp"})
+    assert checked.cause("kubelet") == "kubelet-without-flags"
+    assert HOME not in json.dumps(checked.content)
+
+
 def test_what_is_in_a_sticky_folder_is_roots_if_it_is_root_who_owns_it(node: Node) -> None:
     node.before = f"mkdir -m 1777 {FOLDER}/sticky; mv {BIN_DIR} {FOLDER}/sticky/"
     node.flags = (FLAGS[0], f"--image-credential-provider-bin-dir={FOLDER}/sticky/bin")

@@ -1,14 +1,12 @@
 """Would the kubelet ask this program? Judgements about what ``node`` has read; no I/O."""
 
-import base64
-import binascii
-import gzip
-import io
 import json
-import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Sequence
 from typing import Final, Literal
 
+from provider.check.flags import KUBELET, restart, set_flags
+from provider.check.installed import Installed, where
 from provider.check.node import (
     BIN_DIR_FLAG,
     CONFIG_FLAG,
@@ -20,6 +18,7 @@ from provider.check.node import (
 )
 from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, failed, not_visible, ok, skipped, warning
+from provider.check.unit import Unit
 from provider.kubelet_config import (
     PROVIDER_NAME,
     ConfigError,
@@ -36,33 +35,30 @@ from provider.kubelet_config import (
 )
 from provider.version import Version
 
-KUBELET: Final = "kubelet"
-INIT_SCRIPT: Final = "init script"
 CONFIG: Final = "provider config"
 PROGRAMS: Final = "programs"
 VERSION: Final = "version"
 IMAGE: Final = "matchImages"
 
-_FLAGS: Final = f"{BIN_DIR_FLAG}={USUAL_BIN_DIR} {CONFIG_FLAG}={USUAL_CONFIG}"
-_HOW: Final = (
-    "Put both flags on the kubelet's command line: in the node pool's init script, with a space"
-    " after --kubelet-extra-args and never =. Then make the node anew.",
-    f'  bash /var/run/oke-init.sh --kubelet-extra-args "{_FLAGS}"',
-)
 _OWNS_THE_NODE: Final = "The kubelet runs it as root: who can write there owns the node"
 ROOT_ONLY: Final = (
     "Give the file, and every folder above it, to root alone: chown root:root, chmod go-w. Make the"
     " node anew if somebody may have used this."
 )
-# A `case` pattern of OKE's own script is no call of it.
-_WITH_EQUALS: Final = re.compile(r"^(?!\s*#).*--kubelet-extra-args=(?!\*?\))", re.M)
-_MAX_UNPACKED: Final = 1 << 20
 # A file written in the same moment as the kubelet's start may be the one that it read.
 _SAME_MOMENT: Final = 2.0
 
 
-def judge_kubelet(processes: Processes, node: bool) -> Step:
-    """Does one run, and with both flags? ``node``: a kubelet is installed here."""
+def judge_kubelet(
+    processes: Processes,
+    node: bool,
+    installed: Installed | None,
+    unit: Unit,
+    replaceable: str | None = None,
+) -> Step:
+    """Does one run, and with both flags? ``node``: a kubelet is installed here. ``replaceable`` says how
+    somebody else than root can replace the program that the advice would run.
+    """
     tried = "processes of root's in /proc, outside of containers"
     kubelet = processes.kubelet
     for other in processes.kubelets:
@@ -102,13 +98,7 @@ def judge_kubelet(processes: Processes, node: bool) -> Step:
     named = {flag: kubelet.flag(flag) for flag in (CONFIG_FLAG, BIN_DIR_FLAG)}
     missing = [flag for flag, value in named.items() if value is None]
     who = f"pid {kubelet.pid}" + (f", kubelet {kubelet.version}" if kubelet.version else "")
-    if len(missing) == 2:
-        came = f"{who}: runs without the flags, so it asks no provider at all"
-        return failed(KUBELET, "kubelet-without-flags", tried, came, *_HOW)
-    if missing:
-        came = f"{who}: {missing[0]} is missing; the kubelet needs both flags"
-        return failed(KUBELET, "kubelet-without-one-flag", tried, came, *_HOW)
-    if len(processes.proven) > 1:
+    if not missing and len(processes.proven) > 1:
         pids = ", ".join(str(other.pid) for other in processes.proven)
         why = "it is systemd's kubelet.service" if kubelet.of_unit else "it has the lowest pid"
         return warning(
@@ -118,59 +108,22 @@ def judge_kubelet(processes: Processes, node: bool) -> Step:
             f"{who}, with both flags; but root runs {len(processes.proven)} kubelets: pids {pids}",
             f"What follows is about pid {kubelet.pid}: {why}. Stop the others if they are not meant.",
         )
-    return ok(KUBELET, tried, f"{who}, with both flags")
-
-
-def judge_init_scripts(scripts: Mapping[str, str], flags_set: bool | None) -> Step:
-    """Does a script lose the flags by ``--kubelet-extra-args=``? ``flags_set`` None: no kubelet."""
-    tried = "the init script in the metadata, /var/run/oke-init.sh, /etc/oke"
-    if not scripts:
-        return skipped(INIT_SCRIPT, "no-init-script", "there is none that can be read here")
-    found = [
-        f"{source} line {text.count(chr(10), 0, match.start()) + 1}"
-        for source, text in scripts.items()
-        for match in [_WITH_EQUALS.search(text)]
-        if match
-    ]
-    if not found:
-        return ok(INIT_SCRIPT, f"{tried}; seen: {', '.join(scripts)}", "no --kubelet-extra-args=")
-    report = warning if flags_set else failed
-    return report(
-        INIT_SCRIPT,
-        "kubelet-extra-args-equals",
-        tried,
-        f"{', '.join(found)}: --kubelet-extra-args= is dropped in silence, with all its flags",
-        "Write a space for the =, in the node pool's init script; new nodes take it:",
-        f'  bash /var/run/oke-init.sh --kubelet-extra-args "{_FLAGS}"',
-    )
-
-
-def scripts_of_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
-    """The scripts in the instance's metadata: ``oke_init_script`` and ``user_data``, base64 both."""
-    scripts = {}
-    for name in ("oke_init_script", "user_data"):
-        value = metadata.get(name)
-        text = _unpacked(value) if isinstance(value, str) else None
-        if text:
-            scripts[f"metadata {name}"] = text
-    return scripts
-
-
-def _unpacked(text: str) -> str | None:
-    """Base64, perhaps of gzip (cloud-init takes both), perhaps a MIME archive of parts in base64."""
-    try:
-        data = base64.b64decode("".join(text.split()), validate=True)
-        if data.startswith(b"\x1f\x8b"):
-            with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(_MAX_UNPACKED)
-    except (binascii.Error, ValueError, OSError, EOFError):
-        return None
-    if not data.lower().startswith((b"content-type:", b"mime-version:")):
-        return data.decode("utf-8", "replace")
-    from email import message_from_bytes
-
-    parts = (part.get_payload(decode=True) for part in message_from_bytes(data).walk())
-    return "\n".join(part.decode("utf-8", "replace") for part in parts if isinstance(part, bytes))
+    if not missing:
+        return ok(KUBELET, tried, f"{who}, with both flags")
+    bin_dir = named[BIN_DIR_FLAG] or (installed.bin_dir if installed else USUAL_BIN_DIR)
+    config = named[CONFIG_FLAG] or (installed and installed.config) or USUAL_CONFIG
+    advice = (*where(installed), *set_flags(bin_dir, config, unit))
+    if replaceable:
+        advice = (
+            f"Others than root can replace this program in {bin_dir}: {replaceable}. Mend that first,"
+            " then run check again.",
+            ROOT_ONLY,
+        )
+    if len(missing) == 2:
+        came = f"{who}: runs without the flags, so it asks no provider at all"
+        return failed(KUBELET, "kubelet-without-flags", tried, came, *advice)
+    came = f"{who}: {missing[0]} is missing; the kubelet needs both flags"
+    return failed(KUBELET, "kubelet-without-one-flag", tried, came, *advice)
 
 
 def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
@@ -185,8 +138,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             "config-unreadable",
             tried,
             f"{files.path}: {files.error}; the kubelet does not start without it",
-            "Write one, or correct the flag:",
-            f"  {PROVIDER_NAME} config > {files.path}",
+            *_mend(files),
         )
     if files.replaceable:
         return failed(
@@ -219,12 +171,21 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             f"{files.path} was changed after the kubelet's start, and is read at its start only",
             *_advice(findings),
             "To take it:",
-            "  systemctl restart kubelet",
+            f"  {restart(kubelet.flag(BIN_DIR_FLAG) or USUAL_BIN_DIR, files.path)}",
         )
     if findings:
         came = f"the kubelet takes it, but {_told(findings[0])}"
         return warning(CONFIG, "config-traps", tried, came, *_advice(findings))
     return ok(CONFIG, tried, f"{files.path}: the kubelet takes it")
+
+
+def _mend(files: ConfigFiles) -> tuple[str, ...]:
+    if files.exists:
+        return (f"Correct the file, or let {CONFIG_FLAG} name another one.",)
+    return (
+        f"Correct {CONFIG_FLAG}, or write a config there:",
+        f"  {PROVIDER_NAME} config >{shlex.quote(files.path)}",
+    )
 
 
 def _cause(finding: Finding) -> str:
@@ -288,7 +249,7 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
     advice: tuple[str, ...]
     cause: Literal["program-missing", "program-not-executable"]
     if first.state == "not executable":
-        cause, advice = "program-not-executable", (f"  chmod 755 {first.path}",)
+        cause, advice = "program-not-executable", (f"  chmod 755 {shlex.quote(first.path)}",)
     else:
         cause = "program-missing"
         advice = (
@@ -313,7 +274,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
             f"{path}: {answered.error}",
             "It is another program than this one, or one built for another machine.",
             "See what it is:",
-            f"  file -L {path}",
+            f"  file -L {shlex.quote(path)}",
         )
     try:
         content = json.loads(answered.text)
@@ -329,7 +290,7 @@ def judge_version(path: str, same: bool, answered: Answered | None, running: Ver
         tried,
         f"this is {mine}, and {path}, which the kubelet runs, is {theirs}",
         "What follows is what this version does. Run the installed one to check that:",
-        f"  {path} check",
+        f"  {shlex.quote(path)} check",
     )
 
 
@@ -347,7 +308,8 @@ def judge_match(
             "image-not-matched",
             tried,
             f"no pattern of {ours.name} matches {image}, so the kubelet does not ask it",
-            f"Add this line to its matchImages, and restart the kubelet ({_quoted(image)}):",
+            f"Add this line to its matchImages ({_quoted(image)}). Then check the config by"
+            " config --validate, and restart the kubelet:",
             f'  - "{suggest_pattern(image)}"',
         )
     first = providers_for(config, image, kubelet_version=version)[0]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from provider.check import step as steps
-from provider.check.iam import Ocids
+from provider.check.iam import Ocids, ocids_of
 from provider.check.step import Step, Taken
 from provider.deadline import Deadline
 from provider.errors import DeadlineExceeded, ImdsUnusable, ProviderError
@@ -17,9 +17,9 @@ from provider.imds import (
     KEY,
     REGION_INFO,
     Metadata,
-    RegionInfo,
     region_info,
 )
+from provider.realm import RegionInfo
 from provider.transport import Connection, Failure
 
 METADATA: Final = "metadata"
@@ -56,40 +56,26 @@ def ask_metadata() -> Taken[Instance]:
     except (ProviderError, ValueError, RecursionError):
         described = None  # only the advice needs it
     described = described if isinstance(described, dict) else {}
-    told = {
-        field: described[name]
-        for field, name in (
-            ("instance", "id"),
-            ("compartment", "compartmentId"),
-            ("tenancy", "tenantId"),
-        )
-        if isinstance(described.get(name), str)
-    }
+    ocids, unusable = ocids_of(described)
     attributes = described.get("metadata")
+    instance = Instance(where, identity, ocids, attributes if isinstance(attributes, dict) else {})
     came = f"{where.region} of {where.realm_domain}" + (
         f", after {metadata.retries} retries" if metadata.retries else ""
     )
-    return Taken(
-        steps.ok(METADATA, tried, came),
-        Instance(
-            where, identity, Ocids(**told), attributes if isinstance(attributes, dict) else {}
-        ),
-    )
+    if unusable:
+        step = steps.warning(
+            METADATA,
+            "imds-unusable-ocid",
+            tried,
+            f"{came}; but {', '.join(unusable)} of the instance is not an OCID",
+            "The commands below have a placeholder in its place. OCI's metadata service always names"
+            " OCIDs: find out what answers at 169.254.169.254.",
+        )
+        return Taken(step, instance)
+    return Taken(steps.ok(METADATA, tried, came), instance)
 
 
 def _unusable(tried: str, error: ImdsUnusable) -> Step:
-    if (
-        _metadata_status("/opc/v1/instance/") == 200
-        and _metadata_status("/opc/v2/instance/") == 404
-    ):
-        return steps.failed(
-            METADATA,
-            "imds-v1-only",
-            tried,
-            f"only version 1 of the metadata service answers here: {error.message}",
-            "Version 2 is needed. Allow it (Console: Instance details, Instance metadata service), or"
-            " make the node anew from a current image.",
-        )
     if _metadata_status("/opc/v2/instance/") in (401, 403):
         return steps.failed(
             METADATA,

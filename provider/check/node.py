@@ -1,7 +1,7 @@
 """What the node's files say: the kubelet's config, its providers' programs, the init scripts.
 
-All reading is here; the running kubelet is in ``processes``. Each file tells whether somebody else
-than root can replace it: this program executes no such file, and believes none.
+All reading is here; the running kubelet is in ``processes``. Config and programs tell whether somebody
+else than root can replace them: ``check`` neither believes nor executes those.
 """
 
 import os
@@ -39,6 +39,7 @@ class ConfigFiles:
     error: str | None = None
     denied: bool = False
     replaceable: str | None = None
+    exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,8 @@ def read_config(path: str) -> ConfigFiles:
     except PermissionError as error:
         return ConfigFiles(path, {}, error=str(error.strerror), denied=True)
     except OSError as error:
-        return ConfigFiles(path, {}, error=str(error.strerror))
+        exists = os.path.lexists(path)
+        return ConfigFiles(path, {}, error=str(error.strerror), exists=exists)
     except ValueError:
         return ConfigFiles(path, {}, error="not UTF-8 text")
 
@@ -83,6 +85,14 @@ def read_config(path: str) -> ConfigFiles:
 def _others(*paths: str) -> str | None:
     """How somebody else than root can replace one of these. Raises OSError."""
     return next(filter(None, map(who_can_replace, paths)), None)
+
+
+def read_standard_input() -> ConfigFiles:
+    """A config that is piped in."""
+    try:
+        return ConfigFiles("-", {"-": sys.stdin.buffer.read(_MAX_BYTES).decode("utf-8")})
+    except ValueError:
+        return ConfigFiles("-", {}, error="not UTF-8 text")
 
 
 def _is_config(name: str) -> bool:
@@ -100,13 +110,14 @@ def look_at(bin_dir: str, names: Sequence[str]) -> list[Executable]:
 
 
 def _executable(path: str) -> Executable:
+    replaceable = None
     try:
-        mode = os.stat(path).st_mode
         replaceable = _others(path)
+        mode = os.stat(path).st_mode
     except PermissionError:
         return Executable(path, "not visible", denied=True)
     except OSError:
-        return Executable(path, "not there")
+        return Executable(path, "not there", replaceable=replaceable)
     if os.path.isdir(path):
         return Executable(path, "a folder")
     return Executable(path, "ok" if mode & 0o111 else "not executable", replaceable=replaceable)

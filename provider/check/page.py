@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 import click
@@ -22,6 +23,7 @@ _INDENT: Final = " " * (2 + _STATUS_WIDTH)
 
 def lines(step: Step, width: int, verbose: bool) -> Iterator[str]:
     """One step; its details where it does not hold, and all of them when ``verbose``."""
+    step = _printable(step)
     status = click.style(step.status.ljust(_STATUS_WIDTH), fg=_COLOURS[step.status])
     name = click.style(step.name.ljust(_NAME_WIDTH), bold=True)
     took = f"{step.milliseconds:.0f} ms" if step.milliseconds >= 1 else ""
@@ -44,12 +46,22 @@ def lines(step: Step, width: int, verbose: bool) -> Iterator[str]:
             yield ""
 
 
+def _printable(step: Step) -> Step:
+    """The step without control characters: a server or a file of another user chose some texts."""
+
+    def clean(text: str) -> str:
+        return "".join(c if c.isprintable() else "?" for c in text)
+
+    advice = tuple(map(clean, step.advice))
+    return replace(step, tried=clean(step.tried), came=clean(step.came), advice=advice)
+
+
 def summary(steps: Sequence[Step]) -> str:
     """The last line: does all hold?"""
     for status, told in (
         ("failed", "Does not hold"),
         ("not visible", "Nothing failed, but this user could not see"),
-        ("warning", "Pulls work, with warnings"),
+        ("warning", "Nothing failed, with warnings"),
     ):
         names = ", ".join(dict.fromkeys(step.name for step in steps if step.status == status))
         if names:

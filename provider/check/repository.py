@@ -1,6 +1,7 @@
 """May the principal pull this image, and if not, why not?"""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from provider.check import step as steps
 from provider.check.iam import (
     Ocids,
+    list_repositories,
     node_may_read,
     other_tenancy,
     user_may_read,
@@ -29,6 +31,7 @@ from provider.transport import Client, Origin
 from provider.workload import EXPERIMENTAL
 
 PULL: Final = "pull"
+_NAMESPACE: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*", re.A)
 _SECONDS: Final = 15.0
 _PULL_SECRETS: Final = (
     "imagePullSecrets are not the matter: the kubelet tries a pod's own first, and then these"
@@ -113,7 +116,8 @@ def _our_namespace(principal: Principal, asker: Asker) -> str | None:
     """The tenancy's Object Storage namespace, in which its repositories are.
 
     ``GET https://objectstorage.<region>.<realm domain>/n`` tells it of the asker's own tenancy
-    (docs.oracle.com, GetNamespace). None when it does not.
+    (docs.oracle.com, GetNamespace). None when it does not, or when the name cannot stand in an image:
+    it becomes part of a command to paste.
     """
     if asker.instance is None:
         return None
@@ -127,7 +131,7 @@ def _our_namespace(principal: Principal, asker: Asker) -> str | None:
         name = json.loads(answer.body) if answer.status == 200 else None
     except (ProviderError, ValueError, RecursionError):
         return None
-    return name if isinstance(name, str) and name.isprintable() else None
+    return name if isinstance(name, str) and _NAMESPACE.fullmatch(name) else None
 
 
 def judge_pull(
@@ -140,9 +144,15 @@ def judge_pull(
     named = image.tag or image.digest
     if check.passed is False:
         return _judge_denied(image, repository, may_read, ocids, tried)
-    if check.passed is None:
+    absent = repository.exists is False or check.code == "NAME_UNKNOWN"
+    if check.passed is None and not absent:
         return steps.failed(
-            PULL, "pull-unclear", tried, f"{name}: {check.outcome}", "Run this check once more."
+            PULL,
+            "pull-unclear",
+            tried,
+            f"{name}: {check.outcome}",
+            "Run this check once more. A 404 without the code MANIFEST_UNKNOWN does not tell what does not"
+            " exist from what this principal may not see.",
         )
     if repository.public:
         return steps.ok(
@@ -153,15 +163,14 @@ def judge_pull(
         )
     if check.outcome == "allowed":
         return steps.ok(PULL, tried, f"{name} may be pulled")
-    if repository.exists is False:
+    if absent:
         return steps.failed(
             PULL,
             "no-such-repository",
             tried,
             f"{name} does not exist, as far as this principal may see; credentials are not the matter",
-            "Correct the image's name, or push it. The repositories that there are:",
-            "  oci artifacts container repository list --compartment-id <OCID>"
-            " --compartment-id-in-subtree true",
+            "Correct the image's name, or push it. To list the tenancy's repositories:",
+            list_repositories(ocids),
         )
     if not named:
         came = f"{name} may be pulled; it has no tag 'latest', name the tag to check that too"
@@ -178,7 +187,27 @@ def judge_pull(
 def _judge_denied(
     image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, tried: str
 ) -> Step:
-    came = f"{image.host}/{image.repository}: {repository.check.outcome.partition(';')[0]}"
+    check = repository.check
+    came = f"{image.host}/{image.repository}: {check.outcome.partition(';')[0]}"
+    if check.code == "FREE_TIER_NOT_SUPPORTED":
+        return steps.failed(
+            PULL,
+            "free-tier",
+            tried,
+            came,
+            "This tenancy's tier or region has no registry, and no policy changes that: upgrade the"
+            " account, or keep the image in another registry.",
+        )
+    if check.status == 401:
+        return steps.failed(
+            PULL,
+            "token-not-accepted",
+            tried,
+            came,
+            "The registry gave this token a moment ago and does not accept it: policies are not the"
+            " matter. Is the image's registry one of this node's realm, and does a proxy change requests?"
+            " If it lasts, give Oracle support the opc-request-id.",
+        )
     namespace, ours = image.repository.partition("/")[0], repository.our_namespace
     if ours is not None and ours != namespace:
         return steps.failed(
@@ -187,7 +216,7 @@ def _judge_denied(
             tried,
             f"{came}; {namespace!r} is not this tenancy's namespace, which is {ours!r}",
             "If the image is this tenancy's, correct its name:",
-            f"  {image.host}/{ours}/{image.repository.partition('/')[2]}",
+            f"  {image.host}/{ours}/{image.repository.partition('/')[2] or namespace}",
             *other_tenancy(ocids),
             _PULL_SECRETS,
         )
@@ -202,5 +231,8 @@ def _judge_denied(
         came,
         *may_read,
         *(question if ours is None else ()),
+        f"If a policy covers single compartments: is there a repository {image.repository!r} in one of them?"
+        " One that does not exist is denied too:",
+        list_repositories(ocids),
         _PULL_SECRETS,
     )

@@ -1,6 +1,8 @@
 """The way to OCI's servers: names, DNS, routes, proxies, TLS, and the clock, told apart."""
 
 import errno
+import re
+import shlex
 import socket
 from collections.abc import Mapping
 from typing import Final
@@ -16,9 +18,8 @@ from provider.errors import (
     RegistryUnreachable,
     TlsUntrusted,
 )
-from provider.imds import RegionInfo
 from provider.network import Network
-from provider.realm import REALM_DOMAINS, claimed_realm_domain, is_ocir
+from provider.realm import REALM_DOMAINS, RegionInfo, claimed_realm_domain, is_ocir
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import CLOCK_TOLERANCE, Connection, Failure, Origin, Proxy
 from provider.trust import bundle, proxy_for, tls_context
@@ -27,6 +28,8 @@ REGISTRY_NAME: Final = "registry name"
 REGISTRY_ROUTE: Final = "registry route"
 FEDERATION_ROUTE: Final = "federation route"
 CLOCK: Final = "clock"
+NOT_OCIR: Final = "registry-not-ocir"
+_LIKE_OCIR: Final = re.compile("ocir|oracle")
 _SECONDS: Final = 8.0
 _DNS_SECONDS: Final = 5.0
 # Far from OCI's limit, and yet a sign that nobody keeps the clock.
@@ -44,15 +47,7 @@ def judge_name(host: str, settings: Settings, where: RegionInfo | None) -> Step:
     claimed = claimed_realm_domain(host)
     own = on_a_node and where is not None and claimed == where.realm_domain
     if not own and not is_ocir(host, settings.ocir_hosts):
-        return steps.failed(
-            REGISTRY_NAME,
-            "registry-not-ocir",
-            tried,
-            f"{host} is none of OCI's registry names, so this program gives no credentials for it",
-            "Correct the image's name. If it is a registry of a dedicated region, list it in the"
-            " provider's env:",
-            f"  OCIR_HOSTS={host}",
-        )
+        return _not_ocir(host, tried)
     domain = claimed or (REALM_DOMAINS["oc1"] if host.lower().endswith(".ocir.io") else None)
     if on_a_node and where and domain in REALM_DOMAINS.values() and domain != where.realm_domain:
         return steps.failed(
@@ -65,6 +60,38 @@ def judge_name(host: str, settings: Settings, where: RegionInfo | None) -> Step:
             f"  ocir.{where.region}.oci.{where.realm_domain}",
         )
     return steps.ok(REGISTRY_NAME, tried, f"{host} is OCI's")
+
+
+def may_be_ocir(host: str, settings: Settings | None) -> bool:
+    """False for a registry that is not OCIR's, by its name, and does not look like a misspelt one."""
+    listed = settings.ocir_hosts if settings else ()
+    return is_ocir(host, listed) or _LIKE_OCIR.search(host.lower()) is not None
+
+
+def _not_ocir(host: str, tried: str) -> Step:
+    dedicated = (
+        "OCIR_HOSTS is for the registries of Oracle's dedicated regions alone: the node proves its"
+        " identity to every host that it lists."
+    )
+    if may_be_ocir(host, None):
+        return steps.failed(
+            REGISTRY_NAME,
+            NOT_OCIR,
+            tried,
+            f"{host} is not one of OCIR's names, so this program gives no credentials for it",
+            "Correct the image's name. OCIR's names are <region>.ocir.io and"
+            " ocir.<region>.oci.<realm domain>, without a port.",
+            dedicated,
+        )
+    return steps.warning(
+        REGISTRY_NAME,
+        NOT_OCIR,
+        tried,
+        f"{host} is not an OCIR registry: this program gives no credentials for it, and that is right",
+        "The container runtime pulls such an image without credentials, or with those of the pod's"
+        " imagePullSecrets.",
+        dedicated,
+    )
 
 
 def reach(name: str, origin: Origin, environ: Mapping[str, str]) -> Step:
@@ -92,7 +119,7 @@ def reach(name: str, origin: Origin, environ: Mapping[str, str]) -> Step:
             f"{host} has no address in DNS: {reason}",
             *(("Correct HTTPS_PROXY in the kubelet's environment.",) if proxy else ()),
             "The VCN's resolver is 169.254.169.254. To see what answers here:",
-            f"  getent hosts {host}; cat /etc/resolv.conf",
+            f"  getent hosts {shlex.quote(host)}; cat /etc/resolv.conf",
         )
     addresses = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
     tried += f" at {addresses}" + (f", trusting {trusted}" if secure else "")
@@ -133,7 +160,7 @@ def reach(name: str, origin: Origin, environ: Mapping[str, str]) -> Step:
 def _not_connected(
     name: str, tried: str, came: str, error: Exception, address: str, proxy: Proxy | None
 ) -> Step:
-    see = f"  curl -sv -m 10 -o /dev/null https://{address}/"
+    see = "  curl -sv -m 10 -o /dev/null " + shlex.quote(f"https://{address}/")
     if proxy:
         advice = "Correct HTTPS_PROXY in the kubelet's environment, or start the proxy. To see it:"
         return steps.failed(name, "proxy-unreachable", tried, came, advice, see)
@@ -162,7 +189,7 @@ def _broken_off(name: str, tried: str, came: str, address: str) -> Step:
         came,
         "Something on the way ends the connection before TLS is set up: a firewall that looks at"
         " host names, or a proxy. To see it:",
-        f"  openssl s_client -connect {address} </dev/null",
+        f"  openssl s_client -connect {shlex.quote(address)} </dev/null",
     )
 
 

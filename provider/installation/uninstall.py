@@ -26,6 +26,7 @@ from provider.installation.places import (
     version_folders,
 )
 from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_service.unit import DROP_IN, UnitFile, flags_in
 from provider.store import FOLDER, SYSTEM_PARENT, Odd, Store
 from provider.unpack import remove
 
@@ -42,6 +43,7 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
         refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
         if not force:
             _refuse_while_used(record)
+            _refuse_while_enabled(record)
         take(list(_steps(prefix, record)), dry_run, say)
         if not dry_run:
             for folder in sorted(record.folders, key=len, reverse=True):
@@ -53,15 +55,32 @@ def _refuse_while_used(record: Record) -> None:
     """Raise StillInUse. Each kubelet of root's counts, also one that could not be proven: to refuse
     is safe. Nothing is executed.
     """
-    configs = [path for path, _ in record.configs]
     for kubelet in find_kubelets(ask_version=False).kubelets:
-        for flag, ours in (
-            (BIN_DIR_FLAG, [*record.bin_dirs]),
-            (CONFIG_FLAG, [*configs, *map(os.path.dirname, configs)]),  # it takes folders too
-        ):
+        for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
             value = kubelet.flag(flag)
-            if value and os.path.realpath(value) in map(os.path.realpath, ours):
+            if value and _installed(flag, value, record):
                 raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+
+
+def _refuse_while_enabled(record: Record) -> None:
+    """Also when no kubelet runs now: the next one would not start."""
+    try:
+        text = Path(DROP_IN).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    for flag, value, path in flags_in([UnitFile(DROP_IN, text)]):
+        if _installed(flag, value, record):
+            raise StillInUse(f"{path} starts the kubelet with {flag}={value}")
+
+
+def _installed(flag: str, value: str, record: Record) -> bool:
+    """True when ``install`` put there what the flag names."""
+    configs = [path for path, _ in record.configs]
+    ours = {
+        BIN_DIR_FLAG: [*record.bin_dirs],
+        CONFIG_FLAG: [*configs, *map(os.path.dirname, configs)],  # it takes folders too
+    }
+    return os.path.realpath(value) in map(os.path.realpath, ours[flag])
 
 
 def _steps(prefix: Path, record: Record) -> Iterator[Step]:

@@ -9,6 +9,7 @@ from provider.kubelet_config.go_duration import parse_go_duration
 from provider.kubelet_config.match_images import (
     match_images,
     matches,
+    may_match_ocir,
     patterns_that_match,
     providers_for,
     suggest_pattern,
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "match_images",
     "matches",
+    "may_match_ocir",
     "merge",
     "parse_go_duration",
     "parse_version",

@@ -16,6 +16,7 @@ from provider.kubelet_config.model import (
     CredentialProviderConfig,
     parse_version,
 )
+from provider.realm import HostPattern
 
 COMMERCIAL_DOMAIN: Final = "oraclecloud.com"
 # Every realm that OCI's SDK knows. ``oraclecloud*.com`` stands for oraclecloud.com and for the
@@ -115,6 +116,25 @@ def providers_for(
     if parse_version(kubelet_version) < (1, 33):
         asked.sort(key=lambda provider: provider.name)
     return asked
+
+
+def may_match_ocir(pattern: str, listed: Sequence[HostPattern] = ()) -> bool:
+    """Whether some registry of OCIR's, or one that OCIR_HOSTS lists, matches the pattern."""
+    try:
+        glob = _parse(pattern)
+    except ValueError:
+        return False
+    if pattern_trap(pattern):
+        return False
+    forms = [("*", "ocir", "io"), ("ocir", "*", "oci", *["*"] * max(2, len(glob.labels) - 3))]
+    return any(
+        len(form) == len(glob.labels)
+        and all(
+            part == "*" or _label_matches(label, part)
+            for label, part in zip(glob.labels, form, strict=True)
+        )
+        for form in [*forms, *(each.labels for each in listed)]
+    )
 
 
 def pattern_error(pattern: str) -> str | None:

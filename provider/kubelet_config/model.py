@@ -14,15 +14,15 @@ FEATURE_GATE: Final = "KubeletServiceAccountTokenForCredentialProviders"
 Version = tuple[int, int]
 NEWEST: Final[Version] = (1, 36)  # the newest kubelet whose rules are known
 
-Severity = Literal["fatal", "warning"]
+Severity = Literal["fatal", "error", "warning"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing wrong with a config.
 
-    ``severity`` "fatal": the kubelet exits at its start. "warning": it starts, but the config
-    does not do what its writer meant. ``path`` is the field, as in "providers[0].matchImages[2]",
+    ``severity`` "fatal": the kubelet exits at its start. "error": it starts, but pulls from OCIR
+    fail. "warning": the config does not do what its writer meant. ``path`` is the field, as in "providers[0].matchImages[2]",
     behind the file's name when a directory was judged; "" is the whole text.
     """
 

@@ -314,9 +314,16 @@ class StandIn:
                         refusal,
                         request_id,
                         connection,
+                        self._bears_account(request),
                     )
                 )
         return keep
+
+    def _bears_account(self, request: Request) -> bool:
+        sent = " ".join(value for _, value in request.headers) + request.target
+        sent += request.body.decode("latin-1")
+        accounts = (s for s in self.state.secrets if s.kind == "service account token")
+        return any(needle in sent for secret in accounts for needle in secret.needles())
 
     async def _tunnel(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -372,12 +379,12 @@ class StandIn:
         if limits.max_per_second is not None:
             self.imds_times = [t for t in self.imds_times if t > now - 1.0]
             if len(self.imds_times) >= limits.max_per_second:
-                return refuse(429, "TooManyRequests", "too many requests within a second")
+                return imds.too_many("too many requests within a second")
             self.imds_times.append(now)
         if limits.max_under_way is not None:
             under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
             if under_way > limits.max_under_way:
-                return refuse(429, "TooManyRequests", "too many requests at once")
+                return imds.too_many("too many requests at once")
         return None
 
     async def _send(

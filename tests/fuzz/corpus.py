@@ -40,13 +40,17 @@ _KUBECONFIG = {
     "clusters": [{"name": "b", "cluster": _CLUSTER}],
 }
 _ENTRY = {
-    **_TOKEN,
-    "made": 1.0,
-    "life": 3600,
-    "proven": True,
-    "checks": {"ns/repo": ["allowed", True]},
-    "request_id": "r",
-    "principal": "p",
+    "tokens": [
+        {
+            **_TOKEN,
+            "made": 1.0,
+            "life": 3600,
+            "renewed": False,
+            "checks": {"ns/repo": [True, None, 1.0], "ns/app": [False, "DENIED", 1.0]},
+            "request_id": "r",
+            "principal": "p",
+        }
+    ],
     "host": "fra.ocir.io",
     "identity": "INSTANCE_PRINCIPAL https /",
 }

@@ -198,8 +198,7 @@ def stored(data: bytes) -> None:
 
 def entry(content: dict[str, Any] | None) -> None:
     """The contents of a file of the store."""
-    held = sharing._held(content)
-    if held is not None:
+    for held in sharing._held(content):
         assert is_token(held.token.text)
         assert 0 < held.token.life <= MAX_LIFE
         assert 0 <= held.age <= MAX_LIFE
