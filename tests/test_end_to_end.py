@@ -451,6 +451,24 @@ def test_a_settings_file_is_used_alone_in_each_form_of_the_option(
         assert read_response(result.stdout).auth["fra.ocir.io"][0] == "somebody"
 
 
+def test_a_settings_file_alone_says_which_oci_config_is_read(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    session = cloud.control.session()
+    (tmp_path / "token").write_text(session.token)
+    config = config_file(
+        tmp_path,
+        f"[DEFAULT]\nkey_file=KEY\nsecurity_token_file={tmp_path}/token\n",
+        session.private_pem,
+    )
+    (tmp_path / "settings.yaml").write_text("ocirAuthMethod: user_principal\n")
+    env = {"OCI_CONFIG_FILE": str(config), "HOME": str(tmp_path / "none")}
+    args = ("--config", str(tmp_path / "settings.yaml"))
+    result = program.run(cloud, *args, stdin=request(IMAGE), env=env)
+    assert result.returncode == 12
+    assert b"~/.oci/config" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("env", "named"),
     [
