@@ -73,8 +73,9 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+|[\\r\\n: ]+)[a-z0-9]+)*"'),
     ),
     "test_anything_is_answered_or_refused_by_its_own_error": (
-        Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
-        Mutation(_SHARING, "    if not is_token(text) or", "    if"),
+        Mutation(_IMAGE, "(not colon or _TAG.fullmatch(tag))", "True"),
+        Mutation(_IMAGE, "(not at or _DIGEST.fullmatch(digest))", "True"),
+        Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
     ),
     "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
         Mutation("provider/call.py", "        if settings.ocir_auth_method == WORKLOAD_IDENTITY:", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        if settings.ocir_auth_method == WORKLOAD_IDENTITY:'),
