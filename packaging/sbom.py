@@ -57,6 +57,7 @@ LIBRARIES = (
     (re.compile(r"libz\.so[\d.]*"), "zlib"),
     (re.compile(r"libffi\.so[\d.]*"), "libffi"),
     (re.compile(r"libexpat\.so[\d.]*"), "expat"),  # Debian's Python links it
+    (re.compile(r"libzstd\.so[\d.]*"), "zstd"),  # Debian's OpenSSL links it, from trixie on
 )
 # What a library leaves in each file that it is linked into; the group is its version.
 TRACES = (
@@ -72,6 +73,7 @@ NATIVE_LICENSES = {
     "openssl": "Apache-2.0",
     "python": "PSF-2.0",
     "zlib": "Zlib",
+    "zstd": "BSD-3-Clause",
 }
 # Who publishes it, and under which name, in vulnerability databases.
 CPE = {
@@ -81,6 +83,7 @@ CPE = {
     "openssl": "openssl:openssl",
     "python": "python:python",
     "zlib": "zlib:zlib",
+    "zstd": "facebook:zstandard",
 }
 # Where a distribution's own words are no SPDX expression.
 LICENSES = {

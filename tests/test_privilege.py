@@ -62,7 +62,8 @@ COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
              r"/etc/(hosts|resolv\.conf)")  # fmt: skip
 WRITTEN = (
     STORE,
-    rf"{STORE}/v1-fra\.ocir\.io-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
+    r"/proc/self/coredump_filter",  # where the limit cannot be set
+    rf"{STORE}/v2-(fra\.ocir\.io|identity|instance)-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
 )
 CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/socket")
 
@@ -224,8 +225,10 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
     assert unlisted(record.connected, CONNECTED) == ["127.0.3.1:80"]
 
 
-def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str]]:
-    """Soft and hard limit of each process of a call that waits for OCI; ``before`` starts it."""
+def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str, bool]]:
+    """Soft and hard limit of each process of a call that waits for OCI, and whether a core would hold
+    memory; ``before`` starts it.
+    """
     cloud.control.fault("federation", Fault("black_hole"))
     argv = [*before, *program.argv]
     process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
@@ -236,18 +239,33 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
-    limits = [Path(f"/proc/{pid}/limits").read_text() for pid in cloud.strays()]
+    found = [
+        (Path(f"/proc/{pid}/limits").read_text(), Path(f"/proc/{pid}/coredump_filter").read_text())
+        for pid in cloud.strays()
+    ]
     process.terminate()
     process.communicate(timeout=10)
-    found = [re.search(r"Max core file size\s+(\w+)\s+(\w+)", text) for text in limits]
-    return {(match[1], match[2]) for match in found if match}
+    result = set()
+    for limits, kept in found:
+        match = re.search(r"Max core file size\s+(\w+)\s+(\w+)", limits)
+        assert match
+        result.add((match[1], match[2], int(kept, 16) != 0))
+    return result
 
 
 # 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit but
 # 1, see fs/coredump.c. Root may raise a hard limit of 0 by CAP_SYS_RESOURCE, which containers lack.
 @pytest.mark.parametrize("limit", ["unlimited", "0:unlimited"])
 def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -> None:
-    assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {("1", "1")}
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {("1", "1", True)}
+
+
+def test_a_call_that_may_not_raise_the_limit_keeps_memory_out_of_a_core(
+    cloud: Cloud, program: Program
+) -> None:
+    # As under sudo in a container: a limit of 0, which root without CAP_SYS_RESOURCE may not raise.
+    before = ("prlimit", "--core=0:0", "setpriv", "--bounding-set=-sys_resource")
+    assert core_limits(cloud, program, *before) == {("0", "0", False)}
 
 
 @pytest.mark.parametrize(
@@ -257,7 +275,9 @@ def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
     cloud: Cloud, program: Program, limit: str, then: str
 ) -> None:
     user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {(then, then)}
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {
+        (then, then, then == "1")
+    }
 
 
 # --- the environment ---------------------------------------------------------------------------
