@@ -29,6 +29,12 @@ _TRANSPORT = "provider/transport.py"
 _TRUST = "provider/trust.py"
 _REGISTRY = "provider/registry.py"
 _WORKLOAD = "provider/workload.py"
+_KUBECONFIG = "provider/kubeconfig.py"
+_OCI_FILES = "provider/oci_files.py"
+_LOG = "provider/log.py"
+_ROOT_ONLY = "provider/root_only.py"
+_PROCESSES = "provider/check/processes.py"
+_UNINSTALL = "provider/installation/uninstall.py"
 _LAUNCHER = "packaging/launcher.c"
 _ROOT_ONLY = "provider/root_only.py"
 _PROCESSES = "provider/check/processes.py"
@@ -74,16 +80,46 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says": (
         Mutation(_PLUGIN, " or claimed != instance_realm_domain()", ""),
     ),
+    "test_a_name_in_a_foreign_domain_asks_imds_once": (
+        Mutation(_SHARING, "                learn(known)\n", ""),
+    ),
+    "test_twelve_invented_registries_cost_no_identity": (
+        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
+        Mutation(_SHARING, "    if not is_known_registry(image.host, settings.ocir_hosts):", "    if False:"),
+    ),
+    "test_an_invented_registry_that_somebody_answers_for_costs_no_identity": (
+        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
+    ),
+    "test_one_unknown_registry_a_minute_gets_an_identity": (
+        Mutation(_SHARING, "if recent and host != self._host:", "if False:"),
+    ),
+    "test_registries_that_never_answer_delay_no_other": (
+        Mutation(_SHARING, "                work.reach(self._image)\n            grant", "                with self._flight:\n                    work.reach(self._image)\n            grant"),
+    ),
+    "test_the_store_is_bounded_in_files_and_keeps_what_is_useful": (
+        Mutation(_STORE, "count > _MAX_FILES or", "False or"),
+        Mutation(_STORE, "(entry_of(name) in files, files[name].st_mtime)", "files[name].st_mtime"),
+    ),
+    "test_the_store_is_bounded_in_bytes": (
+        Mutation(_STORE, "or size > _MAX_TOTAL_BYTES", "or False"),
+    ),
+    "test_a_failed_exchange_sweeps_too": (
+        Mutation(_SHARING, "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
+    ),
+    "test_registries_share_a_failure_of_federation": (
+        Mutation(_SHARING, "            self.slot.write(_failed(error))", "            pass"),
+    ),
     "test_a_repository_cannot_climb_out_of_its_place": (
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9./_-]+"'),
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+|[\\r\\n: ]+)[a-z0-9]+)*"'),
     ),
     "test_anything_is_answered_or_refused_by_its_own_error": (
-        Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
-        Mutation(_SHARING, "    if not is_token(text) or", "    if"),
+        Mutation(_IMAGE, "(not colon or _TAG.fullmatch(tag))", "True"),
+        Mutation(_IMAGE, "(not at or _DIGEST.fullmatch(digest))", "True"),
+        Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
     ),
     "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
-        Mutation("provider/call.py", "        if settings.ocir_auth_method == WORKLOAD_IDENTITY:", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        if settings.ocir_auth_method == WORKLOAD_IDENTITY:'),
+        Mutation("provider/call.py", "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        subject = subject_of(settings,'),
     ),
     "test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared": (
         Mutation("provider/service_account.py", "digest = hashlib.sha256(self.token.encode()).hexdigest()", 'digest = ""'),
@@ -92,10 +128,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/service_account.py", 'return f"{self.namespace}/{self.name} {self.uid} {self.audience} {digest}"', 'return f"{self.namespace}/{self.name}"'),
     ),
     "test_a_storm_makes_one_exchange_and_everybody_gets_credentials": (
-        Mutation(_SHARING, "            if not lock.take():\n                _wait(lock, deadline)\n                continue\n", "            lock.take()\n"),
+        Mutation(_SHARING, "        if lock.take():\n            try:\n                # Another", "        if lock.take() or True:\n            try:\n                # Another"),
     ),
     "test_a_storm_shares_one_failure": (
-        Mutation(_SHARING, "            if arrived <= at <= now() or 0 <= now() - at < remembered:", "            if False:"),
+        Mutation(_SHARING, "        if arrived <= at <= now() or 0 <= now() - at < remembered:", "        if False:"),
     ),
     # --- who owns the node's network ---
     "test_a_fault_ends_in_time_with_its_code_and_few_requests": (
@@ -132,8 +168,37 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_TRANSPORT, "self._most -= count", "pass"),
         Mutation(_TRANSPORT, "MAX_BODY = 1 << 20", "MAX_BODY = 1 << 26"),
     ),
+    "test_no_text_of_somebody_else_s_becomes_a_field": (
+        Mutation(_LOG, """    return f'"{escaped}"'""", """    return f'"{text}"'"""),
+        Mutation(_LOG, "_quoted(_printable(message))", "_printable(message)"),
+        Mutation(_TRANSPORT, '    if not _REQUEST_ID.fullmatch(given):\n        return "withheld"\n', ""),
+    ),
+    "test_the_metadata_service_never_says_whom_to_trust": (
+        Mutation(_WORKLOAD, "    if not ca:\n        raise ClusterUnknown(", "    ca = ca or base64.b64decode(json.loads(metadata()).get('cluster_ca_cert', '')).decode()\n    if not ca:\n        raise ClusterUnknown("),
+    ),
+    "test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate": (
+        Mutation(_WORKLOAD, "    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n", "    context = ssl._create_unverified_context()\n"),
+    ),
+    "test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token": (
+        Mutation(_KUBECONFIG, "if others := who_can_replace(path):", "if others := None:"),
+        Mutation(_KUBECONFIG, "    if unverified:", "    if False:"),
+        Mutation(_KUBECONFIG, 'if parts.scheme != "https" or not', "if not"),
+    ),
+    "test_only_a_kubelet_of_roots_is_believed": (
+        Mutation(_KUBECONFIG, 'if program == "kubelet" and users', "if users"),
+        Mutation(_KUBECONFIG, ' and users == [b"0"] * 4 else', " else"),
+    ),
+    "test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof": (
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.session))"),
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.key))"),
+        Mutation(_OCI_FILES, "sorted(self.values.items()), self.key", "self.key"),
+    ),
+    "test_what_is_signed_is_what_the_token_is_shared_under": (
+        Mutation("provider/principal.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
+    ),
     "test_no_outcome_shows_a_secret": (
         Mutation(_TRANSPORT, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
+        Mutation(_TRANSPORT, "(opc-request-id {self.request_id})", "({dict(self.headers.items())})"),
         Mutation(_PLUGIN, '"token_request_id": self.grant.token.request_id', '"token_request_id": self.grant.token.text'),
         Mutation("provider/principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token") from None', 'raise FederationMalformed(f"{answer.describe()} without a token {token}") from None'),
     ),
@@ -154,10 +219,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_STORE, "if status.st_uid != os.geteuid():", "if False:"),
         Mutation(_STORE, "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
         Mutation(_STORE, "if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:", "if status.st_size > _MAX_BYTES:"),
-        Mutation(_SHARING, "    except Odd as fault:\n        odd(str(fault))\n        return work.exchange(image)", "    except KeyError as fault:\n        odd(str(fault))\n        return work.exchange(image)"),
+        Mutation(_SHARING, "    except Odd as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)", "    except KeyError as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)"),
     ),
     "test_without_tmpfs_there_is_no_store": (
-        Mutation(_STORE, "if not _in_memory(os.fstat(self._fd).st_dev):", "if False:"),
+        Mutation(_STORE, "            if _in_memory(fd):", "            if True:"),
     ),
     "test_processes_show_no_secret_to_who_looks_at_them": (
         Mutation(_REGISTRY, _TOKEN, f"    import subprocess\n    subprocess.run(['sh', '-c', 'sleep 0.3; true', text])\n{_TOKEN}"),
@@ -178,6 +243,61 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_LAUNCHER, " && (status.st_mode & 07777) == 0700\n", "\n"),
         Mutation(_LAUNCHER, "        if (!mkdtemp(name)) {", '        snprintf(name, sizeof name, "%s/" PREFIX "cccccc", path);\n        if (mkdir(name, 0700) && errno != EEXIST) {'),
     ),
+    "test_what_somebody_else_put_into_dev_shm_is_a_miss": (
+        Mutation(_STORE, "if status.st_uid != os.geteuid():", "if False:"),
+    ),
+    "test_who_only_calls_himself_kubelet_is_neither_believed_nor_run": (
+        Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
+        Mutation(_PROCESSES, "line.split()[1:]", "line.split()[2:]"),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("pid",)'),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("mnt",)'),
+    ),
+    "test_a_kubelet_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation(_PROCESSES, "    if replaceable := _who_can_replace(program, path):", "    if replaceable := None:"),
+        Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
+        Mutation(_ROOT_ONLY, "mode & (stat.S_IWGRP | stat.S_IWOTH)", "mode & stat.S_IWOTH"),
+    ),
+    "test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation("provider/check/walk.py", "and not found.replaceable", ""),
+        Mutation("provider/check/kubelet.py", "        if not wrong and program.replaceable:", "        if False:"),
+    ),
+    "test_a_config_that_another_user_can_replace_is_a_finding_and_not_believed": (
+        Mutation("provider/check/node.py", "        replaceable = _others(path, *paths.values())", "        replaceable = None"),
+        Mutation("provider/check/node.py", "_others(path, *paths.values())", "_others(path)"),
+    ),
+    "test_a_settings_file_that_another_user_can_replace_is_a_finding": (
+        Mutation("provider/check/walk.py", "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
+    ),
+    "test_a_provider_that_is_swapped_all_the_time_is_never_run": (
+        Mutation(_ROOT_ONLY, "left = _names(os.path.join(os.getcwd(), path))", "left = _names(os.path.realpath(path))"),
+    ),
+    "test_uninstall_executes_nothing": (
+        Mutation(_UNINSTALL, "ask_version=False", "ask_version=True"),
+    ),
+    "test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so": (
+        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).kubelets[-1:]:"),
+    ),
+    "test_nobody_else_keeps_root_from_uninstalling": (
+        Mutation(_PROCESSES, """return f"is user {min(users)}'s" if users else None""", "return None"),
+    ),
+    "test_uninstall_believes_no_record_that_another_user_can_replace": (
+        Mutation(_UNINSTALL, "        refuse_replaceable(prefix, record_path(prefix))", "        pass"),
+        Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))\n", ""),
+    ),
+    "test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them": (
+        Mutation(_UNINSTALL, "        store.clear()\n", ""),
+        Mutation(_STORE, '            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "            if True:"),
+    ),
+    "test_where_another_user_could_put_other_files_nothing_is_installed": (
+        Mutation("provider/installation/install.py", "refuse_replaceable(*folders, record_path(places.prefix))", "pass"),
+    ),
+    "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
+        Mutation(_LAUNCHER, "    bool safe = is_safe(path);", "    bool safe = true || is_safe(path);"),
+    ),
+    "test_the_one_file_form_runs_only_where_nobody_else_can_swap_its_folder": (
+        Mutation(_LAUNCHER, "    if ((status->st_uid && status->st_uid != geteuid())\n        ||", "    if ("),
+        Mutation(_LAUNCHER, "mode & 022 && !(mode & S_ISVTX)", "0"),
+    ),
     # --- who writes into the store, or sets the environment ---
     "test_a_store_entry_of_any_shape_is_a_miss": (
         Mutation(_SHARING, "not is_token(text) or type(life) is not int or life > MAX_LIFE", "not is_token(text)"),
@@ -185,7 +305,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_the_environment_turns_nothing_against_the_node": (
         Mutation(_IMDS, 'IPV4 = Origin("http", "169.254.169.254", 80)', 'import os\nfrom urllib.parse import urlsplit\nIPV4 = Origin("http", urlsplit(os.environ.get("OCI_METADATA_BASE_URL", "http://169.254.169.254")).hostname or "", 80)'),
         Mutation(_IMDS, "        content = json.loads(body)\n", '        import os\n        content = json.loads(os.environ.get("OCI_REGION_METADATA") or body)\n'),
-        Mutation(_IMDS, "            return RegionInfo(region, domain)", '            import os\n            return RegionInfo(os.environ.get("OCI_REGION", region), domain)'),
+        Mutation(_IMDS, "            return RegionInfo(region, domain, ", '            import os\n            return RegionInfo(os.environ.get("OCI_REGION", region), domain, '),
         Mutation("provider/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION")'),
         Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("HTTP_PROXY")'),
         Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("all_proxy")'),
@@ -194,11 +314,11 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_TRUST, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
         Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
         Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", "")),
-        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
+        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'below = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
         Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
     ),
     "test_a_users_store_is_in_the_users_own_runtime_folder": (
-        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
+        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "below = [SYSTEM_PARENT]"),
     ),
     "test_no_variable_reaches_python_inside_a_frozen_program": (
         Mutation(_LAUNCHER, '    unsetenv("LD_PRELOAD");\n', ""),
@@ -218,10 +338,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- README: how it works, how long credentials are kept ---
     "test_a_warm_call_asks_nobody": (
-        Mutation("provider/call.py", "        work = _Network(settings, account", "        self._realm_domain()\n        work = _Network(settings, account"),
+        Mutation("provider/call.py", "        work = _Network(settings, subject", "        self._realm_domain()\n        work = _Network(settings, subject"),
     ),
     "test_sharing_can_be_switched_off": (
-        Mutation(_SHARING, "    if not settings.token_cache:\n        return work.exchange(image)\n", ""),
+        Mutation(_SHARING, "    if not settings.token_cache:\n        return _get_alone(image, settings, work)\n", ""),
     ),
     "test_a_token_near_its_end_is_shared_no_more": (
         Mutation(_SHARING, "LAST_SECONDS = 360", "LAST_SECONDS = 0"),
@@ -239,17 +359,17 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.path.exists(os.path.expanduser("~/.oci/config"))'),
     ),
     "test_a_user_with_an_api_key": (
-        Mutation("provider/principal.py", "    file = file or config.DEFAULT_LOCATION", '    file = os.path.expanduser("~/.oci/config")'),
+        Mutation(_OCI_FILES, "    file, name = file or _CONFIG_FILE,", "    file, name = _CONFIG_FILE,"),
     ),
     # --- README: each pod as itself ---
     "test_without_a_token_nothing_is_given_and_nobody_is_asked": (
         Mutation("provider/settings.py", "if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:", "if self.ocir_auth_method not in (WORKLOAD_OR_INSTANCE, WORKLOAD_IDENTITY):"),
     ),
     "test_the_nodes_identity_never_replaces_an_account_that_was_refused": (
-        Mutation("provider/call.py", "        return get_grant(\n", '        if account is not None:\n            try:\n                return work.exchange(request.image)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                account = None\n                work = _Network(settings, account, self.deadline, self._environ)\n        return get_grant(\n'),
+        Mutation("provider/call.py", "        return get_grant(\n", '        if subject is not None:\n            try:\n                return get_grant(request.image, settings, subject, self.deadline, self._environ, work, self.log.odd)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                subject = None\n                work = _Network(settings, subject, self.deadline, self._environ)\n        return get_grant(\n'),
     ),
     "test_the_node_and_its_pods_never_share_a_token": (
-        Mutation(_SHARING, "        parts += [account.identity]", '        parts = ["INSTANCE_PRINCIPAL", settings.registry_protocol, settings.registry_token_path]'),
+        Mutation(_SHARING, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
     ),
     "test_the_endpoint_is_never_reached_by_a_proxy": (
         Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),
@@ -263,7 +383,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/exchange.py", "    try:\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:", '    try:\n        registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {account.token}"})\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:'),
     ),
     "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
-        Mutation("provider/exchange.py", "    token = token._replace(life=min(token.life, account.life))\n", ""),
+        Mutation("provider/exchange.py", "    token = token._replace(life=min(token.life, subject.life))\n", ""),
     ),
     # --- README: every container tool ---
     "test_store_and_erase_refuse_in_words_and_keep_nothing": (

@@ -78,6 +78,11 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "image": [
         b"fra.ocir.io/ns/repo",
+        # What must not pass, in each part of the name.
+        b"fra.ocir.io/ns/repo:v1 HTTP/1.1\r\nhost: evil.example\r\n",
+        b"fra.ocir.io/ns/repo:v1?x=y",
+        b"fra.ocir.io/ns/repo@sha256:" + b"0" * 64 + b"\r\nhost: evil.example",
+        b"fra.ocir.io:443\r\nhost: evil.example/ns/repo",
         b"fra.ocir.io:443/ns/a__b/c--d:v1" + _DIGEST,
         b"busybox",
         b"localhost/a",
