@@ -37,6 +37,7 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff format .
 
 test: lint binary ## everything that must hold
+	@echo "Running the tests (some ten minutes on two idle cores)"
 	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: setup ## which lines of the program the tests run
