@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Final, NamedTuple, NoReturn
 
 from provider.check import kubelet as judgements
@@ -61,6 +62,7 @@ _MARGIN: Final = 60.0
 # What was written this shortly after the kubelet's start is part of the same boot.
 _SAME_START: Final = 60.0
 _JOURNAL_LINES: Final = 10
+_KLOG_ERROR: Final = re.compile(r"[EF]\d{4} ")
 # Distributions that run the kubelet inside their own process, and where its flags belong.
 _EMBEDDED: Final = {
     "k3s": ("k3s.service", "k3s-agent.service"),
@@ -363,14 +365,18 @@ def _guarded(options: Options) -> Iterator[Guard | None]:
         yield None
         return
     os.umask(0o022)
-
-    def end(number: int, _frame: object) -> NoReturn:
-        raise Terminated(f"ended by {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end)
+    _on_signals(_end)
     with alone(options.longest) as guard:
         yield guard
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise Terminated(f"ended by {signal.Signals(number).name}")
+
+
+def _on_signals(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, action)
 
 
 def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str, object]:
@@ -386,6 +392,7 @@ def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str,
         _restart(options)
         pid = wait_until_healthy(trial.expected, options.timeout, options.watch)
         still = judge_containers(before, kubelet_containers())
+        _on_signals(signal.SIG_IGN)
         trial.keep()
     except BaseException as error:
         _roll_back(guard, trial, options, started, error, say)
@@ -421,8 +428,7 @@ def _roll_back(
     error: BaseException,
     say: Say,
 ) -> NoReturn:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _on_signals(signal.SIG_IGN)
     reason = error.message if isinstance(error, ProviderError) else str(error)
     words = journal(started, _JOURNAL_LINES)
     say(f"rolling back: {reason}")
@@ -437,7 +443,8 @@ def _roll_back(
         raise KubeletUnhealthy(
             f"{reason}; and after the change was taken back: {failure.message}"
         ) from error
-    said = f"; it said: {words[-1]}" if words else ""
+    errors = [line for line in words if _KLOG_ERROR.match(line)]
+    said = "".join(f"; it said: {line}" for line in (errors or words)[-1:])
     raise RolledBack(f"the kubelet did not stay healthy: {reason}{said}") from error
 
 
