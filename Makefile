@@ -1,29 +1,30 @@
 # The whole interface of this repository. CI and the workflows only call these targets.
-PYTHON ?= python3
+PYTHON ?= $(shell packaging/python.sh)
+export PYTHON
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
-# What the build and the tests run beside Python: a C compiler, a registry, container tools, a linter.
-PACKAGES := binutils buildah containerd curl docker-registry iproute2 musl-tools podman runc shellcheck skopeo strace systemd
+# In front of what makes network namespaces, mounts or a chroot.
+AS_ROOT := @packaging/as_root.sh
+# Debian packages; % is the version of Python. What the demo runs: a registry, and pulls from it.
+DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
+# What lint, build and tests need besides: C compilers, container tools, a linter. PyInstaller needs
+# Python as a library.
+PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc iproute2 libc6-dev libpython% musl-tools \
+	podman shellcheck strace systemd
 
-.PHONY: help setup packages lint format test coverage faults binary bench bench-start demo lock clean
+.PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
+.PHONY: demo-fresh demo-in-container
 .PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container
 .PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
-setup: $(VENV)/.ready packages ## everything that the other targets need
-
-$(VENV)/.ready: packaging/requirements.txt pyproject.toml
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement packaging/requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
-	$(BIN)/python -m compileall -q provider
-	touch $@
-
-packages:
+setup: ## everything that the other targets need
 	@packaging/packages.sh $(PACKAGES)
+	@packaging/venv.sh $(VENV) packaging/requirements.txt \
+		"0.8 GB, of which OCI's SDK is 0.5; a minute or two" --editable
 
 lint: setup lint-workflows ## ruff, mypy, shellcheck, zizmor
 	$(BIN)/ruff check .
@@ -35,32 +36,32 @@ format: setup ## let ruff rewrite the source
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint lint-workflows binary ## everything that must hold
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: lint binary ## everything that must hold
+	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
 
 coverage: setup ## which lines of the program the tests run
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
 faults: setup ## the whole fault matrix, as a table
-	$(BIN)/python -m tests.faults
+	$(AS_ROOT) $(BIN)/python -m tests.faults
 
 binary: setup ## the binary for this architecture, in dist/
 	$(BIN)/python packaging/build.py
 
 bench-start: binary ## how large it is, and how fast it starts
-	$(BIN)/python -m tests.bench_start
+	$(AS_ROOT) $(BIN)/python -m tests.bench_start
 
 bench: binary ## time, memory and requests of each form beside a naive program (BENCH=--check: bars)
-	$(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
+	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
 .PHONY: soak
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
-	$(BIN)/python -m tests.soak
+	$(AS_ROOT) $(BIN)/python -m tests.soak
 
 .PHONY: mutations
 mutations: setup ## take one guard out at a time; a test must notice
-	$(BIN)/python -m tests.mutations
+	$(AS_ROOT) $(BIN)/python -m tests.mutations
 
 .PHONY: fuzz
 fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
@@ -68,12 +69,25 @@ fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for
 		--requirement packaging/fuzz.txt
 	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
-demo: setup ## the main job, told on the screen
-	$(BIN)/python -m tests.demo
+demo: ## the main job, told on the screen
+	@packaging/packages.sh $(DEMO_PACKAGES)
+	@packaging/venv.sh build/demo packaging/demo.txt "30 MB; half a minute"
+	$(AS_ROOT) build/demo/bin/python -m tests.demo
+
+# SUITE USER COMMAND...: runs a command in a clone of HEAD on a Debian as its installer leaves it.
+FRESH_MACHINE ?= ../shared/fresh-machine
+demo-fresh: ## the demo on a machine that nobody prepared (as root)
+	$(FRESH_MACHINE) trixie dev make demo
+
+demo-in-container: ## the demo in a clean container of IMAGE (docker)
+	packaging/demo_in_container.sh "$$IMAGE"
 
 lock: ## resolve the requirements anew (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/requirements.txt
+	uv pip compile --group pyproject.toml:demo --universal --python-version 3.11 \
+		--constraint packaging/requirements.txt \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/demo.txt
 
 # --- the workflows, and what they publish ---
 
@@ -112,8 +126,8 @@ sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
 	$(BINARY) licenses >$(BINARY).licenses.txt
 
-verify-in-container: setup ## BINARY in a clean IMAGE: install, exchange, pull (as root)
-	packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
+verify-in-container: setup ## BINARY in a clean IMAGE: install, exchange, pull
+	$(AS_ROOT) packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
 
 release-notes: ## from the changelog; TAG=vX.Y.Z must agree
 	@$(PYTHON) packaging/release_notes.py --tag "$${TAG-}"
@@ -127,8 +141,8 @@ release-draft: ## a draft on GitHub of dist/release (TAG, gh)
 release-download: ## TAG's files into dist/download, verified (gh)
 	packaging/release_download.sh
 
-release-check: setup ## FOLDER with a release's files, as a user would (as root)
-	$(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
+release-check: setup ## FOLDER with a release's files, as a user would
+	$(AS_ROOT) $(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
 
 release-rehearsal: binary ## a release, as far as one machine can
 	$(MAKE) sbom release-assets

@@ -1,9 +1,10 @@
 """Build the binary: freeze the program, put the launcher in front, make one file of it.
 
-    python packaging/build.py [--dist dist] [--work build/binary]
+    python packaging/build.py [--dist dist] [--work build/binary] [--max-mb N]
 
 The interpreter that runs this is the one that is frozen; the C compiler is $CC, musl-gcc if unset.
-The same commit gives the same bytes, wherever it is built with the same tools.
+The same commit gives the same bytes, wherever it is built with the same tools. A binary whose inputs
+are unchanged (commit, tools, each file that went in) is not built again.
 """
 
 import argparse
@@ -16,28 +17,52 @@ import sys
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGING = Path(__file__).resolve().parent
+ROOT = PACKAGING.parent
+SOURCES = "sources"
 NAME = "oke-credential-provider"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def build(dist: Path, work: Path) -> Path:
-    """Build into ``dist``, with ``work`` for what is made on the way. Returns the binary."""
+    """Build into ``dist``, with ``work`` for intermediate files. Returns the binary."""
+    binary = dist / f"{NAME}-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
+    commit, epoch = _commit()
+    recorded = work / "state"
+    if recorded.exists() and recorded.read_text() == _state(binary, work, commit, epoch):
+        return binary
+    print("Building the binary (about a minute) ...", flush=True)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     tree = work / "tree"
-    commit, epoch = _commit()
     _freeze(work, commit, epoch)
     shutil.copytree(work / "dist" / NAME, tree / "bin" / "program")
     launcher = tree / "bin" / NAME
     _compile(launcher)
     (tree / "MANIFEST").write_text(manifest(tree))
     dist.mkdir(parents=True, exist_ok=True)
-    binary = dist / f"{NAME}-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
     one_file(launcher, tree, work / "binary")
     # A binary that is running can be replaced, not written to.
     os.replace(work / "binary", binary)
+    recorded.write_text(_state(binary, work, commit, epoch))
     return binary
+
+
+def _state(binary: Path, work: Path, commit: str, epoch: str) -> str:
+    """A digest of the binary and its inputs: the facts about the build, the files that
+    PyInstaller took (provider.spec lists them), and this folder. "" if a file is gone.
+    """
+    facts = (commit, epoch, sys.version, sys.base_prefix, os.environ.get("CC"))
+    digest = hashlib.sha256(repr(facts).encode())
+    try:
+        sources = (work / SOURCES).read_text().splitlines()
+        own = sorted(path for path in PACKAGING.rglob("*") if path.suffix != ".pyc")
+        for path in (binary, *map(Path, sources), *filter(Path.is_file, own)):
+            digest.update(repr((str(path), path.stat().st_size)).encode())
+            digest.update(path.read_bytes())
+    except FileNotFoundError:
+        return ""
+    return digest.hexdigest()
 
 
 def _git(*arguments: str) -> str:
@@ -47,13 +72,15 @@ def _git(*arguments: str) -> str:
 
 
 def _commit() -> tuple[str, str]:
-    """The commit (with "+changes" if the files differ from it) and its date in Unix seconds; from
-    the environment where there is no git to ask, as in another architecture's root.
+    """The commit (with "+changes" if the program or its packaging differs from it) and its date in
+    Unix seconds; from the environment where there is no git to ask, as in another architecture's
+    root.
     """
     told = os.environ.get("PROVIDER_COMMIT"), os.environ.get("SOURCE_DATE_EPOCH")
     if told[0] and told[1]:
         return told[0], told[1]
-    changes = "+changes" if _git("status", "--porcelain", "--untracked-files=no") else ""
+    differing = _git("status", "--porcelain", "--untracked-files=no", "provider", "packaging")
+    changes = "+changes" if differing else ""
     return _git("rev-parse", "HEAD") + changes, _git("log", "-1", "--format=%ct")
 
 
@@ -64,19 +91,21 @@ def _freeze(work: Path, commit: str, epoch: str) -> None:
         "SOURCE_DATE_EPOCH": epoch,
         # The order of sets, which compiled modules contain.
         "PYTHONHASHSEED": "0",
+        # As the option below, which counts only after some lines.
+        "PYI_LOG_LEVEL": "ERROR",
         # Nothing is taken over from an earlier build.
         "PYINSTALLER_CONFIG_DIR": str(work / "cache"),
     }
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
     folders = ["--distpath", str(work / "dist"), "--workpath", str(work / "work")]
-    spec = str(ROOT / "packaging" / "provider.spec")
+    spec = str(PACKAGING / "provider.spec")
     subprocess.run([*command, *folders, spec], cwd=work, env=environment, check=True)
 
 
 def _compile(target: Path) -> None:
     compiler = os.environ.get("CC", "musl-gcc").split()
     options = ["-std=c11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
-    source = str(ROOT / "packaging" / "launcher.c")
+    source = str(PACKAGING / "launcher.c")
     # --build-id would be derived from paths.
     subprocess.run(
         [*compiler, *options, "-Wl,--build-id=none", "-o", str(target), source], check=True
@@ -118,9 +147,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "binary")
+    parser.add_argument("--max-mb", type=float, default=float("inf"), help="fail if it is larger")
     options = parser.parse_args()
-    binary = build(options.dist.resolve(), options.work.resolve())
-    print(f"{binary}  {binary.stat().st_size / 1e6:.1f} MB")
+    try:
+        binary = build(options.dist.resolve(), options.work.resolve())
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"The build failed: {' '.join(error.cmd[:3])} exited with {error.returncode}.")
+    size = binary.stat().st_size / 1e6
+    print(f"{binary}  {size:.1f} MB")
+    if size > options.max_mb:
+        sys.exit(f"The binary is larger than {options.max_mb:.1f} MB.")
 
 
 if __name__ == "__main__":

@@ -40,8 +40,8 @@ def _names(text: str) -> list[str]:
 UNUSED = _names("""
     asn1crypto charset_normalizer crc32c pkcs11 requests
     OpenSSL brotli brotlicffi h2 socks zstandard _yaml yaml.cyaml
-    _asyncio _bz2 _ctypes _decimal _lzma _pickle _pydecimal _uuid bz2 ctypes decimal fractions lzma
-    statistics concurrent.futures.process multiprocessing
+    _asyncio _bz2 _ctypes _decimal _lzma _pickle _pydecimal _uuid _zstd bz2 compression.zstd ctypes
+    decimal fractions lzma statistics concurrent.futures.process multiprocessing
     _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibytecodec
     _pytest curses distutils doctest lib2to3 pdb pydoc pyexpat pytest readline setuptools sqlite3
     tkinter unittest xml xmlrpc
@@ -187,7 +187,7 @@ def _is_pythons(name: str, top: str) -> bool:
         return True
     if top in sys.stdlib_module_names:
         return True
-    return re.match(r"lib(crypto|ssl|z|ffi|expat|python3)\b", name) is not None
+    return re.match(r"lib(crypto|ssl|z|zstd|ffi|expat|python3)\b", name) is not None
 
 
 def _python_license() -> str:

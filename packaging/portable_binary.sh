@@ -11,4 +11,4 @@ rm -rf "$venv"
 # Wheels alone: what is compiled here would want this machine's glibc.
 .venv/bin/python -m pip --python "$venv/bin/python" install --quiet --require-hashes \
     --only-binary :all: --requirement packaging/requirements.txt
-"$venv/bin/python" packaging/build.py
+"$venv/bin/python" packaging/build.py --max-mb 32

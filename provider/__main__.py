@@ -61,10 +61,14 @@ def _close_side_doors() -> None:
     import resource
     from contextlib import suppress
 
-    with suppress(ValueError):  # the limit is 0 already, and not ours to raise
+    try:
         # Not 0: a core that goes to a program (systemd's, apport's) is made at any limit but 1
         # (fs/coredump.c).
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
+    except ValueError:
+        # The limit is 0, and this process may not raise it: such a core holds no memory at least.
+        with suppress(OSError), open("/proc/self/coredump_filter", "w", encoding="ascii") as file:
+            file.write("0")
     for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
         os.environ.pop(name, None)
 

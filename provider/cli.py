@@ -232,9 +232,9 @@ def install(
 @click.option("--force", is_flag=True, help="Also when the kubelet still names it.")
 @_DRY_RUN
 def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
-    """Take away what install put on the node, and nothing else.
+    """Take away what install put on the node.
 
-    What a running kubelet was started with stays: without it, it would not start again.
+    The tokens that calls share go too; everything else stays. What a running kubelet was started with stays: without it, it would not start again.
     """
     import os
     from pathlib import Path

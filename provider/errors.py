@@ -87,9 +87,8 @@ class ClusterUnknown(ProviderError):
     code = "cluster-unknown"
     exit_code = 15
     default_hint = (
-        "OKE nodes have /etc/oke/oke-apiserver and /etc/kubernetes/ca.crt, or apiserver_host and"
-        " cluster_ca_cert in the instance's metadata; else set KUBERNETES_SERVICE_HOST and"
-        " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
+        "The kubelet must be started with --kubeconfig, and root alone may write to that file and the"
+        " folders above it; else set KUBERNETES_SERVICE_HOST and OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
     )
 
 

@@ -96,6 +96,11 @@ _hosts = st.builds(
 @given(_hosts)
 @example("ocir.uk-gov-london-1.oci.oraclegovcloud.u\u212a")  # KELVIN SIGN: lower() makes it a "k"
 @example("fra.ocir.io:443")
+@example("fra.ocir.io:80")
+@example("a.b.ocir.io")
+@example("evil-ocir.io")
+@example("fra.ocir.io.evil.example")
+@example("ocir.x.oci.evil.example")
 @example("ocir.eu-frankfurt-1.oci.oraclecloud.com.evil.example")
 def test_no_host_outside_the_grammar_is_signed_for(host: str) -> None:
     targets.host(host.encode("utf-8", "surrogatepass"))
@@ -121,7 +126,22 @@ def test_the_oracle_knows_what_is_signed_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["s/../sasa", "s/../.sasa", "a//b", "a/./b", "a/-b", "a/b-", "a._b", "a___b"]
+    "name",
+    [
+        *("s/../sasa", "s/../.sasa", "a//b", "a/./b", "a/-b", "a/b-", "a._b", "a___b"),
+        *(
+            "a b",
+            "a\r\nhost: b",
+            "a\nb",
+            "a\tb",
+            "a?b",
+            "a#b",
+            "a%2fb",
+            "a\\b",
+            "a/\u2025/b",
+            "A/b",
+        ),
+    ],
 )
 def test_a_repository_cannot_climb_out_of_its_place(name: str) -> None:
     # It becomes a part of the pull check's path, which a server may resolve.

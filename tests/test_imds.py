@@ -42,7 +42,7 @@ def inside(
 ) -> subprocess.CompletedProcess[bytes]:
     """Run a shell command in an empty network namespace."""
     return subprocess.run(
-        ["unshare", "--user", "--map-root-user", "--net", "/bin/sh", "-c", command],
+        ["unshare", "--net", "/bin/sh", "-c", command],
         input=request(image),
         capture_output=True,
         timeout=60,

@@ -312,6 +312,8 @@ providers:
             ("<<: 1", "map merge requires map"),
             ("[" * 20_000, "exceeded max depth"),
             ('{"a":' * 20_000, "exceeded max depth"),
+            ('{"a":' * 10_001 + "x", "exceeded max depth"),
+            ('{"a":"' + "[" * 20_000, "json parse error"),
         ],
     )
     def test_what_is_no_config_at_all(self, text: str, message: str) -> None:

@@ -19,3 +19,6 @@ def test_a_hundred_calls_while_oci_fails_at_random_leave_nothing_behind(
     assert judge(replace(soaked, strays=1))
     assert judge(replace(soaked, tokens=frozenset()))
     assert judge(replace(soaked, store={**soaked.store, "x.1.new": 1}))
+    half = len(soaked.calls) // 2
+    grown = [replace(call, memory=call.memory * 1.2) for call in soaked.calls[half:]]
+    assert judge(replace(soaked, calls=[*soaked.calls[:half], *grown]))

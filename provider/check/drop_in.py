@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from provider.check.flags import enable
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_BIN_DIR, USUAL_CONFIG, Kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_BIN_DIR, USUAL_CONFIG
+from provider.check.processes import Kubelet
 from provider.check.step import Step, failed, ok, warning
 from provider.check.unit import Unit
 from provider.kubelet_service.unit import (

@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.processes import Kubelet
 from provider.check.step import Step, failed, not_visible, ok, skipped, warning
 from provider.check.unit import (
     OKE_CONF,

@@ -7,8 +7,10 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.processes import find_kubelets
 from provider.errors import StillInUse
+from provider.installation.files import refuse_replaceable
 from provider.installation.places import (
     ALIASES,
     KEPT,
@@ -25,6 +27,7 @@ from provider.installation.places import (
 )
 from provider.kubelet_config import PROVIDER_NAME
 from provider.kubelet_service.unit import DROP_IN, UnitFile, flags_in
+from provider.store import FOLDER, SYSTEM_PARENT, Odd, Store
 from provider.unpack import remove
 
 
@@ -33,8 +36,11 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
     if not prefix.is_dir():
         say(f"nothing is installed in {prefix}")
         return
+    with reported():
+        refuse_replaceable(prefix, record_path(prefix))
     with reported(), locked(prefix, dry_run):
         record = read_record(prefix)
+        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
         if not force:
             _refuse_while_used(record)
             _refuse_while_enabled(record)
@@ -46,13 +52,14 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
 
 
 def _refuse_while_used(record: Record) -> None:
-    kubelet = find_kubelet().kubelet
-    if kubelet is None:
-        return
-    for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
-        value = kubelet.flag(flag)
-        if value and _installed(flag, value, record):
-            raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+    """Raise StillInUse. Each kubelet of root's counts, also one that could not be proven: to refuse
+    is safe. Nothing is executed.
+    """
+    for kubelet in find_kubelets(ask_version=False).kubelets:
+        for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
+            value = kubelet.flag(flag)
+            if value and _installed(flag, value, record):
+                raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
 
 
 def _refuse_while_enabled(record: Record) -> None:
@@ -93,5 +100,16 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
         yield Step(folder, "removed", partial(remove, folder))
+    shared = Path(SYSTEM_PARENT, FOLDER)
+    with suppress(Odd):  # there is none, or it is not this program's
+        store = Store.open({}, make=False)
+        yield Step(shared, "removed", partial(_remove_store, store, shared))
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))
+
+
+def _remove_store(store: Store, folder: Path) -> None:
+    """Remove the tokens that calls share. A call that still runs makes an exchange of its own."""
+    with suppress(Odd, OSError):  # something else is in it
+        store.clear()
+        folder.rmdir()

@@ -125,7 +125,23 @@ def _pairs(node: yaml.MappingNode) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"yaml: invalid map key: line {key.start_mark.line + 1}")
 
 
+# encoding/json stops there. How deep Python's own parser goes depends on its version.
+_MAX_DEPTH = 10_000
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[][{}]', re.DOTALL)
+
+
+def _nests_too_deeply(text: str) -> bool:
+    depth = 0
+    for token in _BRACKET.finditer(text):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth > _MAX_DEPTH:
+            return True
+    return False
+
+
 def _read_json(text: str) -> Document:
+    if _nests_too_deeply(text):
+        raise RecursionError
     try:
         value = json.loads(text, object_pairs_hook=Object)
     except ValueError as error:

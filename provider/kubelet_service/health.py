@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from provider.check.node import Kubelet
+from provider.check.processes import Kubelet
 from provider.kubelet_service.systemd import Service, show
 
 # Those of the kubelet: pkg/kubelet/apis/config/v1beta1/defaults.go
@@ -146,7 +146,7 @@ def _command_line(pid: int) -> Kubelet:
         words = os.fsdecode(Path(f"/proc/{pid}/cmdline").read_bytes()).rstrip("\0").split("\0")
     except OSError:
         words = [""]
-    return Kubelet(pid, tuple(words), None, None, 0.0)
+    return Kubelet(pid, tuple(words))
 
 
 def _probe(address: str, port: int) -> str | None:

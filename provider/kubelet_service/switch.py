@@ -15,7 +15,8 @@ from typing import Final, NamedTuple, NoReturn
 from provider.check import kubelet as judgements
 from provider.check import node
 from provider.check.gate import judge_files
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.processes import Kubelet, find_kubelets
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 from provider.installation.files import make_folders, sync, write_file
 from provider.kubelet_service.guard import Guard, alone
@@ -240,7 +241,7 @@ def _refuse_missing(service: Service) -> NoReturn:
                 f"{name} runs the kubelet inside its own process ({unit}): there is no {UNIT}",
                 f"Give the two flags to {name}, as its documentation says of kubelet arguments.",
             )
-    running = node.find_kubelet().kubelet
+    running = find_kubelets(ask_version=False).kubelet
     if running:
         raise CannotEnable(
             f"the kubelet (pid {running.pid}) was not started by {UNIT}, which is {service.load}",
@@ -250,8 +251,8 @@ def _refuse_missing(service: Service) -> NoReturn:
 
 
 def _kubelet_of(service: Service) -> Kubelet | None:
-    found = node.find_kubelet().kubelet
-    return found if found and found.pid == service.main_pid else None
+    proven = find_kubelets(ask_version=True).proven
+    return next((kubelet for kubelet in proven if kubelet.pid == service.main_pid), None)
 
 
 def _running(unit: _Unit) -> Kubelet:

@@ -1,7 +1,6 @@
 """A network and mount namespace in which OCI's names and addresses lead to the stand-in.
 
-As root it unshares network and mounts; as a user also a user namespace in which it is root.
-What runs inside is a plain child process: its pid, signals and exit status are its own.
+It needs root. What runs inside is a plain child process: its pid, signals and exit status are its own.
 """
 
 from __future__ import annotations
@@ -84,6 +83,8 @@ class Namespace:
         log: Literal["journal", "devlog", ""] = "journal",
         tmp: Literal["host", "fresh", "noexec"] = "host",
     ) -> None:
+        if os.geteuid() != 0:
+            sys.exit("A test cloud needs root: packaging/as_root.sh COMMAND runs one by sudo.")
         self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
         try:
             self._start(log, tmp)
@@ -107,12 +108,9 @@ class Namespace:
             "tmp": tmp,
             "keep": [str(self.folder), str(REPOSITORY), sys.prefix, sys.base_prefix],
         }
-        self._user = os.geteuid() != 0
-        user = ["--user", "--map-root-user"] if self._user else []
         self._holder = subprocess.Popen(
             [
                 _tool("unshare"),
-                *user,
                 *("--net", "--mount", "--propagation", "private"),
                 *(sys.executable, "-I", "-S", holder.__file__),
             ],
@@ -126,10 +124,8 @@ class Namespace:
             self._holder.kill()
             self._holder.wait()
             raise
-        keep = "--preserve-credentials"  # the user is root there already
         self._enter = (
             _tool("nsenter"),
-            *((f"--user=/proc/{self._holder.pid}/ns/user", keep) if self._user else ()),
             f"--net=/proc/{self._holder.pid}/ns/net",
             f"--mount=/proc/{self._holder.pid}/ns/mnt",
             "--",

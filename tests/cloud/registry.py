@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cloud.control import Control
-from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE
+from tests.cloud.model import ISSUER, PAUSE, REGISTRY_USER, SERVICE
 from tests.cloud.namespace import Completed, Namespace
 
 _PORT = 5000
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-REPOSITORIES = ("ns/repo", "ns/app", "ns/public", "ns/oke-public/pause", "other/secret")
+REPOSITORIES = ("ns/repo", "ns/app", "ns/public", PAUSE, "other/secret")
 
 
 class Registry:
@@ -43,6 +43,7 @@ class Registry:
         self.digest = write_image(self.layout)
         for repository in REPOSITORIES:
             self.push(repository, ("latest", "v1"))
+        self.push("ns/untagged", ("v1",))
         control.upstream(_PORT)
 
     def _config(self) -> dict[str, object]:
@@ -125,6 +126,10 @@ class Registry:
             disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
+            # containerd 2's ctr pulls by this service, which knows only overlayfs by itself.
+            [[plugins."io.containerd.transfer.v1.local".unpack_config]]
+            platform = "linux"
+            snapshotter = "native"
             """
         )
         with log.open("wb") as file:
@@ -135,7 +140,9 @@ class Registry:
         return process
 
     def _skopeo(self, *argv: str) -> Completed:
-        return self.ns.run(["skopeo", "--insecure-policy", *argv], timeout=30)
+        # It looks for settings of its own below HOME.
+        home = {"HOME": str(self.folder)}
+        return self.ns.run(["skopeo", "--insecure-policy", *argv], env=home, timeout=30)
 
 
 def _wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:

@@ -12,6 +12,7 @@ import datetime as dt
 import itertools
 import json
 import random
+import re
 import secrets
 import socket
 import ssl
@@ -307,9 +308,16 @@ class StandIn:
                         refusal,
                         request_id,
                         connection,
+                        self._bears_account(request),
                     )
                 )
         return keep
+
+    def _bears_account(self, request: Request) -> bool:
+        sent = " ".join(value for _, value in request.headers) + request.target
+        sent += request.body.decode("latin-1")
+        accounts = (s for s in self.state.secrets if s.kind == "service account token")
+        return any(needle in sent for secret in accounts for needle in secret.needles())
 
     async def _tunnel(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -365,12 +373,12 @@ class StandIn:
         if limits.max_per_second is not None:
             self.imds_times = [t for t in self.imds_times if t > now - 1.0]
             if len(self.imds_times) >= limits.max_per_second:
-                return refuse(429, "TooManyRequests", "too many requests within a second")
+                return imds.too_many("too many requests within a second")
             self.imds_times.append(now)
         if limits.max_under_way is not None:
             under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
             if under_way > limits.max_under_way:
-                return refuse(429, "TooManyRequests", "too many requests at once")
+                return imds.too_many("too many requests at once")
         return None
 
     async def _send(
@@ -403,6 +411,9 @@ class StandIn:
                 writer.write(head + response.body[: max(1, len(response.body) // 2)])
                 await asyncio.sleep(0.02)
                 _reset_stream(writer)
+                return 0, False
+            case "echo_bare":
+                writer.write(f"{_all_sent(request)}\r\n\r\n".encode("latin-1"))
                 return 0, False
             case "cut_body":
                 longer = replace(response, length=len(response.body) + 100)
@@ -509,7 +520,8 @@ def _route(place: Place, request: Request) -> Endpoint:
 
 def _changed(request: Request, response: Response, fault: Fault) -> Response:
     """The answer as the fault has it, before it is sent."""
-    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id")
+    own = {name for name, _ in fault.headers}
+    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
         case "status":
             body = fault.body or json.dumps({"code": "Fault", "message": "a fault was asked for"})
@@ -517,9 +529,7 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
                 fault.status, body.encode(), (*keep, *fault.headers), fault.content_type
             )
         case "echo":
-            text = f"rejected: {request.get('authorization')} {request.body.decode('latin-1')}"
-            body = json.dumps({"code": "NotAuthenticated", "message": text})
-            return Response(fault.status, body.encode(), keep)
+            return _echo(request, response, fault)
         case "redirect":
             status = 302 if fault.status == 200 else fault.status
             return Response(status, b"", (*keep, ("Location", fault.location)))
@@ -541,6 +551,42 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
         case "body":
             return Response(200, fault.body.encode(), keep, fault.content_type)
     return response
+
+
+# Those that a client may heed or print.
+_ECHOING = ("Location", "WWW-Authenticate", "Proxy-Authenticate", "Retry-After", "Server", "Set-Cookie",
+            "Warning", "X-Error")  # fmt: skip
+
+
+def _all_sent(request: Request) -> str:
+    """All that the client sent, in one line."""
+    headers = (f"{name}: {value}" for name, value in request.headers)
+    parts = (request.method, request.target, *headers, request.body.decode("latin-1"))
+    return " ".join(" ".join(parts).split())
+
+
+def _echo(request: Request, response: Response, fault: Fault) -> Response:
+    text = _all_sent(request)
+    headers = [(name, text) for name in _ECHOING]
+    headers.append(("opc-request-id", _echoed_id(text, response.body.decode("latin-1"), fault)))
+    if fault.status == 200:
+        return replace(response, headers=tuple(headers), reason=text)
+    error = {"code": text, "message": text}
+    body = json.dumps({**error, "errors": [error]}).encode()
+    return Response(fault.status, body, tuple(headers), reason=text)
+
+
+def _echoed_id(sent: str, right: str, fault: Fault) -> str:
+    if fault.echo_id == "whole":
+        return sent
+    runs: list[str] = re.findall(r"[A-Za-z0-9_-]{100,}", sent)
+    if fault.echo_id == "received":
+        # The shortest is a token's signature. Its payload is partly that of a token that was sent.
+        runs = sorted(re.findall(r"[A-Za-z0-9_-]{100,}", right), key=len)
+    run = (runs or [""])[0][:100]
+    if fault.echo_id == "pieces":
+        return "/".join(run[n : n + 6] for n in range(0, 80, 6)).upper()
+    return run
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

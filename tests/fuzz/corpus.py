@@ -30,14 +30,27 @@ _REGION = {
     "regionKey": "FRA",
     "regionIdentifier": "eu-frankfurt-1",
 }
+_CLUSTER = {
+    "server": "https://10.0.0.5:6443",
+    "certificate-authority-data": b64encode(CERTIFICATE).decode(),
+}
+_KUBECONFIG = {
+    "current-context": "a",
+    "contexts": [{"name": "a", "context": {"cluster": "b"}}],
+    "clusters": [{"name": "b", "cluster": _CLUSTER}],
+}
 _ENTRY = {
-    **_TOKEN,
-    "made": 1.0,
-    "life": 3600,
-    "proven": True,
-    "checks": {"ns/repo": ["allowed", True]},
-    "request_id": "r",
-    "principal": "p",
+    "tokens": [
+        {
+            **_TOKEN,
+            "made": 1.0,
+            "life": 3600,
+            "renewed": False,
+            "checks": {"ns/repo": [True, None, 1.0], "ns/app": [False, "DENIED", 1.0]},
+            "request_id": "r",
+            "principal": "p",
+        }
+    ],
     "host": "fra.ocir.io",
     "identity": "INSTANCE_PRINCIPAL https /",
 }
@@ -97,9 +110,10 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "account": [_bytes(_CLAIMS), _bytes({**_CLAIMS, "exp": float("inf")})],
     "cluster": [
-        _bytes(
-            {"apiserver_host": "10.0.0.5:6443", "cluster_ca_cert": b64encode(CERTIFICATE).decode()}
-        )
+        _bytes({"apiserver_host": "10.0.0.5:6443"}),
+        _bytes(_KUBECONFIG),
+        b"current-context: a\ncontexts: [{name: a, context: {cluster: b}}]\n"
+        b"clusters: [{name: b, cluster: {server: 'https://[fd00::5]:6443'}}]\n",
     ],
     "answer": [
         _http("200 OK", _bytes(_TOKEN), b"Content-Length: %d" % len(_bytes(_TOKEN))),

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Makes a virtual environment with locked packages, unless it is there already.
+#
+#   PYTHON=python3 packaging/venv.sh FOLDER REQUIREMENTS COST [--editable]
+#
+# COST is how much space and time the packages take, for people. --editable: with this repository's program as well.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=packaging/step.sh
+. packaging/step.sh
+
+folder=$1 requirements=$2 cost=$3 editable=${4-}
+python=${PYTHON:-python3}
+made=$folder/.made # what the packages were made from
+key=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)' && cat "$requirements")
+
+install_packages() {
+    "$python" -m venv --clear "$folder" &&
+        "$folder/bin/python" -m pip install --require-hashes --requirement "$requirements" &&
+        echo "$key" >"$made"
+}
+
+install_program() {
+    "$folder/bin/python" -m pip install --no-deps --no-build-isolation --editable . &&
+        "$folder/bin/python" -m compileall -q provider &&
+        cp pyproject.toml "$folder/"
+}
+
+if [ "$(cat "$made" 2>/dev/null)" != "$key" ]; then
+    count=$(grep -c == "$requirements")
+    step "Installing $count Python packages into $folder ($cost)" install_packages
+fi
+if [ -n "$editable" ] && ! cmp -s pyproject.toml "$folder/pyproject.toml"; then
+    step "Installing the program itself into $folder" install_program
+fi
