@@ -39,7 +39,6 @@ from provider.kubelet_service.systemd import (
     show,
     systemctl,
 )
-from provider.kubelet_service.trusted import untrusted_part
 from provider.kubelet_service.unit import (
     DROP_IN,
     TRIAL,
@@ -251,8 +250,9 @@ def _refuse_missing(service: Service) -> NoReturn:
 
 
 def _kubelet_of(service: Service) -> Kubelet | None:
-    proven = find_kubelets(ask_version=True).proven
-    return next((kubelet for kubelet in proven if kubelet.pid == service.main_pid), None)
+    """The unit's main process, proven or not; None when it is no kubelet."""
+    found = find_kubelets(ask_version=True).kubelets
+    return next((kubelet for kubelet in found if kubelet.pid == service.main_pid), None)
 
 
 def _running(unit: _Unit) -> Kubelet:
@@ -269,6 +269,11 @@ def _running(unit: _Unit) -> Kubelet:
             " can see",
             "Run it on the node itself, not in a container. A wrapper in place of the kubelet needs"
             " the two flags where it starts it.",
+        )
+    if kubelet.replaceable:
+        raise CannotEnable(
+            f"others than root can replace the kubelet's program: {kubelet.replaceable}",
+            judgements.ROOT_ONLY,
         )
     return kubelet
 
@@ -327,13 +332,11 @@ def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
             raise CannotEnable(f"{config}: {finding.path}: {finding.message}", finding.hint)
     decoded = judgements.decoded(files)
     names = [provider.name for provider in decoded.providers] if decoded else []
-    programs = node.look_at(bin_dir, names)
-    configs = [os.path.join(config, name) for name in files.texts]  # of a file: its own path
-    for path in [config, *configs, *(program.path for program in programs)]:
-        if part := untrusted_part(path):
+    for read in (files, *node.look_at(bin_dir, names)):
+        if read.replaceable:
             raise CannotEnable(
-                f"others than root can replace {part}; the kubelet would run it as root",
-                "Give it and every folder above it to root alone.",
+                f"others than root can replace {read.path}: {read.replaceable}",
+                judgements.ROOT_ONLY,
             )
 
 
