@@ -15,7 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 from provider.check import kubelet as judgements
 from provider.check import node
 from provider.check.gate import judge_files
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, ConfigFiles, Executable
 from provider.check.processes import Kubelet, find_kubelets
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 from provider.installation.files import make_folders, sync, write_file
@@ -332,10 +332,11 @@ def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
             raise CannotEnable(f"{config}: {finding.path}: {finding.message}", finding.hint)
     decoded = judgements.decoded(files)
     names = [provider.name for provider in decoded.providers] if decoded else []
-    for read in (files, *node.look_at(bin_dir, names)):
-        if read.replaceable:
+    found: list[ConfigFiles | Executable] = [files, *node.look_at(bin_dir, names)]
+    for each in found:
+        if each.replaceable:
             raise CannotEnable(
-                f"others than root can replace {read.path}: {read.replaceable}",
+                f"others than root can replace {each.path}: {each.replaceable}",
                 judgements.ROOT_ONLY,
             )
 
