@@ -184,6 +184,7 @@ class Machine:
         for name, text in _UNITS.items():
             (self.folder / "units" / name).write_text(_dedented(text))
         self.write("etc/systemd/journald.conf", "[Journal]\nStorage=volatile\nReadKMsg=no\n")
+        self.write("etc/hostname", "node-1\n")
         self.write("etc/machine-id", "0123456789abcdef0123456789abcdef\n")
         for name in ("etc/kubernetes/x", "usr/local/bin/x", "usr/bin/x"):
             self.path(name).parent.mkdir(parents=True, exist_ok=True)

@@ -127,7 +127,7 @@ UNITS = {
             --hostname-override=%H
         """,
         "[Service]\nRestartSec=1\n",
-        [OWN, "--node-labels=a=b", f"--hostname-override={os.uname().nodename}"],
+        [OWN, "--node-labels=a=b", "--hostname-override=node-1"],
     ),
     "another command in a drop-in": (
         "[Service]\nExecStart=/usr/bin/kubelet --v=9\n",

@@ -1,5 +1,6 @@
 """Is the kubelet healthy: its main process, its command line, its healthz, the node's containers."""
 
+import glob
 import http.client
 import ipaddress
 import os
@@ -68,16 +69,28 @@ def _config(kubelet: Kubelet) -> dict[str, Any]:
 
 
 def kubelet_containers() -> frozenset[str]:
-    """The cgroups of pods in which a process runs: one for each container, on cgroup v1 and v2."""
-    found = set()
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            lines = (process / "cgroup").read_text(errors="replace").splitlines()
-        except OSError:
-            continue  # it has ended
-        paths = (line.split(":", 2)[-1] for line in lines)
-        found |= set([path for path in paths if "/kubepods" in path][:1])
-    return frozenset(found)
+    """The cgroups of pods in which a process runs: one for each container.
+
+    They are read from the mounted hierarchy, in which root alone can make a "kubepods" at the top.
+    What /proc says of a process depends on the reader's cgroup namespace.
+    """
+    for root in ("/sys/fs/cgroup", *sorted(glob.glob("/sys/fs/cgroup/*"))):  # v2, and each of v1
+        found = {
+            folder
+            for top in glob.glob(f"{root}/kubepods*")
+            for folder, _, _ in os.walk(top)
+            if _has_processes(folder)
+        }
+        if found:
+            return frozenset(found)
+    return frozenset()
+
+
+def _has_processes(cgroup: str) -> bool:
+    try:
+        return Path(cgroup, "cgroup.procs").read_text() != ""
+    except OSError:
+        return False  # it is gone
 
 
 def judge_containers(before: frozenset[str], after: frozenset[str]) -> int:

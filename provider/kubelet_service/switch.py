@@ -9,12 +9,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Final, NamedTuple, NoReturn
 
 from provider.check import kubelet as judgements
 from provider.check import node
 from provider.check.gate import judge_files
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, ConfigFiles, Executable
 from provider.check.processes import Kubelet, find_kubelets
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 from provider.installation.files import make_folders, sync, write_file
@@ -61,6 +62,7 @@ _MARGIN: Final = 60.0
 # What was written this shortly after the kubelet's start is part of the same boot.
 _SAME_START: Final = 60.0
 _JOURNAL_LINES: Final = 10
+_KLOG_ERROR: Final = re.compile(r"[EF]\d{4} ")
 # Distributions that run the kubelet inside their own process, and where its flags belong.
 _EMBEDDED: Final = {
     "k3s": ("k3s.service", "k3s-agent.service"),
@@ -248,8 +250,9 @@ def _refuse_missing(service: Service) -> NoReturn:
 
 
 def _kubelet_of(service: Service) -> Kubelet | None:
-    proven = find_kubelets(ask_version=True).proven
-    return next((kubelet for kubelet in proven if kubelet.pid == service.main_pid), None)
+    """The unit's main process, proven or not; None when it is no kubelet."""
+    found = find_kubelets(ask_version=True).kubelets
+    return next((kubelet for kubelet in found if kubelet.pid == service.main_pid), None)
 
 
 def _running(unit: _Unit) -> Kubelet:
@@ -266,6 +269,11 @@ def _running(unit: _Unit) -> Kubelet:
             " can see",
             "Run it on the node itself, not in a container. A wrapper in place of the kubelet needs"
             " the two flags where it starts it.",
+        )
+    if kubelet.replaceable:
+        raise CannotEnable(
+            f"others than root can replace the kubelet's program: {kubelet.replaceable}",
+            judgements.ROOT_ONLY,
         )
     return kubelet
 
@@ -324,12 +332,12 @@ def _validate(config: str, bin_dir: str, kubelet: Kubelet) -> None:
             raise CannotEnable(f"{config}: {finding.path}: {finding.message}", finding.hint)
     decoded = judgements.decoded(files)
     names = [provider.name for provider in decoded.providers] if decoded else []
-    programs = node.look_at(bin_dir, names)
-    for others in (files.replaceable, *(program.replaceable for program in programs)):
-        if others:
+    found: list[ConfigFiles | Executable] = [files, *node.look_at(bin_dir, names)]
+    for each in found:
+        if each.replaceable:
             raise CannotEnable(
-                f"others than root can replace what the kubelet would run as root: {others}",
-                "Give it and every folder above it to root alone.",
+                f"others than root can replace {each.path}: {each.replaceable}",
+                judgements.ROOT_ONLY,
             )
 
 
@@ -362,14 +370,18 @@ def _guarded(options: Options) -> Iterator[Guard | None]:
         yield None
         return
     os.umask(0o022)
-
-    def end(number: int, _frame: object) -> NoReturn:
-        raise Terminated(f"ended by {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, end)
+    _on_signals(_end)
     with alone(options.longest) as guard:
         yield guard
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    raise Terminated(f"ended by {signal.Signals(number).name}")
+
+
+def _on_signals(action: Callable[[int, FrameType | None], object] | signal.Handlers) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, action)
 
 
 def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str, object]:
@@ -385,6 +397,7 @@ def _prove(guard: Guard, trial: _Trial, options: Options, say: Say) -> dict[str,
         _restart(options)
         pid = wait_until_healthy(trial.expected, options.timeout, options.watch)
         still = judge_containers(before, kubelet_containers())
+        _on_signals(signal.SIG_IGN)
         trial.keep()
     except BaseException as error:
         _roll_back(guard, trial, options, started, error, say)
@@ -420,8 +433,7 @@ def _roll_back(
     error: BaseException,
     say: Say,
 ) -> NoReturn:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    _on_signals(signal.SIG_IGN)
     reason = error.message if isinstance(error, ProviderError) else str(error)
     words = journal(started, _JOURNAL_LINES)
     say(f"rolling back: {reason}")
@@ -436,7 +448,8 @@ def _roll_back(
         raise KubeletUnhealthy(
             f"{reason}; and after the change was taken back: {failure.message}"
         ) from error
-    said = f"; it said: {words[-1]}" if words else ""
+    errors = [line for line in words if _KLOG_ERROR.match(line)]
+    said = "".join(f"; it said: {line}" for line in (errors or words)[-1:])
     raise RolledBack(f"the kubelet did not stay healthy: {reason}{said}") from error
 
 

@@ -9,10 +9,9 @@ from typing import Final, NamedTuple
 
 from provider.errors import CannotEnable
 from provider.kubelet_service.unit import UNIT, UnitFile, environment_files, parse_properties
-from provider.root_only import who_can_replace
+from provider.root_only import PATH, find_program
 
-_FOLDERS: Final = ("/usr/bin", "/bin")
-_ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
+_ENVIRONMENT: Final = {"PATH": PATH, "LC_ALL": "C"}
 # All of them exist since systemd 235; Oracle Linux 8 has 239.
 _PROPERTIES: Final = (
     "LoadState,ActiveState,SubState,MainPID,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths"
@@ -52,13 +51,9 @@ def require_systemd() -> None:
 
 def program(name: str) -> str:
     """The absolute path of one of the system's programs. Raises CannotEnable."""
-    for folder in _FOLDERS:
-        path = f"{folder}/{name}"
-        if os.access(path, os.X_OK):
-            if others := who_can_replace(path):
-                raise CannotEnable(f"{path} is not run: others than root can replace it: {others}")
-            return path
-    raise CannotEnable(f"there is no {name} in {' or '.join(_FOLDERS)}")
+    if path := find_program(name):
+        return path
+    raise CannotEnable(f"there is no {name} in {PATH} that root alone can replace")
 
 
 def systemctl(*args: str, timeout: float = _SECONDS) -> str:
