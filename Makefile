@@ -11,7 +11,7 @@ DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
 # What lint, build and tests need besides: C compilers, container tools, a linter. PyInstaller needs
 # Python as a library.
 PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc iproute2 libc6-dev libpython% musl-tools \
-	podman shellcheck strace
+	podman shellcheck strace systemd
 
 .PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: demo-fresh demo-in-container

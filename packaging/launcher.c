@@ -220,17 +220,73 @@ static void sweep(int base)
     closedir(listing);
 }
 
+/* Opens one component of a path. Fails with EPERM if somebody else owns it or can write to it. Others
+ * may write to a sticky folder: they cannot rename what is not theirs in it. */
+static int open_component(int folder, const char *name, struct stat *status)
+{
+    int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, status))
+        return -1;
+    mode_t mode = status->st_mode;
+    if ((status->st_uid && status->st_uid != geteuid())
+        || (!S_ISLNK(mode) && mode & 022 && !(mode & S_ISVTX))) {
+        close(fd);
+        errno = EPERM;
+        return -1;
+    }
+    return fd;
+}
+
+/* True when nobody but root and this user can put another folder at path: the program finds its files
+ * by path as long as it runs. Follows path as the kernel does, and checks each folder and symbolic
+ * link, by the rule of provider/root_only.py. False with the reason in errno. */
+static bool is_safe(const char *path)
+{
+    char left[2 * PATH_MAX], target[PATH_MAX], *name = left;
+    if (strlen(path) >= PATH_MAX) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    strcpy(left, path);
+    int links = 0, here = open("/", O_PATH | O_CLOEXEC);
+    while (*(name += strspn(name, "/"))) {
+        struct stat status;
+        char *rest = name + strcspn(name, "/"), end = *rest;
+        *rest = 0;
+        int next = open_component(here, name, &status);
+        *rest = end;
+        if (next < 0)
+            break;
+        if (!S_ISLNK(status.st_mode)) {
+            name = rest;
+        } else {
+            ssize_t length = readlinkat(next, "", target, sizeof target);
+            close(next);
+            if (length < 0 || ++links > 40 || length + strlen(rest) >= sizeof left) {
+                errno = ELOOP;
+                break;
+            }
+            memmove(left + length, rest, strlen(rest) + 1);
+            name = memcpy(left, target, length);
+            next = *name == '/' ? open("/", O_PATH | O_CLOEXEC) : dup(here);
+        }
+        close(here);
+        here = next;
+    }
+    close(here);
+    return !*name;
+}
+
 /* Opens a folder to unpack in, or gives a reason and returns -1. */
 static int open_base(const char *path, uint64_t size)
 {
-    struct stat status;
     struct statvfs system;
-    int base = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (base < 0 || fstat(base, &status) || fstatvfs(base, &system)) {
-        because("%s: %s; ", path, strerror(errno));
-    } else if ((status.st_uid && status.st_uid != geteuid())
-               || (status.st_mode & 022 && !(status.st_mode & S_ISVTX))) {
+    bool safe = is_safe(path);
+    int base = safe ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    if (!safe && errno == EPERM) {
         because("%s: others could replace what is in it; ", path);
+    } else if (base < 0 || fstatvfs(base, &system)) {
+        because("%s: %s; ", path, strerror(errno));
     } else if (system.f_flag & ST_RDONLY) {
         because("%s: read-only; ", path);
     } else {

@@ -10,6 +10,8 @@
 # built on itself.
 #
 # JOBS=N: at once, 2. ZIG=FILE: use this zig (an emulated machine runs that of the real one faster).
+# ALLOW_OLDER=1: where the mirror lists a source version that it does not serve, use the next older one.
+# Not for releases: an older source lacks security patches. The result has a folder of its own.
 # Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev binutils make
 # perl, and a python3 with venv.
 set -Eeuo pipefail
@@ -27,7 +29,8 @@ machine=$(uname -m)
 key=$(cat "$here/portable_python.sh" "$here/ziglang.txt" | sha256sum | cut -c1-12)
 mkdir -p "$here/../build/portable"
 base=$(cd "$here/../build/portable" && pwd)
-result=$base/python-$machine-$key
+allow_older=${ALLOW_OLDER:-}
+result=$base/python-$machine-$key${allow_older:+-older}
 work=$base/work
 
 exec 9>"$base/lock"
@@ -63,8 +66,8 @@ APT::Sandbox::User "$(id -un)";
 END
 export APT_CONFIG=$work/apt/conf
 
-# fetch PACKAGE: unpacks its newest source into src/PACKAGE. A mirror that is being brought up to
-# date may list a version that it cannot give yet; then the one before it does.
+# fetch PACKAGE: unpacks the newest source that Debian lists into src/PACKAGE. A mirror that is being
+# updated may list a version that it does not serve yet: that stops the build, unless $allow_older.
 fetch() {
     local package=$1 version
     while read -r version; do
@@ -73,12 +76,16 @@ fetch() {
             echo "$package $version" >>"$work/versions.txt"
             return
         fi
-        say "warning: $package $version is listed but cannot be had"
+        say "$package $version: Debian lists it, and the mirror does not serve it"
+        [ -n "$allow_older" ] || break
     done < <(apt-cache showsrc --only-source "$package" | sed -n 's/^Version: //p' | sort -urV)
+    say "no source of $package; try again later or with another DEBIAN_MIRROR; to use an older source" \
+        "for a build that is not released, set ALLOW_OLDER=1"
     return 1
 }
 
-apt-get update
+# Without this option apt ignores an index that it cannot get, and then lists older versions.
+apt-get update --error-on=any
 cd "$work/src"
 for package in "$python" openssl zlib libffi; do fetch "$package"; done
 

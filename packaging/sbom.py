@@ -8,7 +8,8 @@ an owner; one that has none is an error. What native libraries are linked into a
 from the file. The same binary gives the same bytes.
 
 Run it with the interpreter that froze the binary: versions and licences of the Python parts come from
-its installed packages.
+its installed packages. An interpreter built by portable_python.sh has a versions.txt, which lists the
+Debian source packages that it was built from: the native components name theirs.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, distribution, packages_distributions
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from PyInstaller.archive.readers import CArchiveReader
 
@@ -187,14 +189,17 @@ def linked(item: Item) -> Iterator[tuple[str, str]]:
                 yield component, version
 
 
-def build(binary: Path) -> Json:
-    """The bill of materials. Raises SbomError."""
+def build(binary: Path, versions: Path) -> Json:
+    """The bill of materials. ``versions`` lists the interpreter's sources, if it exists. Raises
+    SbomError.
+    """
     packages = packages_distributions()
     owned = [(item, owner(item, packages)) for item in items(binary)]
     facts = _facts(binary)
     places: dict[str, list[str]] = {}  # distribution, vendored package or ourselves -> places
     native: dict[tuple[str, str], list[str]] = {}
     unversioned: dict[str, list[str]] = {}
+    own: set[tuple[str, str]] = {("python", facts["python"])}  # in the interpreter's own files
     for item, who in owned:
         traces = list(linked(item))
         if item.place == LAUNCHER:
@@ -202,6 +207,7 @@ def build(binary: Path) -> Json:
         for trace in traces:
             native.setdefault(trace, []).append(item.place)
         if who in NATIVE_LICENSES:
+            own.update(traces)
             if who == "python":
                 native.setdefault((who, facts["python"]), []).append(item.place)
             elif not any(name == who for name, _ in traces):
@@ -209,7 +215,11 @@ def build(binary: Path) -> Json:
         else:
             places.setdefault(who, []).append(item.place)
     _settle(unversioned, native)
-    components = [_native(*key, sorted(set(where))) for key, where in native.items()]
+    sources = _sources(versions, own)
+    components = [
+        {**_native(*key, sorted(set(where))), **sources.get(key, {})}
+        for key, where in native.items()
+    ]
     dependencies: dict[str, set[str]] = {}
     for who, where in places.items():
         if "._vendor." in who:
@@ -272,6 +282,25 @@ def _settle(unversioned: dict[str, list[str]], native: dict[tuple[str, str], lis
 def _beside(one: list[str], other: list[str]) -> bool:
     folders = {place.rpartition("/")[0] for place in one}
     return any(place.rpartition("/")[0] in folders for place in other)
+
+
+def _sources(versions: Path, own: set[tuple[str, str]]) -> dict[tuple[str, str], Json]:
+    """The pedigree of each native component that was built from a Debian source package.
+
+    Raises SbomError when the interpreter's files do not have the version that its sources have.
+    """
+    found: dict[tuple[str, str], Json] = {}
+    listed = versions.read_text().splitlines() if versions.exists() else []
+    for package, version in (line.split(" ") for line in listed):
+        name = re.sub(r"^python[\d.]+$", "python", package)
+        for key in (key for key in own if key[0] == name):
+            # 1:1.3.dfsg+really1.3.1-1 is zlib 1.3.1.
+            if not re.search(rf"(?<![\d.]){re.escape(key[1])}(?![\d.]*\d)", version):
+                raise SbomError(f"{package} {version} was built, and {key[1]} is in the binary")
+            purl = f"pkg:deb/debian/{package}@{quote(version, safe='~')}?arch=source"
+            ancestor = {"type": "library", "name": package, "version": version, "purl": purl}
+            found[key] = {"pedigree": {"ancestors": [ancestor]}}
+    return found
 
 
 def _musl(launcher: bytes) -> str:
@@ -404,9 +433,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Print the bill of materials; exit code 1 when something has no owner."""
     parser = argparse.ArgumentParser(description="Print a CycloneDX bill of materials.")
     parser.add_argument("binary", type=Path)
+    parser.add_argument("--versions", type=Path, default=Path(sys.base_prefix, "versions.txt"))
     options = parser.parse_args(arguments)
     try:
-        content = build(options.binary)
+        content = build(options.binary, options.versions)
     except SbomError as error:
         print(f"sbom: {error}", file=sys.stderr)
         return 1

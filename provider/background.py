@@ -34,7 +34,7 @@ class Background(Generic[T]):
         """What ``work`` returned; raises what it raised, or DeadlineExceeded when it is not done."""
         self._thread.join(deadline.left(doing))
         if self._thread.is_alive():
-            raise DeadlineExceeded(f"no answer within {deadline.seconds:g} s, while {doing}")
+            raise DeadlineExceeded(f"no answer within {deadline.seconds:.3g} s, while {doing}")
         if self._error is not None:
             raise self._error
         return self._result

@@ -16,12 +16,13 @@ from provider.grant import Grant, PullCheck, Token
 from provider.image import Image
 from provider.log import Log
 from provider.plugin import Reply, reply
+from provider.realm import RegionInfo
 from provider.request import Request
-from provider.settings import WORKLOAD_IDENTITY, Settings
-from provider.sharing import get_grant
+from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, WORKLOAD_IDENTITY, Settings
+from provider.sharing import Identity, get_grant, instance_region
 
 if TYPE_CHECKING:
-    from provider.service_account import ServiceAccount
+    from provider.exchange import Subject
 
 
 class Call:
@@ -54,23 +55,42 @@ class Call:
         return given
 
     def _realm_domain(self) -> str:
-        from provider.exchange import instance_realm_domain
-
-        return instance_realm_domain(self.deadline)
+        settings, log = self._settings, self.log
+        work = _Network(settings, None, self.deadline, self._environ)
+        return instance_region(settings, self.deadline, self._environ, work, log.odd).realm_domain
 
     def _grant(self, request: Request, settings: Settings) -> Grant:
-        account = None
-        if settings.ocir_auth_method == WORKLOAD_IDENTITY:
-            from provider.service_account import service_account
-
-            account = service_account(request.service_account_token)
-        work = _Network(settings, account, self.deadline, self._environ)
+        subject = subject_of(settings, request.service_account_token, self._environ)
+        work = _Network(settings, subject, self.deadline, self._environ)
         return get_grant(
-            request.image, settings, account, self.deadline, self._environ, work, self.log.odd
+            request.image, settings, subject, self.deadline, self._environ, work, self.log.odd
         )
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._started:.3f}"
+
+
+def subject_of(
+    settings: Settings, service_account_token: str | None, environ: Mapping[str, str]
+) -> "Subject":
+    """Whose identity ``settings`` say is proved; None for the node's.
+
+    Raises NoServiceAccountToken, BadUserPrincipal, BadResourcePrincipal.
+    """
+    method = settings.ocir_auth_method
+    if method == WORKLOAD_IDENTITY:
+        from provider.service_account import service_account
+
+        return service_account(service_account_token)
+    if method == RESOURCE_PRINCIPAL:
+        from provider.oci_files import resource_environment
+
+        return resource_environment(environ)
+    if method == USER_PRINCIPAL:
+        from provider.oci_files import user_profile
+
+        return user_profile(settings.oci_config_file, settings.oci_profile)
+    return None
 
 
 class _Network:
@@ -79,19 +99,31 @@ class _Network:
     def __init__(
         self,
         settings: Settings,
-        account: "ServiceAccount | None",
+        subject: "Subject",
         deadline: Deadline,
         environ: Mapping[str, str],
     ) -> None:
         self._settings = settings
-        self._account = account
+        self._subject = subject
         self._deadline = deadline
         self._environ = environ
 
-    def exchange(self, image: Image) -> Grant:
+    def region(self) -> RegionInfo:
+        from provider.exchange import instance_region
+
+        return instance_region(self._deadline)
+
+    def reach(self, image: Image) -> None:
+        from provider.exchange import reach
+
+        reach(image, self._settings, self._deadline, self._environ)
+
+    def exchange(self, image: Image, identity: Identity) -> Grant:
         from provider.exchange import exchange
 
-        return exchange(image, self._settings, self._account, self._deadline, self._environ)
+        return exchange(
+            image, self._settings, self._subject, self._deadline, self._environ, identity
+        )
 
     def check(self, image: Image, token: Token) -> PullCheck:
         from provider.exchange import check

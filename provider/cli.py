@@ -232,9 +232,9 @@ def install(
 @click.option("--force", is_flag=True, help="Also when the kubelet still names it.")
 @_DRY_RUN
 def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
-    """Take away what install put on the node, and nothing else.
+    """Take away what install put on the node.
 
-    What a running kubelet was started with stays: without it, it would not start again.
+    The tokens that calls share go too; everything else stays. What a running kubelet was started with stays: without it, it would not start again.
     """
     import os
     from pathlib import Path
@@ -242,6 +242,88 @@ def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
     from provider.installation import uninstall
 
     uninstall(Path(os.path.abspath(prefix)), force, dry_run, _say)
+
+
+_OUTPUT = click.option(
+    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
+)
+_WATCH = click.option(
+    "--watch",
+    type=click.FloatRange(0, 600),
+    default=60,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long the restarted kubelet must stay healthy.",
+)
+_TIMEOUT = click.option(
+    "--timeout",
+    type=click.FloatRange(1, 600),
+    default=90,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long it may take to become healthy.",
+)
+
+
+@commands.command()
+@click.option(
+    "--bin-dir",
+    type=click.Path(),
+    default="/usr/local/bin",
+    show_default=True,
+    help="Where the kubelet finds the programs that the config names.",
+)
+@click.option(
+    "--config",
+    type=click.Path(),
+    default="/etc/kubernetes/credential-provider-config.yaml",
+    show_default=True,
+    help="The CredentialProviderConfig: a file, or a directory (kubelet 1.34).",
+)
+@_WATCH
+@_TIMEOUT
+@_DRY_RUN
+@_OUTPUT
+def enable(
+    bin_dir: str, config: str, watch: float, timeout: float, dry_run: bool, output: str
+) -> int:
+    """Give the running kubelet its two flags, and restart it.
+
+    It adds a systemd drop-in to kubelet.service, which repeats the unit's own command and adds the
+    flags. Before that it checks everything that the kubelet will read. The kubelet is then restarted
+    and watched: its main process, its command line, its healthz, the node's containers. If it does
+    not stay healthy, the change is rolled back. If this program, or the node, ends at any moment, the
+    kubelet starts as it did before. Containers run on.
+
+    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    """
+    import os
+
+    from provider.kubelet_service import command, switch
+
+    flags = switch.flags(os.path.abspath(config), os.path.abspath(bin_dir))
+    options = switch.Options(watch, timeout, dry_run)
+    take = lambda say: switch.enable(flags, options, say)  # noqa: E731
+    return command.run("enable", dry_run, output == "json", take, _say)
+
+
+@commands.command()
+@_WATCH
+@_TIMEOUT
+@_DRY_RUN
+@_OUTPUT
+def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
+    """Take the kubelet's two flags away again, as enable gave them.
+
+    Removes enable's drop-in and nothing else. The kubelet is restarted and watched as by enable.
+
+    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    """
+    from provider.kubelet_service import command, switch
+
+    options = switch.Options(watch, timeout, dry_run)
+    take = lambda say: switch.disable(options, say)  # noqa: E731
+    return command.run("disable", dry_run, output == "json", take, _say)
 
 
 def run_command(argv: Sequence[str]) -> int:

@@ -9,7 +9,7 @@ import click
 
 from provider.deadline import Deadline
 from provider.errors import ConfigUnreadable, ProviderError
-from provider.exchange import instance_realm_domain
+from provider.exchange import instance_region
 from provider.kubelet_config import (
     TokenAttributes,
     parse_version,
@@ -130,7 +130,7 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
             )
         return (domain,)
     try:
-        return (instance_realm_domain(Deadline(_METADATA_SECONDS)),)
+        return (instance_region(Deadline(_METADATA_SECONDS)).realm_domain,)
     except ProviderError:
         return ()
 
@@ -141,13 +141,14 @@ def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: 
     ``bin_dir`` and ``kubelet_version`` None: those of this node. Raises ConfigUnreadable.
     """
     from provider.check.gate import default_bin_dir, judge_files
-    from provider.check.node import find_kubelet, read_config, read_standard_input
+    from provider.check.node import read_config, read_standard_input
+    from provider.check.processes import find_kubelets
 
     files = read_standard_input() if path == "-" else read_config(path)
     if files.error:
         hint = "Run it as root." if files.denied else None
         raise ConfigUnreadable(f"{path}: {files.error}", hint)
-    running = find_kubelet().kubelet
+    running = find_kubelets(ask_version=True).kubelet
     bin_dir = bin_dir or default_bin_dir(running)
     version = kubelet_version or (running.version if running else None)
     try:

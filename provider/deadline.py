@@ -22,8 +22,13 @@ class Deadline:
         """Seconds left, more than 0. Raises DeadlineExceeded, naming what was being done."""
         left = self._end - self._clock()
         if left <= 0:
-            raise DeadlineExceeded(f"no answer within {self.seconds:g} s, while {doing}")
+            raise DeadlineExceeded(f"no answer within {self.seconds:.3g} s, while {doing}")
         return left
+
+    @property
+    def is_over(self) -> bool:
+        """True when no time is left."""
+        return self._clock() >= self._end
 
     def within(self, seconds: float, doing: str) -> "Deadline":
         """A deadline at most ``seconds`` away and never later than this one."""

@@ -87,9 +87,8 @@ class ClusterUnknown(ProviderError):
     code = "cluster-unknown"
     exit_code = 15
     default_hint = (
-        "OKE nodes have /etc/oke/oke-apiserver and /etc/kubernetes/ca.crt, or apiserver_host and"
-        " cluster_ca_cert in the instance's metadata; else set KUBERNETES_SERVICE_HOST and"
-        " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
+        "The kubelet must be started with --kubeconfig, and root alone may write to that file and the"
+        " folders above it; else set KUBERNETES_SERVICE_HOST and OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
     )
 
 
@@ -316,6 +315,30 @@ class StillInUse(ProviderError):
     code = "still-in-use"
     exit_code = 74
     default_hint = (
-        "Take the --image-credential-provider flags from the kubelet and restart it first; --force"
-        " does not wait for that."
+        "Run oke-credential-provider disable first, or take the --image-credential-provider flags from"
+        " the kubelet and restart it; --force does not wait for that."
     )
+
+
+class CannotEnable(ProviderError):
+    """``enable`` or ``disable`` refused to start; nothing was changed."""
+
+    code = "cannot-enable"
+    exit_code = 75
+    default_hint = "Correct the cause and run it again; the kubelet runs on as before."
+
+
+class RolledBack(ProviderError):
+    """The kubelet did not stay healthy after ``enable`` or ``disable``; the change was rolled back."""
+
+    code = "rolled-back"
+    exit_code = 76
+    default_hint = "The kubelet runs as before. Its log has the reason: journalctl -u kubelet --no-pager -n 100"
+
+
+class KubeletUnhealthy(ProviderError):
+    """After ``enable`` or ``disable`` the kubelet is not healthy, and nothing more can be undone."""
+
+    code = "kubelet-unhealthy"
+    exit_code = 77
+    default_hint = "This node needs a person now: journalctl -u kubelet --no-pager -n 100; systemctl cat kubelet"

@@ -4,7 +4,8 @@ What can wait for nothing starts first and runs side by side: the metadata servi
 the larger imports begin; the session key is made and TLS is opened while it answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from provider.background import Background
@@ -14,77 +15,126 @@ from provider.grant import Grant, PullCheck, Token, check_without_asking
 from provider.image import Image
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, Metadata, region_info
 from provider.network import Network
-from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
+from provider.realm import HTTP_PORT, HTTPS_PORT, LOOPBACK, RegionInfo, split_host
 from provider.registry import check_pull, request_token
-from provider.settings import INSTANCE_PRINCIPAL, RESOURCE_PRINCIPAL, Settings
+from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import Client, Origin
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+    from provider.oci_files import ResourceEnvironment, UserProfile
+    from provider.principal import Principal
     from provider.service_account import ServiceAccount
 
+    # None stands for the node.
+    Subject = ServiceAccount | UserProfile | ResourceEnvironment | None
 
-def instance_realm_domain(deadline: Deadline) -> str:
-    """The realm domain of this instance, from IMDS. Raises Imds*."""
-    return region_info(Metadata((REGION_INFO,), deadline).get(REGION_INFO)).realm_domain
+
+def instance_region(deadline: Deadline) -> RegionInfo:
+    """The region of this instance, from IMDS. Raises Imds*."""
+    return region_info(Metadata((REGION_INFO,), deadline).get(REGION_INFO))
+
+
+def reach(image: Image, settings: Settings, deadline: Deadline, environ: Mapping[str, str]) -> None:
+    """Connect to ``image``'s registry, TLS included, and send no request.
+
+    Raises RegistryUnreachable, TlsUntrusted, BadSettings, DeadlineExceeded.
+    """
+    registry = Network(deadline, environ).client(
+        registry_origin(image.host, settings), RegistryUnreachable
+    )
+    try:
+        registry.connect()
+    except RegistryUnreachable as error:
+        raise RegistryUnreachable(
+            f"{error.message}; no known region has this registry",
+            f"Check the region in the image's name. {error.hint}",
+        ) from error
 
 
 def exchange(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount | None",
+    subject: "Subject",
     deadline: Deadline,
     environ: Mapping[str, str],
+    identity: AbstractContextManager[Callable[[RegionInfo], None]],
 ) -> Grant:
     """Prove who we are to OCI and get a token for ``image``'s registry.
 
     As an instance it makes four GETs to IMDS, one POST to the federation endpoint, one GET to the
-    token endpoint and at most one HEAD of a manifest. ``account`` is whom WORKLOAD_IDENTITY proves.
-    Raises the ProviderError of the step that failed.
+    token endpoint and at most one HEAD of a manifest. ``subject`` is whose identity is proved.
+    ``identity`` is entered while that happens, and told the instance's region. Raises the ProviderError
+    of the step that failed.
     """
     by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL
     origin = registry_origin(image.host, settings)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
-    metadata = Metadata(paths, deadline) if by_instance else None
-    # First, since it takes longest, and runs on another core.
-    key = _session_key() if by_instance or account else None
-    network = Network(deadline, environ)
-    registry = network.client(origin, RegistryUnreachable)
-    registry.open_early()
+    by_account = settings.ocir_auth_method == WORKLOAD_IDENTITY
+    with identity as learn:
+        metadata = Metadata(paths, deadline) if by_instance else None
+        # First, since it takes longest, and runs on another core.
+        key = _session_key() if by_instance or by_account else None
+        network = Network(deadline, environ)
+        registry = network.client(origin, RegistryUnreachable)
+        registry.open_early()
 
-    from provider.principal import instance_principal, resource_principal, user_principal
+        from provider.principal import instance_principal
 
-    if metadata and key:
-        principal = instance_principal(metadata.get, key, network)
-    elif account and key:
-        return _as_workload(image, settings, account, key, network, registry)
-    elif settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-        principal = resource_principal(deadline)
-    else:
-        principal = user_principal(settings.oci_config_file, settings.oci_profile)
+        if metadata and key:
+            principal = instance_principal(metadata.get, key, network)
+            if principal.region:
+                learn(principal.region)
+        else:
+            principal = _principal_of(subject, key, settings, network)
+    if by_account:
+        return _as_workload(image, settings, subject, principal, registry)
     token = request_token(registry, settings.registry_token_path, principal.signer)
     known = check_without_asking(image, settings)
-    return Grant(token, principal.name, known or check_pull(registry, image, token))
+    pull = known or check_pull(registry, image, token)
+    return Grant(token, principal.name, pull)
+
+
+def _principal_of(
+    subject: "Subject",
+    key: "Background[RSAPrivateKey] | None",
+    settings: Settings,
+    network: Network,
+) -> "Principal":
+    from provider.oci_files import ResourceEnvironment, UserProfile
+    from provider.principal import resource_principal, user_principal
+
+    if isinstance(subject, UserProfile):
+        return user_principal(subject)
+    if isinstance(subject, ResourceEnvironment):
+        return resource_principal(subject, network.deadline)
+    assert subject and key
+
+    from provider.kubeconfig import kubelet_command
+    from provider.workload import cluster_of, workload_principal
+
+    cluster = cluster_of(settings, network.deadline, kubelet_command())
+    return workload_principal(subject, cluster, key, network)
 
 
 def _as_workload(
     image: Image,
     settings: Settings,
-    account: "ServiceAccount",
-    key: Background["RSAPrivateKey"],
-    network: Network,
+    subject: "Subject",
+    principal: "Principal",
     registry: Client,
 ) -> Grant:
-    from provider.workload import EXPERIMENTAL, workload_principal
+    from provider.service_account import ServiceAccount
+    from provider.workload import EXPERIMENTAL
 
-    principal = workload_principal(account, settings, key, network)
+    assert isinstance(subject, ServiceAccount)
     try:
         token = request_token(registry, settings.registry_token_path, principal.signer)
     except TokenRefused as error:
         raise TokenRefused(f"{error.message}. {EXPERIMENTAL}") from error
     # Not beyond what the cluster said of the account.
-    token = token._replace(life=min(token.life, account.life))
+    token = token._replace(life=min(token.life, subject.life))
     pull = check_without_asking(image, settings) or check_pull(registry, image, token)
     if pull.passed is False:
         pull = pull._replace(outcome=f"{pull.outcome}. {EXPERIMENTAL}")

@@ -8,6 +8,9 @@ from provider.settings import Settings
 
 # Seconds; OCIR gives an hour. What says more is not to be believed, and no duration for the kubelet.
 MAX_LIFE = 30 * 24 * 3600
+# The age at which a token that no pull check proved is given up. It counts from the exchange and not from
+# the answer: what is repaired after the exchange takes effect within this time.
+UNPROVEN_SECONDS = 120
 # It becomes a header's value and a password.
 _TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
 
@@ -26,39 +29,40 @@ def is_token(text: object) -> bool:
 
 
 class PullCheck(NamedTuple):
-    """What the registry says of one repository with a token: ``outcome`` for the log.
+    """Whether a token may pull one repository. ``outcome`` is for the log.
 
-    ``passed`` None: it was not asked, or its answer proves nothing.
+    ``passed`` is None if the registry was not asked, or if its answer proves nothing. ``code`` is the
+    error code that the registry sent, if it is a known one, and ``status`` the HTTP status that came with it.
     """
 
     outcome: str
     passed: bool | None
+    code: str | None = None
+    status: int | None = None
 
 
 CHECK_OFF = PullCheck("off", True)
-# Any token may read OKE's public images, so asking would prove nothing about the private ones.
-CHECK_PUBLIC = PullCheck("public", None)
 # Many calls at once, each for another repository: see provider.sharing.
 CHECK_SKIPPED = PullCheck("left to a later call", None)
-
-
 # A tool asks for a whole registry's credentials.
 CHECK_NO_IMAGE = PullCheck("no image named", None)
 
 
 class Grant(NamedTuple):
-    """A token for a registry, and how it was come by: ``source`` is fresh or shared."""
+    """A token for a registry, and where it comes from: ``source`` is fresh or shared.
+
+    ``age`` is the time since its exchange began, in seconds.
+    """
 
     token: Token
     principal: str
     check: PullCheck
     source: str = "fresh"
+    age: float = 0.0
 
 
 def check_without_asking(image: Image, settings: Settings) -> PullCheck | None:
     """The pull check's result where the registry need not be asked, else None."""
     if not settings.token_validation:
         return CHECK_OFF
-    if not image.repository:
-        return CHECK_NO_IMAGE
-    return CHECK_PUBLIC if image.is_oke_public else None
+    return None if image.repository else CHECK_NO_IMAGE

@@ -39,11 +39,6 @@ class Image(NamedTuple):
         """What to ask the registry's manifest endpoint for."""
         return self.digest or self.tag or "latest"
 
-    @property
-    def is_oke_public(self) -> bool:
-        """True for Oracle's public OKE images, which a booting node pulls first."""
-        return "oke-public" in self.repository.split("/")
-
 
 def parse_image(text: str) -> Image:
     """Split an image reference. Raises BadRequest when it is not one."""

@@ -8,19 +8,20 @@ import errno
 import json
 import time
 from collections.abc import Iterable
-from typing import NamedTuple
 
 from provider.deadline import Deadline
 from provider.errors import DeadlineExceeded, ImdsThrottled, ImdsUnreachable, ImdsUnusable
-from provider.realm import is_domain_name
+from provider.realm import RegionInfo, is_domain_name
 from provider.transport import (
     PASSING,
     REACHED,
+    SLOW,
     USER_AGENT,
     Answer,
     Connection,
     Failure,
     Origin,
+    Slow,
     backoff,
     seconds_to_wait,
 )
@@ -36,13 +37,6 @@ _MAX_ANSWER = 64 * 1024
 _ANSWER_SECONDS = 3.0
 _ATTEMPTS = 6
 _NO_IPV4 = (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
-
-
-class RegionInfo(NamedTuple):
-    """Where this instance is: ``region`` as eu-frankfurt-1, ``realm_domain`` as oraclecloud.com."""
-
-    region: str
-    realm_domain: str
 
 
 class Metadata:
@@ -101,6 +95,7 @@ class Metadata:
                 reason, hint = outcome.describe(), None if throttled else REACHED
             else:
                 reason, heals = str(outcome), outcome.heals
+                hint = SLOW if isinstance(outcome, Slow) else None
             wait = backoff(attempt, retry_after)
             last = not heals or attempt + 1 == _ATTEMPTS
             if last or wait >= self._deadline.left(reason):
@@ -122,7 +117,7 @@ class Metadata:
             return failure
         except DeadlineExceeded as error:
             self._deadline.left("waiting for the metadata service")
-            return Failure(error.message)
+            return Slow(error.message)
         finally:
             asked.close()
 
@@ -134,7 +129,7 @@ def region_info(body: bytes) -> RegionInfo:
         region, domain = content["regionIdentifier"], content["realmDomainComponent"]
         # Both become part of the host that the node's identity is sent to.
         if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):
-            return RegionInfo(region, domain)
+            return RegionInfo(region, domain, str(content.get("regionKey", "")).lower())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImdsUnusable(
             f"the metadata service's {REGION_INFO} is not what OCI documents"

@@ -24,6 +24,7 @@ class Reply(NamedTuple):
             "principal": self.grant.principal,
             "token": self.grant.source,
             "pull_check": self.grant.check.outcome,
+            "registry_code": self.grant.check.code,
             "cache_seconds": self.response.cache_seconds,
             "token_request_id": self.grant.token.request_id,
         }
@@ -47,5 +48,5 @@ def reply(
         if claimed is None or not on_a_node or claimed != instance_realm_domain():
             return Reply(NO_CREDENTIALS, None)
     grant = get_grant()
-    seconds = cache_seconds(grant.token.life, grant.check.passed is True)
+    seconds = cache_seconds(grant.token.life, grant.check.passed is True, grant.age)
     return Reply(Response(image.host, settings.default_user, grant.token.text, seconds), grant)

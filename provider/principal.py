@@ -7,7 +7,7 @@ import json
 import os
 import re
 from collections.abc import Callable
-from typing import NamedTuple, TypeGuard
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
@@ -33,18 +33,26 @@ from provider.errors import (
 )
 from provider.imds import CERTIFICATE, INTERMEDIATE, KEY, REGION_INFO, region_info
 from provider.network import Network
+from provider.realm import RegionInfo
 from provider.signer import Signer
 from provider.transport import Origin
+
+if TYPE_CHECKING:
+    from provider.oci_files import ResourceEnvironment, UserProfile
 
 _FEDERATION_PATH = "/v1/x509"
 SECURITY_TOKEN = re.compile(r"[A-Za-z0-9_=.-]+", re.A)
 
 
 class Principal(NamedTuple):
-    """An identity that OCI knows. ``name`` is for the log, and no secret."""
+    """An identity that OCI knows. ``name`` is for the log, and no secret.
+
+    ``region`` is the instance's own, when the metadata service was asked for it.
+    """
 
     name: str
     signer: Signer
+    region: RegionInfo | None = None
 
 
 def instance_principal(
@@ -84,7 +92,7 @@ def instance_principal(
     except (ValueError, KeyError, TypeError, RecursionError):
         # No cause attached: it would quote the answer, and with it the token.
         raise FederationMalformed(f"{answer.describe()} without a token") from None
-    return Principal(leaf.instance, Signer(f"ST${token}", private))
+    return Principal(leaf.instance, Signer(f"ST${token}", private), where)
 
 
 class _Leaf(NamedTuple):
@@ -147,8 +155,8 @@ def public_key(key: RSAPrivateKey) -> str:
     return _without_armour(pem, "public key")
 
 
-def user_principal(file: str | None, profile: str | None) -> Principal:
-    """The identity of a profile of an OCI config file, read by the SDK.
+def user_principal(profile: "UserProfile") -> Principal:
+    """The identity of a profile of an OCI config file, judged by the SDK.
 
     An API key, with or without a pass phrase, or a session (``security_token_file``, as made by
     ``oci session authenticate``). Raises BadUserPrincipal.
@@ -156,15 +164,10 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
     # Here, since it takes longer than everything else together.
     from oci import config, exceptions, signer
 
-    file = file or config.DEFAULT_LOCATION
-    profile = profile or config.DEFAULT_PROFILE
-    where = f"profile {profile} of {file}"
+    where, values = profile.where, profile.values
     try:
-        values = config.from_file(file, profile)
-        session = values.get("security_token_file")
-        if session:
-            with open(os.path.expanduser(session), encoding="ascii") as opened:
-                token = opened.read().strip()
+        if profile.session is not None:
+            token = profile.session.decode("ascii").strip()
             if not SECURITY_TOKEN.fullmatch(token):
                 raise BadUserPrincipal(f"{where}: security_token_file holds no token")
             name, key_id = "session", f"ST${token}"
@@ -174,9 +177,7 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
                 values["user"],
                 "/".join(values[k] for k in ("tenancy", "user", "fingerprint")),
             )
-        key = signer.load_private_key_from_file(
-            values.get("key_file", ""), values.get("pass_phrase")
-        )
+        key = signer.load_private_key((profile.key or b"").strip(), values.get("pass_phrase"))
         if not _can_sign(key):
             raise BadUserPrincipal(f"{where}: key_file holds no RSA key of 2048 bits")
     except exceptions.InvalidConfig as error:
@@ -185,29 +186,28 @@ def user_principal(file: str | None, profile: str | None) -> Principal:
     except exceptions.ClientError as error:
         # The SDK's texts name the file and the fault, and quote no key.
         raise BadUserPrincipal(f"{where}: {error}") from None
-    except OSError as error:
-        raise BadUserPrincipal(f"{where}: {error.filename}: {error.strerror}") from error
     except BadUserPrincipal:
         raise
     except Exception as error:
-        # configparser and cryptography quote what they read.
+        # cryptography quotes what it read.
         raise BadUserPrincipal(f"{where} cannot be read ({type(error).__name__})") from None
     return Principal(f"{name} ({where})", Signer(key_id, key))
 
 
-def resource_principal(deadline: Deadline) -> Principal:
+def resource_principal(resource: "ResourceEnvironment", deadline: Deadline) -> Principal:
     """The identity of the function, container instance or pipeline that this runs in, by the SDK.
 
-    It is made of the environment's OCI_RESOURCE_PRINCIPAL_*. Raises BadResourcePrincipal and
-    DeadlineExceeded.
+    Raises BadResourcePrincipal and DeadlineExceeded.
     """
     # Here, since it takes longer than everything else together.
     from oci.auth.signers import get_resource_principals_signer
 
-    # Some versions ask the network, in the SDK's own time.
-    made = Background(get_resource_principals_signer)
-    version = os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION")
+    version = resource.values.get("OCI_RESOURCE_PRINCIPAL_VERSION")
     try:
+        # The SDK reads nothing else. Where it would open a file it finds what the file held.
+        os.environ.update(resource.values)
+        # Some versions ask the network, in the SDK's own time.
+        made = Background(get_resource_principals_signer)
         signer = made.result(deadline, "asking for a resource principal's session token")
         key_id, key = signer.api_key, signer.private_key
     except DeadlineExceeded:

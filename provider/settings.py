@@ -172,8 +172,8 @@ KEYS = (
         "KUBERNETES_SERVICE_HOST",
         "kubernetesServiceHost",
         "a host name or address",
-        "WORKLOAD_IDENTITY: the API server (what /etc/oke/oke-apiserver or the instance's metadata"
-        " say when not set).",
+        "WORKLOAD_IDENTITY: the API server (when not set: what the kubelet's kubeconfig,"
+        " /etc/oke/oke-apiserver or /etc/oke/oke.conf says).",
         parse_machine,
     ),
     Key(
@@ -181,8 +181,8 @@ KEYS = (
         "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH",
         "kubernetesCaFile",
         "a file name",
-        "WORKLOAD_IDENTITY: the cluster's CA certificate (/etc/kubernetes/ca.crt or the instance's"
-        " metadata when not set).",
+        "WORKLOAD_IDENTITY: the cluster's CA certificate (when not set: that of the kubelet's kubeconfig,"
+        " or /etc/kubernetes/ca.crt).",
         str,
     ),
     Key(
@@ -190,7 +190,7 @@ KEYS = (
         "TOKEN_CACHE",
         "tokenCache",
         "enabled or disabled",
-        "Share tokens between calls, in memory (/run/oke-credential-provider).",
+        "Share tokens between calls, in memory (/run/oke-credential-provider; in containers /dev/shm).",
         _enabled,
     ),
     Key(

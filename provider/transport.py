@@ -5,9 +5,10 @@ on its way as early as possible after the start of the program.
 """
 
 import io
+import re
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from provider import __version__
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BODY = 1 << 20
 _CONNECT_SECONDS = 5.0
+# The first try; see Client.request.
 _ANSWER_SECONDS = 10.0
 _ATTEMPTS = 4
 _FIRST_WAIT = 0.2
@@ -32,12 +34,22 @@ REACHED = (
     "The server was reached, and says that it cannot answer. The kubelet will try again; if it lasts, "
     "see OCI's status page, or the proxy if there is one."
 )
+# The hint for a server that accepts connections and does not answer in time.
+SLOW = (
+    "The connection was established, so routes and security rules are right, but the server is too slow or"
+    " something on the path (a firewall that inspects TLS, a wrong MTU) drops its answers. The kubelet will"
+    " try again; if it lasts, see OCI's status page."
+)
 _MAX_HEAD = 64 * 1024
 # OCI refuses a signature whose date is more than 5 minutes off (docs.oracle.com, "Request Signatures").
 CLOCK_TOLERANCE = 300
 # X509_V_ERR_ DEPTH_ZERO_SELF_SIGNED_CERT, SELF_SIGNED_CERT_IN_CHAIN,
 # UNABLE_TO_GET_ISSUER_CERT_LOCALLY and UNABLE_TO_VERIFY_LEAF_SIGNATURE of OpenSSL's x509_vfy.h
 _UNKNOWN_ISSUER = (18, 19, 20, 21)
+_REQUEST_ID = re.compile(r"[A-Za-z0-9/_-]{1,100}", re.A)
+# A request id that repeats this many letters and digits of a credential is withheld.
+_SECRET_RUN = 8
+_SECRET_HEADERS = ("authorization", "proxy-authorization")
 
 
 class Origin(NamedTuple):
@@ -64,18 +76,17 @@ class Proxy(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a server answered. ``headers`` is case-insensitive. ``at`` is our clock, in Unix seconds."""
+    """What a server answered. ``headers`` is case-insensitive. ``at`` is our clock, in Unix seconds.
+
+    ``request_id`` is OCI's id of the request, which its support asks for; safe to print.
+    """
 
     status: int
     headers: "Message"
     body: bytes
     asked: str
     at: float
-
-    @property
-    def request_id(self) -> str:
-        """OCI's id of the request, which its support asks for."""
-        return _printable(self.headers.get("opc-request-id", "none"), 100)
+    request_id: str
 
     @property
     def clock_ahead(self) -> float | None:
@@ -109,20 +120,32 @@ class Failure(Exception):
         self.heals = heals
 
 
+class Slow(Failure):
+    """The server was reached, but did not answer in time."""
+
+
 class UnknownIssuer(TlsUntrusted):
     """The server's certificate leads to no CA that is trusted."""
 
 
 class Connection:
-    """One connection to ``origin``: ``open``, then ``send`` and ``receive`` in turns."""
+    """One connection to ``origin``: ``open``, then ``send`` and ``receive`` in turns.
+
+    ``credentials`` collects what was sent to prove who we are, so that an answer that repeats any of
+    it is recognized; connections to the same server share the list. ``reached`` tells whether a TCP
+    connection to the server itself was established.
+    """
 
     def __init__(
         self,
         origin: Origin,
         trust: "Callable[[], ssl.SSLContext] | None" = None,
         proxy: Proxy | None = None,
+        credentials: list[str] | None = None,
     ) -> None:
         self.origin = origin
+        self.reached = False
+        self._credentials = [] if credentials is None else credentials
         self._trust = trust
         self._proxy = proxy
         self._socket: socket.socket | None = None
@@ -147,6 +170,7 @@ class Connection:
             raise Failure(f"{doing}: {error.strerror or error}") from error
         if self._proxy:
             self._tunnel(self._proxy, deadline)
+        self.reached = True
         if self._trust:
             self._secure(self._trust(), deadline)
 
@@ -177,7 +201,7 @@ class Connection:
                 f"the certificate of {self.origin.netloc} is not trusted: {error.verify_message}"
             ) from error
         except TimeoutError as error:
-            raise Failure(f"TLS with {self.origin.host}: no answer in time") from error
+            raise Slow(f"TLS with {self.origin.host}: connected, but no answer in time") from error
         except ssl.SSLEOFError as error:
             raise Failure(f"TLS with {self.origin.host}: the connection was closed") from error
         except ssl.SSLError as error:
@@ -193,7 +217,14 @@ class Connection:
             f"{method} {target} HTTP/1.1",
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
-        self._asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
+        if method == "CONNECT" and self._proxy:
+            self._asked = (
+                f"CONNECT {target} through the proxy {self._proxy.host}:{self._proxy.port}"
+            )
+        else:
+            self._asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
+        self._credentials += [headers[name] for name in _SECRET_HEADERS if name in headers]
+        self._credentials.append(body.decode("latin-1"))
         assert self._socket is not None
         try:
             self._socket.settimeout(deadline.left(f"sending {self._asked}"))
@@ -218,18 +249,28 @@ class Connection:
             body = (
                 b"" if method == "CONNECT" and response.status == 200 else response.read(limit + 1)
             )
-        except (HTTPException, OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or f"broken answer ({type(error).__name__})"
-            # What is no HTTP will be none the next time.
-            heals = isinstance(error, OSError | IncompleteRead)
-            raise Failure(f"{self._asked}: {reason}", heals) from error
+        except OSError as error:
+            reason = error.strerror or f"broken answer ({type(error).__name__})"
+            raise Failure(f"{self._asked}: {reason}") from error
+        except (HTTPException, ValueError) as error:
+            # What is no HTTP will be none the next time. No cause attached: it would quote the answer.
+            heals = isinstance(error, IncompleteRead)
+            reason = f"broken answer ({type(error).__name__})"
+            raise Failure(f"{self._asked}: {reason}", heals) from None
+        finally:
+            # Else its finalizer does it, and may complain on standard error (Python 3.13).
+            response.close()
         if len(body) > limit:
             raise Failure(f"{self._asked}: the answer is larger than {limit} bytes", heals=False)
         if response.length and method not in ("HEAD", "CONNECT"):
             raise Failure(f"{self._asked}: the answer was cut off")
         if response.will_close and method != "CONNECT":
             self.close()
-        return Answer(response.status, response.headers, body, self._asked, time.time())
+        # A body of status 200 may be a new credential.
+        secrets = [*self._credentials, body.decode("latin-1") if response.status == 200 else ""]
+        request_id = _request_id(response.headers.get("opc-request-id"), secrets)
+        headers = response.headers
+        return Answer(response.status, headers, body, self._asked, time.time(), request_id)
 
     @property
     def is_open(self) -> bool:
@@ -300,10 +341,24 @@ class Client:
         self._proxy = proxy
         self._connection: Connection | None = None
         self._opening: Background[Connection] | None = None
+        self._newest: Connection | None = None
+        self._credentials: list[str] = []
 
     def open_early(self) -> None:
         """Begin to connect now, while other work is done."""
         self._opening = Background(lambda: self._open(self._deadline))
+
+    def connect(self) -> None:
+        """Connect, TLS included, in one try. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded."""
+        doing = f"connecting to {self.origin.netloc}"
+        try:
+            self._connection = self._opened(self._deadline.within(_ANSWER_SECONDS, doing))
+        except Failure as failure:
+            hint = SLOW if isinstance(failure, Slow) else None
+            raise self._unreachable(str(failure), hint) from failure
+        except DeadlineExceeded as error:
+            self._deadline.left(doing)
+            raise self._unreachable(error.message) from error
 
     def request(
         self,
@@ -316,8 +371,10 @@ class Client:
     ) -> Answer:
         """Ask, and ask again after a failed connection or a "not now", while there is time.
 
-        Each try gets at most ``seconds``. ``headers`` is called for each try, since a signature covers the time. Answers of any other
-        status are returned. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded.
+        A try gets at most ``seconds``. After a server was reached and did not answer within that, the
+        next try gets all the time that is left: an answer may have been lost, but a server may also
+        need 20 seconds. ``headers`` is called for each try, since a signature covers the time. Answers
+        of any other status are returned. Raises ``unreachable``, TlsUntrusted, DeadlineExceeded.
         """
         asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
         for attempt in range(attempts):
@@ -325,6 +382,8 @@ class Client:
                 answer = self._ask(method, target, headers(), body, seconds)
             except Failure as failure:
                 reason, hint, retry_after, heals = str(failure), None, 0.0, failure.heals
+                if isinstance(failure, Slow):
+                    hint, seconds = SLOW, self._deadline.seconds
             else:
                 heals = answer.status in PASSING
                 if answer.status < 500 and not heals:
@@ -332,8 +391,12 @@ class Client:
                 reason, hint, retry_after = answer.describe(), REACHED, seconds_to_wait(answer)
             wait = backoff(attempt, retry_after)
             last = not heals or attempt + 1 >= attempts
+            tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
+            if self._deadline.is_over:
+                spent = f"the {self._deadline.seconds:g} s of this call are over"
+                advice = hint or self._unreachable.default_hint
+                raise DeadlineExceeded(f"{reason}; {spent} ({tries})", advice)
             if last or wait >= self._deadline.left(f"asking {asked}"):
-                tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
                 raise self._unreachable(f"{reason} ({tries})", hint)
             self.retries += 1
             time.sleep(wait)
@@ -355,10 +418,10 @@ class Client:
                 return self._exchange(connection, method, target, headers, body, limit)
         except DeadlineExceeded as error:
             self._connection = None
-            self._deadline.left(
-                f"waiting for {method} {self.origin.scheme}://{self.origin.netloc}{target}"
-            )
-            raise Failure(error.message) from error
+            if self._newest is None or not self._newest.reached:
+                raise Failure(error.message) from error
+            asked = f"{method} {self.origin.scheme}://{self.origin.netloc}{target}"
+            raise Slow(f"{asked}: connected, but no answer within {limit.seconds:.0f} s") from error
 
     def _connected(self, limit: Deadline) -> tuple[Connection, bool]:
         """A connection, and whether it was opened just now."""
@@ -379,15 +442,19 @@ class Client:
 
     def _open(self, deadline: Deadline) -> Connection:
         first, *others = self._trust if self.origin.scheme == "https" else (None,)
-        connection = Connection(self.origin, first, self._proxy)
+        connection = self._new_connection(first)
         try:
             connection.open(deadline)
         except UnknownIssuer:
             if not others:
                 raise
-            connection = Connection(self.origin, others[0], self._proxy)
+            connection = self._new_connection(others[0])
             connection.open(deadline)
         return connection
+
+    def _new_connection(self, trust: "Callable[[], ssl.SSLContext] | None") -> Connection:
+        self._newest = Connection(self.origin, trust, self._proxy, self._credentials)
+        return self._newest
 
     def _exchange(
         self,
@@ -425,5 +492,19 @@ def seconds_to_wait(answer: Answer) -> float:
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else 0.0
 
 
-def _printable(text: str, length: int) -> str:
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:length])
+def _request_id(given: str | None, secrets: Iterable[str]) -> str:
+    """The ``opc-request-id`` of an answer: "none" when it has none, "withheld" when it has another
+    form than OCI's ids or repeats a part of ``secrets``, in whatever case and however divided.
+    """
+    if given is None:
+        return "none"
+    if not _REQUEST_ID.fullmatch(given):
+        return "withheld"
+    letters = _letters(given)
+    sent = [_letters(secret) for secret in secrets]
+    runs = (letters[start : start + _SECRET_RUN] for start in range(len(letters) - _SECRET_RUN + 1))
+    return "withheld" if any(run in text for run in runs for text in sent) else given
+
+
+def _letters(text: str) -> str:
+    return re.sub("[^a-z0-9]", "", text.lower())

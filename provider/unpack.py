@@ -84,10 +84,17 @@ def unpack(destination: Path) -> Path:
 def differences(place: Path) -> list[str]:
     """How the files under ``place`` differ from its manifest, one line each; empty when they do not.
 
-    Raises Damaged when there is no manifest to compare with.
+    A file that the manifest does not list counts: Python imports a module that it finds there. Raises
+    Damaged when there is no manifest to compare with.
     """
-    found = []
-    for entry in manifest(place):
+    entries = manifest(place)
+    listed = {MANIFEST, *(entry.path for entry in entries)}
+    found = [
+        f"{path}: not in the manifest"
+        for path in place.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and str(path.relative_to(place)) not in listed
+    ]
+    for entry in entries:
         path = place / entry.path
         try:
             content = path.read_bytes()

@@ -8,8 +8,9 @@ of the SDK asks in the same way; a test holds the two equal).
 import base64
 import json
 import os
+import re
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -25,6 +26,7 @@ from provider.errors import (
     WorkloadUnreachable,
 )
 from provider.imds import Metadata
+from provider.kubeconfig import Kubeconfig, Unusable, kubeconfig_of, root_owned
 from provider.network import Network
 from provider.principal import SECURITY_TOKEN, Principal, public_key
 from provider.service_account import ServiceAccount
@@ -38,36 +40,45 @@ METADATA = "/instance/metadata"
 # What OKE's own bootstrap reads or writes on a node (docs.oracle.com, "Creating Cloud-init Scripts
 # for Self-managed Nodes").
 APISERVER_FILE = "/etc/oke/oke-apiserver"
+OKE_CONF = "/etc/oke/oke.conf"
 CA_FILE = "/etc/kubernetes/ca.crt"
+_ADDRESSES = {
+    APISERVER_FILE: re.compile(r"(\S+)"),
+    OKE_CONF: re.compile(r"""^\s*(?:export\s+)?APISERVER_ENDPOINT=["']?([^"'\s]+)""", re.M),
+}
 
 EXPERIMENTAL = (
     "Whether OCIR takes workload identities is not verified anywhere: this way is experimental."
 )
 CA_HINT = (
     "The cluster's CA certificate does not fit the API server: check KUBERNETES_SERVICE_HOST,"
-    f" OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH and {CA_FILE}, and the node's clock."
+    " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH, the kubelet's --kubeconfig and the node's clock."
+    " To see which were used: oke-credential-provider check."
 )
 
 
 class Cluster(NamedTuple):
-    """Where the API server is, and the PEM certificates of the CA that vouches for it."""
+    """Where the API server is, and the PEM certificates of the CA that vouches for it.
+
+    ``source`` tells where both were found.
+    """
 
     host: str
     ca: str
+    source: str
 
 
 def workload_principal(
-    account: ServiceAccount, settings: Settings, key: Background[RSAPrivateKey], network: Network
+    account: ServiceAccount, cluster: Cluster, key: Background[RSAPrivateKey], network: Network
 ) -> Principal:
     """The service account's identity: its token, exchanged at the cluster's endpoint.
 
     ``POST https://<API server>:12250/resourcePrincipalSessionTokens`` with the token as bearer and
     ``{"podKey": <public key>}``; the answer is ``{"token": "ST$..."}`` in base64, in quotation marks.
     No proxy is asked, and nobody but the cluster's CA is trusted: the token may be good for the
-    Kubernetes API. Raises ClusterUnknown, Workload*, BasicCluster, TlsUntrusted, Imds*.
+    Kubernetes API. Raises ClusterUnknown, Workload*, BasicCluster, TlsUntrusted.
     """
     deadline = network.deadline
-    cluster = cluster_of(settings, deadline)
     client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])
     client.open_early()
     private = key.result(deadline, "making a session key")
@@ -98,9 +109,14 @@ def workload_principal(
     return Principal(whose, Signer(f"ST${token}", private))
 
 
-def cluster_of(settings: Settings, deadline: Deadline) -> Cluster:
-    """The cluster of this node. Raises ClusterUnknown, Imds*."""
-    return find_cluster(settings, lambda: Metadata((METADATA,), deadline).get(METADATA), _text_of)
+def cluster_of(settings: Settings, deadline: Deadline, command: Sequence[str]) -> Cluster:
+    """The cluster of this node. ``command`` is the kubelet's command line. Raises ClusterUnknown, Imds*."""
+    return find_cluster(
+        settings,
+        lambda: kubeconfig_of(command),
+        lambda: Metadata((METADATA,), deadline).get(METADATA),
+        _text_of,
+    )
 
 
 def origin(cluster: Cluster) -> Origin:
@@ -109,41 +125,58 @@ def origin(cluster: Cluster) -> Origin:
 
 
 def find_cluster(
-    settings: Settings, metadata: Callable[[], bytes], text_of: Callable[[str], str | None]
+    settings: Settings,
+    kubeconfig: Callable[[], Kubeconfig],
+    metadata: Callable[[], bytes],
+    text_of: Callable[[str], str | None],
 ) -> Cluster:
-    """The cluster of this node: as the settings say, else OKE's files, else the instance's metadata.
+    """The cluster of this node: as the settings say, else the kubelet's kubeconfig, else OKE's files.
 
-    ``metadata`` is asked only when it is needed; ``text_of`` gives a file's text, or None. Raises
-    ClusterUnknown and what ``metadata`` raises.
+    The metadata service can only add an address, if there is a CA certificate that the API server must
+    have: whoever stands before the metadata service would otherwise get the service accounts' tokens.
+    ``kubeconfig`` and ``metadata`` are asked only when they are needed; ``text_of`` gives the text of a
+    file of OKE's, or None. Raises ClusterUnknown and what ``metadata`` raises.
     """
-    host = settings.kubernetes_host or (text_of(APISERVER_FILE) or "").strip()
-    ca = text_of(settings.kubernetes_ca_file or CA_FILE)
-    if settings.kubernetes_ca_file and not ca:
-        raise ClusterUnknown(f"the CA file {settings.kubernetes_ca_file} cannot be read")
+    host, host_source = settings.kubernetes_host or "", "settings"
+    ca, ca_source = "", "settings"
+    if settings.kubernetes_ca_file:
+        ca = _chosen_ca(settings.kubernetes_ca_file)
+    reason = ""
     if not host or not ca:
-        told = _told(metadata())
-        host = host or told.host
-        ca = ca or told.ca
+        told = kubeconfig()
+        reason = told.source
+        if not host:
+            host, host_source = told.host, told.source
+        if not ca:
+            ca, ca_source = told.ca, told.source
+    for path, pattern in _ADDRESSES.items():
+        if not host and (found := pattern.search(text_of(path) or "")):
+            host, host_source = found[1], path
+    if not ca:
+        ca, ca_source = text_of(CA_FILE) or "", CA_FILE
+    if not ca:
+        raise ClusterUnknown(
+            f"neither settings, the kubelet's kubeconfig ({reason}) nor {CA_FILE} have the cluster's CA"
+        )
+    if not host:
+        host, host_source = _address_in(metadata()), "instance metadata"
     # It becomes a header's value.
     named = parse_machine(_without_port(host))
     if not named:
-        raise ClusterUnknown("neither settings, files nor metadata name the cluster's API server")
-    if not ca:
-        raise ClusterUnknown("neither settings, files nor metadata have the cluster's CA")
-    return Cluster(named, ca)
-
-
-def _told(metadata: bytes) -> Cluster:
-    """What the instance's metadata say, as OKE puts it there; empty texts where they are silent."""
-    try:
-        content = json.loads(metadata)
-        host, ca = content.get("apiserver_host"), content.get("cluster_ca_cert")
-        return Cluster(
-            host if isinstance(host, str) else "",
-            base64.b64decode(ca, validate=True).decode("ascii") if isinstance(ca, str) else "",
+        raise ClusterUnknown(
+            f"neither settings, the kubelet's kubeconfig ({reason}), OKE's files nor the instance's"
+            " metadata name the cluster's API server"
         )
+    return Cluster(named, ca, f"API server from {host_source}, CA from {ca_source}")
+
+
+def _address_in(metadata: bytes) -> str:
+    """The API server's address in a self-managed node's metadata; empty where there is none."""
+    try:
+        host = json.loads(metadata).get("apiserver_host")
     except (ValueError, AttributeError, RecursionError):
-        return Cluster("", "")
+        return ""
+    return host if isinstance(host, str) else ""
 
 
 def _without_port(host: str) -> str:
@@ -154,10 +187,17 @@ def _without_port(host: str) -> str:
 
 def _text_of(path: str) -> str | None:
     try:
+        return root_owned(path).decode("ascii")
+    except (Unusable, UnicodeDecodeError):
+        return None
+
+
+def _chosen_ca(path: str) -> str:
+    try:
         with open(path, encoding="ascii") as file:
             return file.read(1 << 20)
-    except (OSError, UnicodeDecodeError):
-        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ClusterUnknown(f"the CA file {path} cannot be read") from error
 
 
 def context(cluster: Cluster) -> ssl.SSLContext:

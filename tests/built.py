@@ -39,7 +39,9 @@ def one_file() -> Path:
 def tree() -> Path:
     """The installed form: a folder with MANIFEST and bin/, of this test run's own."""
     place = Path(tempfile.mkdtemp(prefix="unpacked-"))
+    place.chmod(0o755)  # as `install` makes it: for every user
     atexit.register(shutil.rmtree, place)
+    place.chmod(0o755)  # as install leaves it
     with zipfile.ZipFile(one_file()) as archive:
         for entry in archive.infolist():
             archive.extract(entry, place)

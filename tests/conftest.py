@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,3 +90,12 @@ def cloud(_cloud: Cloud) -> Cloud:
 def client(cloud: Cloud) -> Client:
     """A plain HTTP client inside the cloud."""
     return cloud.client
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Like tmp_path, but every user can enter it."""
+    with tempfile.TemporaryDirectory(prefix="open-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder

@@ -13,14 +13,15 @@ import textwrap
 import time
 
 from tests.cloud.harness import Cloud
-from tests.cloud.model import Seen
+from tests.cloud.model import PAUSE, DynamicGroup, Iam, Seen
 from tests.cloud.namespace import REPOSITORY, Completed
-from tests.kubelet import read_response, request
+from tests.kubelet import Kubelet, request
 
 # The source: the demo has no build, and only the packages of packaging/demo.txt.
 PROGRAM = [sys.executable, "-m", "provider"]
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 IMAGE = "fra.ocir.io/ns/repo"
+PUBLIC = f"fra.ocir.io/{PAUSE}"
 _STEPS = {
     "imds.region": "the metadata service says where this node is",
     "imds.cert": "... its certificate",
@@ -36,43 +37,37 @@ def main() -> int:
     """Tell the story; exit code 1 when it does not end well."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # in order with stderr when piped
-    say("A kubelet wants to pull a private image from OCIR", title=True)
+    say("A node boots and pulls a private image from OCIR", title=True)
     with Cloud() as cloud:
         registry = cloud.registry
-        say(f"This node has no password for {IMAGE}. The registry must refuse a pull without one:")
+        kubelet = Kubelet(lambda prefix, stdin: called(cloud, prefix, stdin))
+        say(
+            f"There is no password on this node. The registry must refuse to give {IMAGE} without one:"
+        )
         show(registry.pull_with_skopeo(f"{IMAGE}:latest", None), ok=False)
 
-        say("The kubelet runs the provider, with this on standard input:")
-        line = request(IMAGE)
-        print(f"    {line.decode().strip()}\n")
-        cloud.control.reset_counters()
-        before = time.time()
-        result = cloud.ns.run(PROGRAM, stdin=line, env=ENVIRONMENT).check()
+        say(
+            "The node's dynamic group does not exist yet. The kubelet asks for a public image first:"
+        )
+        cloud.control.iam(Iam(dynamic_groups=()))
+        print(f"    standard input:  {request(PUBLIC).decode().strip()}")
+        ask(cloud, kubelet, PUBLIC)
 
-        say("The node proved who it is. The stand-in saw, checked and answered:")
-        for seen in cloud.control.report().requests:
-            print(f"    {told(seen, before)}")
-        print(f"    {result.seconds * 1e3:5.0f} ms  the kubelet has its answer\n")
+        say("Then for a private one. That token may not read it, and OCIR refuses the pull:")
+        kubelet.now = 15
+        show(registry.pull_with_skopeo(f"{IMAGE}:latest", ask(cloud, kubelet, IMAGE)), ok=False)
 
-        answer = read_response(result.stdout)
-        say("The provider answered, on standard output (the token is shortened here):")
-        shortened = json.loads(result.stdout)
-        pair = shortened["auth"]["fra.ocir.io"]
-        pair["password"] = f"{pair['password'][:12]}... ({len(pair['password'])} characters)"
-        print("    " + json.dumps(shortened, indent=2).replace("\n", "\n    ") + "\n")
+        say("An administrator creates the dynamic group. Two minutes later the kubelet asks again:")
+        cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
+        kubelet.now = 120
+        password = ask(cloud, kubelet, IMAGE)
+        say("With these credentials the image is pulled, by containerd and by skopeo:")
+        show(registry.pull_with_containerd(f"{IMAGE}:latest", password), ok=True)
+        show(registry.pull_with_skopeo(f"{IMAGE}:latest", password), ok=True)
 
-        say("It told the journal:")
-        print(f"    {cloud.ns.log()[-1].fields['MESSAGE']}\n")
-
-        say("With these credentials the same image is pulled, by containerd and by skopeo:")
-        show(registry.pull_with_containerd(f"{IMAGE}:latest", answer.password), ok=True)
-        show(registry.pull_with_skopeo(f"{IMAGE}:latest", answer.password), ok=True)
-
-        say("Asked again, it hands out the token that it has, and asks nobody:")
-        cloud.control.reset_counters()
-        again = cloud.ns.run(PROGRAM, stdin=line, env=ENVIRONMENT).check()
-        requests = len(cloud.control.report().requests)
-        print(f"    {again.seconds * 1e3:5.0f} ms, {requests} requests\n")
+        say("A restarted kubelet asks for the image again, and gets the token without any request:")
+        kubelet.restart()
+        ask(cloud, kubelet, IMAGE)
 
     say("On a node of yours", title=True)
     print("    examples/run-on-worker-instance-principal/README.md rolls it out.\n")
@@ -88,6 +83,29 @@ def main() -> int:
     return 0
 
 
+def called(cloud: Cloud, prefix: tuple[str, ...], stdin: bytes) -> bytes:
+    """Start the provider as the kubelet does. Prints what OCI was asked, and the answer."""
+    cloud.control.reset_counters()
+    before = time.time()
+    result = cloud.ns.run([*prefix, *PROGRAM], stdin=stdin, env=ENVIRONMENT).check()
+    for seen in cloud.control.report().requests:
+        print(f"    {told(seen, before)}")
+    print(f"    {result.seconds * 1e3:5.0f} ms  the kubelet has its answer")
+    shortened = json.loads(result.stdout)
+    for pair in shortened["auth"].values():
+        pair["password"] = f"{pair['password'][:12]}... ({len(pair['password'])} characters)"
+    print(f"    standard output: {json.dumps(shortened)}")
+    return result.stdout
+
+
+def ask(cloud: Cloud, kubelet: Kubelet, image: str) -> str:
+    """Let the kubelet ask for an image; print the log line, and return the password."""
+    answer = kubelet.credentials(image)
+    assert answer is not None
+    print(f"    log:             {cloud.ns.log()[-1].fields['MESSAGE']}\n")
+    return answer.password
+
+
 def say(text: str, *, title: bool = False) -> None:
     """Print a heading, bold on a terminal."""
     bold, end = ("\033[1m", "\033[0m") if sys.stdout.isatty() else ("", "")
@@ -97,7 +115,7 @@ def say(text: str, *, title: bool = False) -> None:
 def told(seen: Seen, since: float) -> str:
     """One request in words, with the milliseconds since the call began."""
     what = _STEPS.get(seen.endpoint, seen.endpoint)
-    return f"{(seen.time - since) * 1e3:5.0f} ms  {seen.status}  {what}"
+    return f"{(seen.time - since) * 1e3:5.0f} ms  {seen.status}  {seen.method:4}  {what}"
 
 
 def show(pull: Completed, *, ok: bool) -> None:
@@ -112,7 +130,10 @@ def show(pull: Completed, *, ok: bool) -> None:
         reason = last.rpartition(": ")[2].replace('\\"', '"').rstrip('"')
         print(
             textwrap.indent(
-                textwrap.fill(f"{pull.argv[0]}: refused, as expected: {reason}", 96), "    "
+                textwrap.fill(
+                    f"{pull.argv[0]}: refused, as expected: {reason}", 96, break_on_hyphens=False
+                ),
+                "    ",
             )
             + "\n"
         )

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
@@ -52,6 +52,50 @@ def read_response(stdout: bytes) -> Credentials:
             raise ValueError("auth has unknown fields")
         auth[host] = (pair["username"], pair["password"])
     return Credentials(auth, content["cacheKeyType"], go_duration(content["cacheDuration"]))
+
+
+@dataclass
+class Kubelet:
+    """A kubelet's cache: each answer for its image, on a clock that is set and not waited for.
+
+    ``run`` starts the plugin by a prefix of its command line, with a request on standard input; it
+    returns standard output, or None after a failure. ``now`` is in seconds.
+    """
+
+    run: Callable[[tuple[str, ...], bytes], bytes | None]
+    now: float = 0.0
+    calls: int = 0
+    _kept: dict[str, tuple[Credentials, float]] = field(default_factory=dict)
+
+    def credentials(self, image: str) -> Credentials | None:
+        """The kept answer for ``image``, or a new one; None when the plugin failed."""
+        if image in self._kept and self.now < self._kept[image][1]:
+            return self._kept[image][0]
+        self.calls += 1
+        stdout = self.run(later(self.now), request(image))
+        if stdout is None:
+            return None
+        answer = read_response(stdout)
+        if answer.cache_key_type != "Image":
+            raise ValueError("this kubelet keeps answers by image alone")
+        self._kept[image] = answer, self.now + answer.cache_seconds
+        return answer
+
+    def expiry(self, image: str) -> float:
+        """When the answer for ``image`` is kept no longer."""
+        return self._kept[image][1]
+
+    def restart(self) -> None:
+        """Forget all answers."""
+        self._kept.clear()
+
+
+def later(seconds: float) -> tuple[str, ...]:
+    """A prefix for a command line: the program sees the clock since boot, by which tokens are shared,
+
+    so many seconds ahead.
+    """
+    return ("unshare", "--time", f"--boottime={seconds:.0f}") if seconds else ()
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """`python -m tests.mutations`: take one guard out at a time, and see whether a test notices.
 
 Each mutation is applied to a copy of the tree, and the tests that stand for its family are run there;
-they must pass before and fail after.
+they must pass before and fail after. The families are guards of one kind, and below them the claims of
+SECURITY.md and README.md (tests.claims), each with the one test that holds it.
 """
 
 from __future__ import annotations
@@ -9,25 +10,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.claims import CLAIMS, Mutation
+
 ROOT = Path(__file__).resolve().parents[1]
 _SECONDS = 240
-
-
-@dataclass(frozen=True, slots=True)
-class Mutation:
-    """In `file`, `old` (which stands there once) becomes `new`."""
-
-    file: str
-    old: str
-    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +52,8 @@ FAMILIES = (
         ("tests/test_fuzz.py", "-k", "bounds or interim"),
         (
             Mutation("provider/transport.py", "self._most -= count", "pass"),
-            Mutation("provider/transport.py", "except (HTTPException, OSError, ValueError) as error", "except (HTTPException, OSError) as error"),
-            Mutation("provider/transport.py", "heals = isinstance(error, OSError | IncompleteRead)", "heals = True"),
+            Mutation("provider/transport.py", "except (HTTPException, ValueError) as error", "except HTTPException as error"),
+            Mutation("provider/transport.py", "heals = isinstance(error, IncompleteRead)", "heals = True"),
         ),
     ),
     Family(
@@ -95,7 +92,37 @@ FAMILIES = (
             Mutation("provider/store.py", "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
             Mutation("provider/store.py", "if status.st_uid != os.geteuid():", "if False:"),
             Mutation("provider/store.py", "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
-            Mutation("provider/store.py", "if not _in_memory(os.fstat(self._fd).st_dev):", "if False:"),
+            Mutation("provider/store.py", "            if _in_memory(fd):", "            if True:"),
+            Mutation("provider/store.py", "and _in_memory(os.path.dirname(path)):", "and True:"),
+            Mutation("provider/store.py", "{FOLDER}-{os.geteuid()}", "{FOLDER}"),
+        ),
+    ),
+    Family(
+        "what invented names cost",
+        ("tests/test_invented_names.py", "tests/test_core.py", "-k", "invented or core"),
+        (
+            Mutation("provider/sharing.py", "            if not self._is_known():", "            if False:"),
+            Mutation("provider/sharing.py", "    if not is_known_registry(image.host, settings.ocir_hosts):", "    if False:"),
+            Mutation("provider/sharing.py", " or self._slot.read():", ":"),
+            Mutation("provider/sharing.py", "return bool(own and split and own.has_registry(split[0]))", "return False"),
+            Mutation("provider/sharing.py", "        if self._is_known():  # the", "        if False:  # the"),
+            Mutation("provider/sharing.py", "if recent and host != self._host:", "if False:"),
+            Mutation("provider/sharing.py", "if recent and host != self._host:", "if recent:"),
+            Mutation("provider/sharing.py", "            known = flight.region()\n", "            known = None\n"),
+            Mutation("provider/sharing.py", ">= self.arrived and self.admit is None:", ">= self.arrived and False:"),
+            Mutation("provider/sharing.py", ">= self.arrived and self.admit is None:", ">= self.arrived:"),
+            Mutation("provider/sharing.py", "while lock and not lock.take():", "while False and not lock.take():"),
+            Mutation("provider/sharing.py", "            if not self._flight.failing:", "            if True:"),
+            Mutation("provider/sharing.py", "            self.slot.write(_failed(error))", "            pass"),
+            Mutation("provider/sharing.py", "what[:100]", "what"),
+            Mutation("provider/sharing.py", 'host.removesuffix(f":{HTTPS_PORT}")', "host"),
+            Mutation("provider/sharing.py", "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
+            Mutation("provider/store.py", "(entry_of(name) in files, files[name].st_mtime)", "files[name].st_mtime"),
+            Mutation("provider/store.py", "count > _MAX_FILES or", "False or"),
+            Mutation("provider/store.py", "or size > _MAX_TOTAL_BYTES", "or False"),
+            Mutation("provider/store.py", "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                    os", "                    os"),
+            Mutation("provider/realm.py", 'if "*" not in pattern.labels', "if True"),
+            Mutation("provider/realm.py", 'self.realm_domain == REALM_DOMAINS["oc1"] and host', "host"),
         ),
     ),
     Family(
@@ -105,6 +132,28 @@ FAMILIES = (
             Mutation("provider/registry.py", "not 0 < life <= MAX_LIFE", "not life <= MAX_LIFE"),
             Mutation("provider/registry.py", "if not is_token(text):", "if text is None:"),
             Mutation("provider/response.py", "safe = max(life - _MARGIN_SECONDS, life // 2)", "safe = life"),
+        ),
+    ),
+    Family(
+        "each answer's own proof",
+        ("tests/test_sharing.py", "tests/test_end_to_end.py", "-k", "proof or proved or prove or denied or slow or restarted or newer or older or image_alone or heals or refusal or 404 or absent or another_repository"),
+        (
+            Mutation("provider/response.py", '"cacheKeyType": "Image"', '"cacheKeyType": "Registry"'),
+            Mutation("provider/response.py", "UNPROVEN_SECONDS - int(age)", "UNPROVEN_SECONDS"),
+            Mutation("provider/response.py", "max(UNPROVEN_SECONDS - int(age), _SHORTEST_SECONDS)", "UNPROVEN_SECONDS - int(age)"),
+            Mutation("provider/registry.py", 'case 404, "MANIFEST_UNKNOWN":', "case 404, _:"),
+            Mutation("provider/registry.py", 'for method in ("HEAD", "GET"):', 'for method in ("HEAD",):'),
+            Mutation("provider/registry.py", 'case 403, "FREE_TIER_NOT_SUPPORTED":', 'case 403, "FREE_TIER":'),
+            Mutation("provider/registry.py", "isinstance(code, str) and code in _CODES", "isinstance(code, str)"),
+            Mutation("provider/sharing.py", "NEW_SECONDS = 30", "NEW_SECONDS = 0"),
+            Mutation("provider/sharing.py", "NEW_SECONDS = 30", "NEW_SECONDS = 3600"),
+            Mutation("provider/sharing.py", "and not held.renewed:", "and True:"),
+            Mutation("provider/sharing.py", "kept = proved[-(_MAX_TOKENS - 1) :]", "kept: list[dict[str, Any]] = []"),
+            Mutation("provider/sharing.py", "if passed and now() - at >= NEW_SECONDS:", "if False:"),
+            Mutation("provider/sharing.py", "._replace(age=now() - began)", ""),
+            Mutation("provider/sharing.py", "            if not rejected:\n                raise\n", "            raise\n"),
+            Mutation("provider/sharing.py", "limit = UNPROVEN_SECONDS if check == CHECK_NO_IMAGE else NEW_SECONDS", "limit = 3600 if check == CHECK_NO_IMAGE else NEW_SECONDS"),
+            Mutation("provider/sharing.py", "return (proved or usable)[-1]", "return usable[-1]"),
         ),
     ),
     Family(
@@ -130,54 +179,97 @@ FAMILIES = (
 )  # fmt: skip
 
 
+# Starts the program of the copy, as its installed script would: -S leaves out the folders that the
+# environment adds, and with them the tree itself.
+_SCRIPT = """#!{python} -S
+import sys
+sys.path[:1] = [{copy!r}]
+sys.path.append({packages!r})
+from provider.__main__ import main
+main()
+"""
+
+
+def claims() -> Iterator[Family]:
+    """A family for each claim. Raises LookupError when a test is not there."""
+    where = {
+        name: file.name
+        for file in (ROOT / "tests").glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+    }
+    for test, mutations in CLAIMS.items():
+        yield Family(test, (f"tests/{where[test]}", "-k", test), mutations)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__)
     parser.add_argument("--only", default="", help="families whose name has this in it")
     options = parser.parse_args()
     caught = count = 0
     with tempfile.TemporaryDirectory(prefix="mutations-") as name:
+        os.chmod(name, 0o755)  # some tests call the program as another user
         copy = Path(name) / "tree"
-        skip = shutil.ignore_patterns(".*", "build", "dist", "__pycache__")
+        skip = shutil.ignore_patterns(".git", ".venv", ".*_cache", "build", "dist", "__pycache__")
         shutil.copytree(ROOT, copy, ignore=skip)
-        for family in FAMILIES:
+        script = copy / "oke-credential-provider"
+        packages = sysconfig.get_path("purelib")
+        script.write_text(_SCRIPT.format(python=sys.executable, copy=str(copy), packages=packages))
+        script.chmod(0o755)
+        for family in (*FAMILIES, *claims()):
             if options.only not in family.name:
                 continue
             print(f"{family.name}: {' '.join(family.tests)}", flush=True)
-            if not passes(copy, family.tests):
+            if not passes(copy, family.tests, _is_built(family)):
                 print("  the tests do not pass as it is", flush=True)
                 count += len(family.mutations)
                 continue
             for mutation in family.mutations:
                 began = time.monotonic()
-                noticed = not with_mutation(copy, mutation, family.tests)
+                noticed = not with_mutation(copy, mutation, family)
                 caught, count = caught + noticed, count + 1
                 seconds = time.monotonic() - began
-                print(f"  {'noticed' if noticed else 'SURVIVED':<9}{seconds:4.0f} s  {mutation.file}: {mutation.old[:90]}", flush=True)  # fmt: skip
+                was, becomes = (
+                    " ".join(text.split())[:60] for text in (mutation.old, mutation.new)
+                )
+                print(f"  {'noticed' if noticed else 'SURVIVED':<9}{seconds:4.0f} s  {mutation.file}: {was} => {becomes}", flush=True)  # fmt: skip
     print(f"\n{caught} of {count} mutations noticed")
     return 0 if caught == count else 1
 
 
-def with_mutation(copy: Path, mutation: Mutation, tests: tuple[str, ...]) -> bool:
+def with_mutation(copy: Path, mutation: Mutation, family: Family) -> bool:
     """Whether the tests still pass with the guard taken out."""
     file = copy / mutation.file
     text = file.read_text()
-    if text.count(mutation.old) != 1:
-        raise LookupError(f"{mutation.file} has {mutation.old!r} {text.count(mutation.old)} times")
-    file.write_text(text.replace(mutation.old, mutation.new))
+    file.write_text(mutated(text, mutation))
     try:
-        return passes(copy, tests)
+        return passes(copy, family.tests, _is_built(family))
     finally:
         file.write_text(text)
 
 
-def passes(copy: Path, tests: tuple[str, ...]) -> bool:
-    """Run tests against the copy; one that hangs does not pass."""
-    argv = ["/usr/bin/env", f"PYTHONPATH={copy}", sys.executable]
-    environ = {
-        **os.environ,
-        "PYTHONPATH": str(copy),
-        "PROGRAMS": json.dumps({"mutated": [*argv, "-m", "provider"]}),
-    }
+def mutated(text: str, mutation: Mutation) -> str:
+    """The file's text with the guard taken out. Raises LookupError when it stands there not once."""
+    if text.count(mutation.old) != 1:
+        raise LookupError(f"{mutation.file} has {mutation.old!r} {text.count(mutation.old)} times")
+    return text.replace(mutation.old, mutation.new)
+
+
+def _is_built(family: Family) -> bool:
+    """Whether its tests are of the built program alone."""
+    launcher = any(mutation.file == "packaging/launcher.c" for mutation in family.mutations)
+    return launcher or family.tests[0] in ("tests/test_install.py", "tests/test_nodes.py")
+
+
+def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
+    """Run tests against the copy, built anew if `build`; one that hangs does not pass."""
+    environ = {**os.environ, "PYTHONPATH": str(copy)}
+    if build:
+        # There is no git to ask here.
+        told = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
+        command = [sys.executable, "packaging/build.py"]
+        subprocess.run(command, cwd=copy, env={**environ, **told}, check=True, capture_output=True)
+    else:
+        environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})
     command = [
         sys.executable,
         "-m",

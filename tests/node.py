@@ -44,6 +44,7 @@ class World:
     releases: Mapping[str, bytes] | None
     imds_failures: int = 0  # the first answers are errors, as on a node that has just started
     usr_local_kib: int | None = None  # the size of a small file system at /usr/local
+    redirect: str | None = None  # where GitHub redirects instead: a folder's URL
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,9 @@ def _stage() -> None:
     _serve(_imds(stage["metadata"], stage["imds_failures"]), IMDS, 80)
     if stage["releases"] is not None:
         releases = {path: base64.b64decode(body) for path, body in stage["releases"].items()}
-        _serve(_github(releases, requests), "127.0.0.1", 443, folder / "github.pem")
+        _serve(
+            _github(releases, requests, stage["redirect"]), "127.0.0.1", 443, folder / "github.pem"
+        )
     if stage["bundle"]:
         argv = _container(Path(stage["bundle"]), root)
     else:
@@ -265,7 +268,9 @@ def _imds(metadata: Mapping[str, str], failures: int) -> type[_Handler]:
     return Handler
 
 
-def _github(releases: Mapping[str, bytes], requests: list[str]) -> type[_Handler]:
+def _github(
+    releases: Mapping[str, bytes], requests: list[str], redirect: str | None
+) -> type[_Handler]:
     class Handler(_Handler):
         def do_GET(self) -> None:
             body = releases.get(self.path)
@@ -274,6 +279,8 @@ def _github(releases: Mapping[str, bytes], requests: list[str]) -> type[_Handler
             requests.append(self.path)
             if body is None:
                 return self.answer(404, b"Not Found")
+            if redirect:
+                return self.answer(302, Location=f"{redirect}/{self.path.rpartition('/')[2]}")
             return self.answer(302, Location=f"https://{ASSETS}{self.path}")
 
     return Handler

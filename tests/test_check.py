@@ -22,10 +22,11 @@ import pytest
 
 from provider.check import kubelet
 from provider.check.flags import judge_unit
-from provider.check.node import ConfigFiles, Executable, Kubelet, Processes, is_believed
+from provider.check.node import ConfigFiles, Executable
+from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, exit_code, not_visible, ok, warning
 from provider.check.unit import Unit
-from tests.cloud.client import Client
+from tests.built import one_file
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
@@ -47,11 +48,14 @@ from tests.cloud.model import (
 from tests.cloud.namespace import Completed, hosts_file
 from tests.conftest import Program
 from tests.kubelet import request
+from tests.processes import AS_OTHER
+from tests.processes import kubelet as kubelet_at
 
 IMAGE = "fra.ocir.io/ns/repo"
 FOLDER = "/run/node"
 CONFIG = f"{FOLDER}/config.yaml"
 BIN_DIR = f"{FOLDER}/bin"
+KUBELET = f"{FOLDER}/kubelet"
 NAME = "oke-credential-provider"
 FLAGS = (
     f"--image-credential-provider-config={CONFIG}",
@@ -142,13 +146,12 @@ class Node:
         lines = [self.before]
         if self.flags is not None:
             exports = " ".join(f"{n}={shlex.quote(v)}" for n, v in self.kubelet_env.items())
-            stop = shlex.quote("kill -STOP $$")
             lines += [
-                f'env -i {exports} bash -c \'exec -a {FOLDER}/kubelet bash -c "$0" "$@"\''
-                f" {stop} {shlex.join(self.flags)} &",
-                'until [ "$(cut -d" " -f3 /proc/$!/stat)" = T ]; do sleep 0.01; done',
+                f"env -i {exports} {KUBELET} {shlex.join(self.flags)} &",
+                f'until [ "$(readlink /proc/$!/exe)" = {KUBELET} ]; do sleep 0.01; done',
             ]
-        lines.append(shlex.join([*self.program.argv, *args]))
+        # The shell stays process 1.
+        lines += [shlex.join([*self.program.argv, *args]), "exit $?"]
         result = self.cloud.ns.run(
             [*ALONE, "bash", "-c", "\n".join(lines)],
             env={**self.program.env, **(env or {})},
@@ -191,9 +194,9 @@ def pasted(lines: Sequence[str]) -> list[list[str]]:
 def node(cloud: Cloud, program: Program) -> Iterator[Node]:
     node = Node(cloud, program)
     node.config(config())
-    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.34.1\n", 0o755)
-    node.cloud.ns.path(BIN_DIR).mkdir()
-    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").symlink_to(program.argv[0])
+    kubelet_at(node.cloud.ns.path(KUBELET))
+    # Not a link: this checkout may belong to another user than root.
+    node.write(f"{BIN_DIR}/{NAME}", f'#!/bin/sh\nexec {shlex.join(program.argv)} "$@"\n', 0o755)
     yield node
     shutil.rmtree(cloud.ns.path(FOLDER))
     cloud.ns.path("/run/oke-init.sh").unlink(missing_ok=True)
@@ -312,6 +315,39 @@ def test_the_way_of_a_service_account_is_checked_with_its_token(node: Node) -> N
     assert "experimental" in other.advice("pull")
 
 
+def kubelet_conf(node: Node) -> str:
+    ca = base64.b64encode((node.cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
+    cluster = {"server": f"https://{CLUSTER_ADDRESS}:6443", "certificate-authority-data": ca}
+    return json.dumps(
+        {
+            "clusters": [{"name": "oke", "cluster": cluster}],
+            "contexts": [{"name": "node", "context": {"cluster": "oke"}}],
+            "current-context": "node",
+        }
+    )
+
+
+def test_the_cluster_is_that_of_the_kubelets_kubeconfig_and_its_source_is_named(
+    node: Node,
+) -> None:
+    node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKENS))
+    node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
+    kubeconfig = f"{FOLDER}/kubelet.conf"
+    node.write(kubeconfig, kubelet_conf(node))
+    node.flags = (*FLAGS, "--kubeconfig", kubeconfig)
+    checked = check_as(node, Workload())
+    assert checked.causes() == {}
+    assert f"API server from {kubeconfig}, CA from {kubeconfig}" in str(
+        checked.step("cluster route")["tried"]
+    )
+    assert "service account default/app" in checked.step("identity")["came"]
+    os.chown(node.cloud.ns.path(kubeconfig), 65534, 65534)
+    checked = check_as(node, Workload())
+    assert checked.cause("cluster route") == "cluster-unknown"
+    assert f"{kubeconfig} belongs to user 65534" in checked.step("cluster route")["came"]
+    assert checked.cause("identity") == "cluster-unknown"
+
+
 def test_without_an_accounts_token_its_pull_is_not_taken_for_well(node: Node) -> None:
     node.config(config(env=workload(node), more=TOKENS))
     checked = node.check()
@@ -406,9 +442,7 @@ def test_a_drop_in_that_sorts_later_is_named_as_what_took_the_flags(node: Node) 
     came = checked.step("kubelet unit")["came"]
     assert f"{ETC}/kubelet.service.d/90-ours.conf sets the flags in KUBELET_EXTRA_ARGS" in came
     assert f"{LIB}/kubelet.service.d/kubelet-extra-args.conf sorts later" in came
-    # The flags that are in effect stay.
-    (command,) = [line for line in checked.step("kubelet")["advice"] if "printf" in line]
-    assert "'--v=2 --node-labels=a=b --image-credential-provider-bin-dir=" in command
+    assert "oke-credential-provider enable --config" in checked.advice("kubelet")
 
 
 @pytest.mark.parametrize(
@@ -515,44 +549,24 @@ def test_without_flags_the_places_on_this_node_and_the_command_for_it_are_named(
         "On this node the program is in /usr/local/opt/bin, and its config is"
         " /etc/kubernetes/ours.yaml."
     )
-    (command,) = (line for line in advice if line.endswith("systemctl restart kubelet"))
-    gate, write = (
-        command.strip()
-        .removesuffix(" && systemctl daemon-reload && systemctl restart kubelet")
-        .split(" && ", 1)
-    )
-    assert gate == (
-        f"/usr/local/opt/bin/{NAME} config --validate /etc/kubernetes/ours.yaml"
+    assert (
+        f"  sudo /usr/local/opt/bin/{NAME} enable --config /etc/kubernetes/ours.yaml"
         " --bin-dir /usr/local/opt/bin"
-    )
-    # What is pasted makes systemd start the kubelet with both flags.
-    node.before += write + "\n"
-    again = node.check()
-    assert again.cause("kubelet unit") == "unit-newer-than-kubelet"
-    assert "zz-oke-credential-provider.conf sets the flags" in again.step("kubelet unit")["came"]
+    ) in advice
 
 
-def test_a_command_is_not_made_of_files_that_this_user_may_not_read() -> None:
-    files = {"/etc/a.conf": UNIT, "/etc/b.conf": drop_in("--v=2")}
-    running = Kubelet(1, ("kubelet",), None, None, 0.0)
-    hidden = Unit(files, {}, unreadable=("/etc/b.conf",))
-    step = kubelet.judge_kubelet(Processes(running, True), True, None, hidden)
-    assert not [line for line in step.advice if "printf" in line]
+def test_unit_files_that_this_user_may_not_read_are_told() -> None:
+    hidden = Unit({"/etc/a.conf": UNIT}, {}, unreadable=("/etc/b.conf",))
+    running = Kubelet(1, ("kubelet",))
     assert judge_unit(hidden, running).status == "not visible"
-    seen = kubelet.judge_kubelet(Processes(running, True), True, None, Unit(files, {}))
-    assert [line for line in seen.advice if "printf" in line]
 
 
-@pytest.mark.parametrize("value", ["--a='b c'", "--a=%H", '--a=\\"b\\"'])
-def test_flags_that_cannot_be_quoted_safely_are_left_to_people(node: Node, value: str) -> None:
+def test_a_kubelet_without_a_unit_is_no_matter_for_enable(node: Node) -> None:
     node.flags = ()
-    has_files(
-        node,
-        {f"{LIB}/kubelet.service": UNIT, f"{ETC}/kubelet.service.d/00.conf": drop_in(value)},
-    )
+    has_files(node, {})
     advice = node.check().advice("kubelet")
-    assert "printf" not in advice
-    assert "  systemctl cat kubelet" in advice
+    assert "has no kubelet.service: add both flags where the kubelet is started" in advice
+    assert " enable" not in advice
 
 
 def test_a_node_on_which_nothing_is_installed_is_told_to_install_first(node: Node) -> None:
@@ -633,7 +647,7 @@ def test_token_attributes_without_cache_type_are_told_for_the_kubelets_that_need
     checked = node.check()
     assert checked.causes() == {"provider config": "config-without-cache-type"}
     assert "providers[0].tokenAttributes.cacheType" in checked.step("provider config")["came"]
-    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n", 0o755)
+    kubelet_at(node.cloud.ns.path(KUBELET), "1.33.5")
     assert node.check().cause("provider config") == "config-traps"
 
 
@@ -712,18 +726,9 @@ def test_another_provider_that_is_first_in_line_is_told(node: Node) -> None:
     assert "other matches too" in checked.step("matchImages")["came"]
 
 
-def test_a_process_of_a_pod_or_of_another_user_is_not_taken_for_the_kubelet() -> None:
-    service = "0::/system.slice/kubelet.service\n"
-    pod = "0::/kubepods.slice/kubepods-burstable.slice/kubepods-pod7.slice/cri-containerd-1.scope\n"
-    assert is_believed(0, service, ours=0)
-    assert is_believed(0, service, ours=1000)
-    assert not is_believed(1000, service, ours=0)
-    assert not is_believed(0, pod, ours=0)
-
-
 def test_of_a_flag_that_is_given_twice_the_last_one_counts() -> None:
     words = ("kubelet", "--a=1", "--b", "2", "--a", "3", "--ab=4")
-    running = Kubelet(1, words, None, None, 0.0)
+    running = Kubelet(1, words)
     assert [running.flag(name) for name in ("--a", "--b", "--c")] == ["3", "2", None]
 
 
@@ -758,7 +763,7 @@ def test_the_gate_looks_where_the_kubelets_flags_say_else_where_install_put_it(n
 def test_the_gate_judges_by_the_running_kubelets_version(node: Node) -> None:
     node.config(config(more=TOKENS))
     assert node.run("config", "--validate", CONFIG).returncode == 0
-    node.write(f"{FOLDER}/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n", 0o755)
+    kubelet_at(node.cloud.ns.path(KUBELET), "1.33.5")
     assert b"known since kubelet 1.34" in node.run("config", "--validate", CONFIG).stdout
 
 
@@ -1202,7 +1207,7 @@ def test_the_commands_for_iam_are_for_the_home_region_and_the_tenancy(node: Node
     node.cloud.control.iam(Iam(policies=()))
     advice = node.check().step("pull")["advice"]
     assert f"  {PULL_ALONE}" in advice
-    region, group, plain, least = pasted(advice)
+    region, group, plain, least, _ = pasted(advice)
     assert region[1:4] == ["iam", "region-subscription", "list"]
     for command in (group, plain, least):
         options = dict(zip(command[4::2], command[5::2], strict=True))
@@ -1319,16 +1324,37 @@ def test_an_absent_repository_and_an_absent_tag_are_told_apart(node: Node) -> No
     assert "credentials are not the matter" in checked.step("pull")["came"]
 
 
-def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(
-    node: Node, client: Client
-) -> None:
-    node.cloud.control.iam(
-        Iam(policies=(Policy(prefix="x/"), Policy(prefix="ns/")), repositories=("ns/repo",))
-    )
-    node.cloud.control.fault("manifest", Fault("status", status=404, times=1))
-    checked = node.check()
+def test_a_repository_without_the_tag_that_was_not_named_may_be_pulled(node: Node) -> None:
+    checked = node.check("fra.ocir.io/ns/untagged")
     assert checked.causes() == {}
     assert "no tag 'latest'" in checked.step("pull")["came"]
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "cause"),
+    [
+        (404, "NotAuthorizedOrNotFound", "pull-unclear"),
+        (403, "DENIED", "repository-denied"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "free-tier"),
+        (401, "UNKNOWN", "token-not-accepted"),
+    ],
+)
+def test_the_registry_s_code_is_told_and_its_text_is_not(
+    node: Node, status: int, code: str, cause: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": "the registry's own text"}]})
+    node.cloud.control.fault("manifest", Fault("status", status=status, body=body))
+    checked = node.check()
+    assert checked.causes() == {"pull": cause}
+    assert f", {code}" in checked.step("pull")["came"]
+    assert "the registry's own text" not in json.dumps(checked.step("pull"))
+
+
+def test_a_denied_repository_may_be_one_that_does_not_exist(node: Node) -> None:
+    node.cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
+    checked = node.check("fra.ocir.io/ns/absent")
+    assert checked.causes() == {"pull": "repository-denied"}
+    assert "is there a repository 'ns/absent'" in checked.advice("pull")
 
 
 # --- shared tokens ------------------------------------------------------------------------------
@@ -1363,12 +1389,22 @@ def test_a_store_that_is_open_to_others_is_told(node: Node) -> None:
 def test_what_this_user_may_not_see_is_said_and_not_taken_for_well() -> None:
     config_files = ConfigFiles("/etc/x", {}, error="Permission denied", denied=True)
     steps: list[Step] = [
-        kubelet.judge_kubelet(Processes(None, all_seen=False), True, None, Unit({}, {})),
+        kubelet.judge_kubelet(Processes(all_seen=False), True, None, Unit({}, {})),
         kubelet.judge_config(config_files, None),
         kubelet.judge_programs([Executable("/x/y", "not visible", denied=True)]),
     ]
     assert {step.status for step in steps} == {"not visible"}
-    assert all(step.advice == ("Run it as root.",) for step in steps)
+    assert all(step.advice[0].startswith("Run it as root.") for step in steps)
+
+
+def test_an_unprivileged_user_is_told_that_root_sees_more(node: Node) -> None:
+    shutil.copy(one_file(), node.cloud.ns.path(f"{FOLDER}/program"))
+    node.program = Program("one file", (*AS_OTHER, f"{FOLDER}/program"))
+    checked = node.check()
+    assert checked.code == 3
+    assert checked.causes() == {"kubelet": "not-visible"}
+    assert checked.cause("provider config") == "no-config"
+    assert "--profile=sysadmin" in checked.advice("kubelet")
 
 
 def test_the_exit_code_tells_failures_from_what_could_not_be_seen() -> None:

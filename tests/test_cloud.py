@@ -20,7 +20,9 @@ from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
     COMPARTMENT,
+    INSTANCE,
     LANGLEY,
+    PAUSE,
     REGIONS,
     USER,
     DynamicGroup,
@@ -33,6 +35,7 @@ from tests.cloud.model import (
     Policy,
     Region,
     Secret,
+    self_managed_node,
 )
 from tests.cloud.namespace import REPOSITORY, Completed, Namespace
 
@@ -58,6 +61,13 @@ print(answer.json()["token"])
 def sdk_token(cloud: Cloud, url: str = TOKEN, env: Mapping[str, str] | None = None) -> Completed:
     environment = {"REQUESTS_CA_BUNDLE": BUNDLE, **(env or {})}
     return cloud.ns.run([sys.executable, "-c", SDK, url], env=environment, timeout=30)
+
+
+# What CRI-O and containerd say when no credentials were presented.
+REFUSALS = {
+    "pull_with_skopeo": b"denied: Anonymous users are only allowed read access on public repos",
+    "pull_with_containerd": b"403 Forbidden",
+}
 
 
 def token_of(cloud: Cloud, url: str = TOKEN) -> str:
@@ -104,7 +114,7 @@ def test_skopeo_and_containerd_pull_with_the_token_and_not_without(cloud: Cloud)
     for image in ("fra.ocir.io/ns/repo:latest", f"eu-frankfurt-1.ocir.io/ns/app@{registry.digest}"):
         for pull in (registry.pull_with_skopeo, registry.pull_with_containerd):
             pull(image, token).check()
-            assert b"403 " in pull(image, None).stderr
+            assert REFUSALS[pull.__name__] in pull(image, None).stderr
             assert pull(image, "not-a-token").returncode != 0
             assert pull(image, token, "someone").returncode != 0
 
@@ -112,8 +122,10 @@ def test_skopeo_and_containerd_pull_with_the_token_and_not_without(cloud: Cloud)
 def test_public_images_are_pulled_by_anybody_and_others_only_by_policy(cloud: Cloud) -> None:
     token, registry = token_of(cloud), cloud.registry
     for password in (token, None):
-        registry.pull_with_skopeo("fra.ocir.io/ns/oke-public/pause:v1", password).check()
-        assert b"403 " in registry.pull_with_skopeo("fra.ocir.io/other/secret", password).stderr
+        registry.pull_with_skopeo(f"fra.ocir.io/{PAUSE}:v1", password).check()
+    denied = registry.pull_with_skopeo("fra.ocir.io/other/secret", token).stderr.decode()
+    reading = "reading manifest latest in fra.ocir.io/other/secret: denied: "
+    assert f"{reading}User UserId({INSTANCE}) not authorized" in denied
 
 
 def test_a_bearer_token_works_on_the_registry_itself(cloud: Cloud, client: Client) -> None:
@@ -140,13 +152,57 @@ def test_an_unauthenticated_request_is_told_where_the_tokens_are(client: Client)
     )
 
 
-def test_anonymous_tokens_are_for_public_repositories_only(client: Client) -> None:
-    scope = "?service=fra.ocir.io&scope=repository:{}:pull"
-    assert client.get(TOKEN + scope.format("ns/public")).json()["token"]
-    for query in (scope.format("ns/repo"), ""):
-        answer = client.get(TOKEN + query)
-        assert answer.status == 403
-        assert "Anonymous users are only allowed read access on public" in answer.json()["message"]
+def test_tokens_are_for_everybody_and_the_manifest_is_not(cloud: Cloud, client: Client) -> None:
+    def manifest(repository: str, credentials: Mapping[str, str]) -> Outcome:
+        scope = f"?service=fra.ocir.io&scope=repository:{repository}:pull"
+        token = client.get(TOKEN + scope, credentials).json()["token"]
+        return client.get(f"https://fra.ocir.io/v2/{repository}/manifests/latest", bearer(token))
+
+    own = token_of(cloud)
+    cloud.control.iam(Iam(policies=()))
+    for credentials in ({}, basic(own)):
+        assert manifest("ns/public", credentials).status == 200
+        assert manifest(PAUSE, credentials).status == 200
+    for credentials, message in (
+        ({}, "Anonymous users are only allowed read access on public repos"),
+        (basic(own), f"User UserId({INSTANCE}) not authorized"),
+    ):
+        denied = manifest("ns/repo", credentials)
+        assert denied.status == 403
+        assert denied.json() == {"errors": [{"code": "DENIED", "message": message}]}
+    assert client.get(TOKEN).json()["errors"][0]["code"] == "DENIED"
+
+
+def test_a_scoped_token_is_for_its_repository_alone(cloud: Cloud, client: Client) -> None:
+    scope = "?service=fra.ocir.io&scope=repository:ns/repo:pull"
+    token = client.get(TOKEN + scope, basic(token_of(cloud))).json()["token"]
+    assert client.get(MANIFEST, bearer(token)).status == 200
+    other = client.get("https://fra.ocir.io/v2/ns/app/manifests/latest", bearer(token))
+    assert other.status == 403
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("ns/repo/manifests/sha256:" + "0" * 64, 404, "MANIFEST_UNKNOWN"),
+        ("ns/untagged/manifests/latest", 404, "MANIFEST_UNKNOWN"),
+        ("ns/absent/manifests/latest", 404, "NAME_UNKNOWN"),
+        ("ns/repo/blobs/sha256:" + "0" * 64, 404, "BLOB_UNKNOWN"),
+        ("other/absent/manifests/latest", 403, "DENIED"),
+    ],
+)
+def test_an_absent_thing_has_its_code_for_who_may_read(
+    cloud: Cloud, client: Client, path: str, status: int, code: str
+) -> None:
+    answer = client.get(f"https://fra.ocir.io/v2/{path}", bearer(token_of(cloud)))
+    assert answer.status == status
+    assert [error["code"] for error in answer.json()["errors"]] == [code]
+
+
+def test_a_bad_token_is_refused_in_ocirs_words(client: Client) -> None:
+    answer = client.get(MANIFEST, bearer("a.b.c"))
+    assert answer.status == 401
+    assert answer.json() == {"errors": [{"code": "UNKNOWN", "message": "Unauthorized"}]}
 
 
 @pytest.mark.parametrize(
@@ -202,7 +258,7 @@ def test_a_late_policy_makes_an_old_token_useful(cloud: Cloud, client: Client) -
     cloud.control.iam(Iam(policies=()))
     token = token_of(cloud)
     answer = client.get(MANIFEST, bearer(token))
-    assert answer.status == 403 and "not authorized" in answer.json()["message"]
+    assert answer.status == 403 and b"not authorized" in answer.body
     cloud.control.iam(Iam(policies=(Policy(since=time.time() + 60),)))
     assert client.get(MANIFEST, bearer(token)).status == 403
     cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
@@ -228,12 +284,19 @@ def test_a_session_and_an_api_key_come_with_what_a_config_file_needs(cloud: Clou
 
 
 def test_metadata_of_a_dedicated_region_names_its_realm(cloud: Cloud, client: Client) -> None:
-    cloud.control.imds(Imds(region=ACME, metadata={"apiserver_host": "10.1.2.3"}))
+    cloud.control.imds(Imds(region=ACME))
     info = client.get(f"{IMDS}/instance/regionInfo", ORACLE).json()
     assert info["realmDomainComponent"] == "acmecloud.example"
     assert client.get(f"{IMDS}/instance/", ORACLE).json()["region"] == "us-acme-1"
+
+
+def test_a_managed_node_s_metadata_do_not_name_its_api_server(cloud: Cloud, client: Client) -> None:
+    metadata = client.get(f"{IMDS}/instance/metadata/", ORACLE).json()
+    assert {"ansible_args", "bootstrap-kubelet-conf", "oke-cluster-id"} < set(metadata)
+    assert not {"apiserver_host", "cluster_ca_cert"} & set(metadata)
+    cloud.control.imds(Imds(metadata=self_managed_node("a certificate")))
     host = client.get(f"{IMDS}/instance/metadata/apiserver_host", ORACLE)
-    assert host.body == b"10.1.2.3"
+    assert host.body == b"10.0.0.5"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +305,8 @@ def test_metadata_of_a_dedicated_region_names_its_realm(cloud: Cloud, client: Cl
         ("/opc/v2/instance/region", {}, 401),
         ("/opc/v2/instance/region", {"Authorization": "Bearer oracle"}, 401),
         ("/opc/v2/instance/region", {**ORACLE, "X-Forwarded-For": "10.0.0.1"}, 403),
-        ("/opc/v2/instance/region", {**ORACLE, "Via": "1.1 squid"}, 403),
+        ("/opc/v2/instance/region", {**ORACLE, "X-Forwarded-Host": "squid"}, 403),
+        ("/opc/v2/instance/region", {**ORACLE, "Forwarded": "for=10.0.0.1"}, 403),
         ("/opc/v2/identity/other.pem", ORACLE, 404),
         ("/opc/v3/instance/region", ORACLE, 404),
         ("/latest/meta-data", ORACLE, 404),
@@ -255,10 +319,16 @@ def test_metadata_is_refused_to_what_the_service_refuses(
     assert answer.status == status and answer.json()["message"]
 
 
+def test_version_1_needs_no_header(client: Client) -> None:
+    answer = client.get("http://169.254.169.254/opc/v1/instance/region")
+    assert answer.body == b"eu-frankfurt-1"
+
+
 def test_metadata_is_throttled_above_so_many_a_second(cloud: Cloud, client: Client) -> None:
     cloud.control.imds(Imds(max_per_second=2))
-    statuses = [client.get(f"{IMDS}/instance/region", ORACLE).status for _ in range(3)]
-    assert statuses == [200, 200, 429]
+    answers = [client.get(f"{IMDS}/instance/region", ORACLE) for _ in range(3)]
+    assert [answer.status for answer in answers] == [200, 200, 429]
+    assert answers[2].headers is not None and answers[2].headers["content-type"] == "text/html"
 
 
 def test_metadata_is_throttled_above_so_many_at_once(cloud: Cloud) -> None:

@@ -1,6 +1,7 @@
 """cloud-init.sh, run for real: whatever happens to the installation, the node joins."""
 
 import base64
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from hashlib import sha256
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import built
 from tests.node import EXAMPLES, Node, World, recorder, release, with_variables
 
 SCRIPT = (EXAMPLES / "cloud-init.sh").read_text()
@@ -153,6 +155,100 @@ def test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum(node:
     replaced = INSTALLS + "\n# and more\n"
     pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
     run = node.run(world(replaced), pinned)
+    assert_joined_without_provider(node, run.stderr)
+    assert node.calls("provider") == []
+
+
+# Claims to be the release's program, and tells when it was run.
+CLAIMS = recorder("claims", f'echo "oke-credential-provider {VERSION}"\n')
+
+
+def plant(node: Node) -> None:
+    """A program that claims to be the installed one, and its config."""
+    node.program("usr/local/bin/oke-credential-provider", CLAIMS)
+    node.write(CONFIG, "kind: CredentialProviderConfig\n")
+
+
+def test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run(
+    node: Node,
+) -> None:
+    plant(node)
+    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
+    run = node.run(world(), pinned)
+    assert node.calls("claims") == []
+    assert [call[1:] for call in node.calls("provider")] == [["install"]], run.stderr
+    assert node.path("usr/local/bin/oke-credential-provider").read_text() == INSTALLS
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
+
+
+def test_what_cannot_be_held_against_the_pinned_checksum_is_not_named_to_the_kubelet(
+    node: Node,
+) -> None:
+    plant(node)
+    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
+    run = node.run(world(None), pinned)  # GitHub is not there
+    assert_joined_without_provider(node, run.stderr)
+    assert node.calls("claims") == []
+
+
+@pytest.mark.parametrize("forged", ["a script", "a version's folder", "one file more"])
+def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
+    node: Node, forged: str
+) -> None:
+    """With the binary itself: its `install` believes nothing that is there either."""
+    assert built.exists(), "make binary builds it"
+    released = built.one_file().read_bytes()
+    own = sha256(built.installed().read_bytes()).hexdigest()
+    folder = f"usr/local/lib/oke-credential-provider/{VERSION}"
+    if forged == "a script":
+        plant(node)
+    elif forged == "one file more":
+        shutil.copytree(built.tree(), node.path(folder))
+        node.write(f"{folder}/bin/program/_internal/_hashlib.py", "open('/calls/000.claims', 'w')")
+    else:
+        node.program(f"{folder}/bin/oke-credential-provider", CLAIMS)
+        manifest = (built.tree() / "MANIFEST").read_text()
+        assert own in manifest
+        node.write(f"{folder}/MANIFEST", manifest.replace(own, sha256(CLAIMS.encode()).hexdigest()))
+    if forged != "a script":
+        link = node.path("usr/local/bin/oke-credential-provider")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(f"/{folder}/bin/oke-credential-provider")
+    files = {f"{FOLDER}/{ASSET}": released}
+    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(released).hexdigest())
+    run = node.run(World(MANAGED, files), pinned)
+    assert node.calls("claims") == []
+    if forged == "a script":
+        assert_joined_without_provider(node, run.stderr)
+        assert "neither this program nor Oracle's Go provider" in run.stderr
+    else:
+        assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr
+        target = node.path("usr/local/bin/oke-credential-provider").readlink()
+        genuine = node.path(str(target).lstrip("/")).read_bytes()
+        assert sha256(genuine).hexdigest() == own
+        assert target.parts[-3] != VERSION
+
+
+def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
+    folder = "usr/local/share/oke-credential-provider"
+    node.write(f"{folder}/{ASSET}", INSTALLS)
+    local = with_variables(
+        SCRIPT,
+        BASE_URL=f"file:///{folder}",
+        SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest(),
+    )
+    run = node.run(world(None), local)
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr
+    node.write(f"{folder}/{ASSET}", INSTALLS + "# and more\n")
+    node.run(world(None), local)
+    assert [call[1:] for call in node.calls("oke-init")][1:] == [[]]
+    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+
+
+def test_a_server_cannot_redirect_to_a_file_of_the_node(node: Node) -> None:
+    node.write(f"etc/{ASSET}", INSTALLS)
+    node.write("etc/SHA256SUMS", f"{sha256(INSTALLS.encode()).hexdigest()}  {ASSET}\n")
+    run = node.run(replace(world(), redirect="file:///etc"), SCRIPT)
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("provider") == []
 

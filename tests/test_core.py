@@ -17,7 +17,14 @@ from provider.errors import BadRequest, DeadlineExceeded, ProviderError
 from provider.grant import CHECK_OFF, Grant, PullCheck, Token
 from provider.image import Image, parse_image
 from provider.plugin import reply
-from provider.realm import REALM_DOMAINS, claimed_realm_domain, is_ocir, parse_host_pattern
+from provider.realm import (
+    REALM_DOMAINS,
+    REGIONS,
+    claimed_realm_domain,
+    is_known_registry,
+    is_ocir,
+    parse_host_pattern,
+)
 from provider.response import NO_CREDENTIALS, Response, cache_seconds
 from provider.settings import KEYS, Settings, settings_from_environment
 from provider.signer import Signer
@@ -64,13 +71,45 @@ def test_the_realms_are_those_of_the_sdk() -> None:
     assert regions_definitions.REALMS == REALM_DOMAINS
 
 
+def test_the_regions_are_those_of_the_sdk() -> None:
+    assert {
+        key: region for regions in REGIONS.values() for key, region in regions.items()
+    } == regions_definitions.REGIONS_SHORT_NAMES
+    assert {
+        region: realm for realm, regions in REGIONS.items() for region in regions.values()
+    } == regions_definitions.REGION_REALMS
+
+
 def test_every_region_of_the_sdk_has_registry_hosts() -> None:
     for region, realm in regions_definitions.REGION_REALMS.items():
         domain = REALM_DOMAINS[realm]
         assert is_ocir(f"ocir.{region}.oci.{domain}", ())
+        assert is_known_registry(f"OCIR.{region}.oci.{domain}:443", ())
         assert is_ocir(f"{region}.ocir.io", ())
-    for key in regions_definitions.REGIONS_SHORT_NAMES:
+        assert is_known_registry(f"{region}.ocir.io", ()) == (realm == "oc1")
+    for key, region in regions_definitions.REGIONS_SHORT_NAMES.items():
         assert is_ocir(f"{key}.ocir.io", ())
+        in_oc1 = regions_definitions.REGION_REALMS[region] == "oc1"
+        assert is_known_registry(f"{key}.ocir.io", ()) == in_oc1
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("no1.ocir.io", False),
+        ("ocir.no-1.oci.oraclecloud.com", False),
+        ("ocir.eu-frankfurt-1.oci.oraclegovcloud.com", False),  # a region of another realm
+        ("ocir.fra.oci.oraclecloud.com", False),  # only short names have keys
+        ("lfi.ocir.io", False),  # only OC1 has short names
+        (".ocir.io", False),
+        ("registry.my.cloud", True),
+        ("registry.my.cloud:8443", False),
+        ("ocir.no-1.oci.my.cloud", False),  # a pattern names no region
+    ],
+)
+def test_which_registries_are_known(host: str, known: bool) -> None:
+    listed = [parse_host_pattern(text) for text in ("registry.my.cloud", "ocir.*.oci.my.cloud")]
+    assert is_known_registry(host, tuple(pattern for pattern in listed if pattern)) is known
 
 
 @pytest.mark.parametrize(
@@ -232,7 +271,7 @@ def test_every_error_has_its_own_code_and_exit_code() -> None:
 
 
 def test_an_errors_line_is_one_line() -> None:
-    assert "\n" not in BadRequest("a\nb\r\n", "c\td").line()
+    assert BadRequest("a\nb\r\n\x1b[2J", "c\td\u202e").line().isprintable()
 
 
 def test_a_deadline_ends_and_its_parts_end_with_it() -> None:

@@ -24,7 +24,7 @@ def node(tmp_path: Path) -> Node:
     return node
 
 
-def run_install(node: Node, world: World, folder: Path) -> Run:
+def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES) -> Run:
     """Start the init container as the kubelet would; its rights are those of the manifest."""
     bundle = folder / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
@@ -44,7 +44,7 @@ def run_install(node: Node, world: World, folder: Path) -> Run:
     assert POD["hostNetwork"]
     namespaces = spec["linux"]["namespaces"]
     spec["linux"]["namespaces"] = [each for each in namespaces if each["type"] != "network"]
-    sources = {"host": "set by the node", "script": str(EXAMPLES)}
+    sources = {"host": "set by the node", "script": str(script)}
     for mount in INSTALL["volumeMounts"]:
         spec["mounts"].append(
             {
@@ -65,6 +65,24 @@ def test_installs_on_the_host_and_joins_nothing(node: Node, tmp_path: Path) -> N
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
     assert node.calls("oke-init") == []
+
+
+def test_it_is_root_on_the_node(node: Node, tmp_path: Path) -> None:
+    """SECURITY.md and README.md say so: who can change the script may write anywhere."""
+    (tmp_path / "cloud-init.sh").write_text(
+        "id -u >/etc/cron.d/owned && chmod 4755 /etc/cron.d/owned"
+    )
+    run = run_install(node, world(), tmp_path / "run", tmp_path)
+    assert run.returncode == 0, run.stderr
+    owned = node.path("etc/cron.d/owned")
+    assert owned.read_text() == "0\n"
+    assert (owned.stat().st_uid, owned.stat().st_mode & 0o7777) == (0, 0o4755)
+    [host] = [volume["hostPath"] for volume in POD["volumes"] if "hostPath" in volume]
+    assert host["path"] == "/"
+    for text in ("README.md", "daemonset.yaml"):
+        assert "root on every node" in (EXAMPLES / text).read_text()
+    security = (EXAMPLES.parents[1] / "SECURITY.md").read_text()
+    assert "root on every\nnode" in security
 
 
 def test_a_failed_installation_fails_the_pod(node: Node, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloud.harness import Cloud
+from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import ACME, Fault, Iam, Imds
 from tests.cloud.namespace import PATH, REPOSITORY, Completed
 from tests.conftest import Program
@@ -165,10 +165,16 @@ def test_version_has_the_protocols_form(cloud: Cloud, helper: Program) -> None:
 
 @pytest.mark.parametrize("action", ["store", "erase"])
 def test_store_and_erase_refuse_in_words_and_keep_nothing(
-    cloud: Cloud, helper: Program, action: str
+    cloud: Cloud, helper: Program, action: str, tmp_path: Path
 ) -> None:
     given = b'{"ServerURL": "https://fra.ocir.io", "Username": "u", "Secret": "hunter2"}'
-    result = helper.run(cloud, action, stdin=given * 500)
+    output = tmp_path / "written"
+    strace = ["strace", "-f", "-qq", "-s", "500", "-o", str(output)]
+    strace += ["-e", "trace=write,pwrite64,writev,sendto,sendmsg"]
+    argv = [*strace, *helper.argv, action]
+    result = cloud.ns.run(argv, stdin=given * 500, env=helper.env)
+    assert "stores nothing" in output.read_text()
+    assert "hunter2" not in output.read_text()  # in no file and no socket
     assert result.returncode == 1
     assert result.stdout == (
         b"docker-credential-ocir stores nothing: it asks OCI for new credentials each time\n"
@@ -232,37 +238,62 @@ TOOLS = {
 }
 
 
+class Tool:
+    """A container tool with a folder of its own, in which the helper is set up."""
+
+    def __init__(self, cloud: Cloud, helper: Program, tool: str) -> None:
+        self._cloud = cloud
+        self._tool = tool
+        self._folder = cloud.ns.folder / f"{tool}-{helper.name}"  # each form pulls anew
+        self._folder.mkdir(exist_ok=True)
+        policy = '{"default": [{"type": "insecureAcceptAnything"}]}'
+        (self._folder / "policy.json").write_text(policy)
+        self._env = {
+            **helper.env,
+            "PATH": f"{os.path.dirname(helper.argv[0])}:{PATH}",
+            "HOME": str(self._folder),
+            "TMPDIR": str(self._folder),
+            "REGISTRY_AUTH_FILE": str(self._folder / "auth.json"),
+        }
+        self.helpers({"fra.ocir.io": "ocir"})
+
+    def helpers(self, by_host: dict[str, str]) -> None:
+        text = json.dumps({"credHelpers": by_host} if by_host else {})
+        (self._folder / "auth.json").write_text(text)
+
+    def pull(self, image: str) -> Completed:
+        argv = [part.format(self._folder) for part in TOOLS[self._tool]]
+        target = [f"docker://{image}", f"dir:{self._folder}/pulled"]
+        source = target if self._tool == "skopeo" else [image]
+        return self._cloud.ns.run([*argv, *source], env=self._env, timeout=60)
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_a_real_tool_pulls_what_the_node_may_read_and_nothing_else(
-    cloud: Cloud, helper: Program, tmp_path: Path, tool: str
+    cloud: Cloud, helper: Program, tool: str
 ) -> None:
     registry = cloud.registry
-    folder = cloud.ns.folder / f"{tool}-{helper.name}"  # each form pulls anew
-    folder.mkdir(exist_ok=True)
-    (folder / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-    auth = folder / "auth.json"
-    env = {
-        **helper.env,
-        "PATH": f"{os.path.dirname(helper.argv[0])}:{PATH}",
-        "HOME": str(folder),
-        "TMPDIR": str(folder),
-        "REGISTRY_AUTH_FILE": str(auth),
-    }
-
-    def pull(image: str) -> Completed:
-        argv = [part.format(folder) for part in TOOLS[tool]]
-        source = [f"docker://{image}", f"dir:{folder}/pulled"] if tool == "skopeo" else [image]
-        return cloud.ns.run([*argv, *source], env=env, timeout=60)
-
+    tried = Tool(cloud, helper, tool)
     image = f"fra.ocir.io/ns/app@{registry.digest}"
-    auth.write_text("{}")
-    assert pull(image).returncode != 0
-    auth.write_text(json.dumps({"credHelpers": {"fra.ocir.io": "ocir"}}))
-    pull(image).check()
-    denied = pull("fra.ocir.io/other/secret:latest")
+    tried.helpers({})
+    assert tried.pull(image).returncode != 0
+    tried.helpers({"fra.ocir.io": "ocir"})
+    tried.pull(image).check()
+    denied = tried.pull("fra.ocir.io/other/secret:latest")
     assert denied.returncode != 0
-    assert b"403" in denied.stderr
+    assert b"denied: User UserId(ocid1.instance." in denied.stderr
     cloud.reset()
     cloud.control.iam(Iam(policies=()))
-    assert pull("fra.ocir.io/ns/repo:latest").returncode != 0
+    assert tried.pull("fra.ocir.io/ns/repo:latest").returncode != 0
     assert cloud.control.report().count("federation") == 1
+
+
+def test_in_a_container_real_tools_share_one_exchange(helper: Program, tmp_path: Path) -> None:
+    with Cloud(log="devlog") as cloud:
+        image = f"fra.ocir.io/ns/app@{cloud.registry.digest}"
+        cloud.ns.run(["mount", "--bind", str(tmp_path), "/run"]).check()  # a part of the disk
+        for tool in ("podman", "skopeo", "skopeo"):
+            Tool(cloud, helper, tool).pull(image).check()
+        report = cloud.control.report()
+        assert (report.of_group("imds"), report.count("federation")) == (4, 1)
+        assert cloud.ns.path(STORES[1]).is_dir()

@@ -96,6 +96,11 @@ _hosts = st.builds(
 @given(_hosts)
 @example("ocir.uk-gov-london-1.oci.oraclegovcloud.u\u212a")  # KELVIN SIGN: lower() makes it a "k"
 @example("fra.ocir.io:443")
+@example("fra.ocir.io:80")
+@example("a.b.ocir.io")
+@example("evil-ocir.io")
+@example("fra.ocir.io.evil.example")
+@example("ocir.x.oci.evil.example")
 @example("ocir.eu-frankfurt-1.oci.oraclecloud.com.evil.example")
 def test_no_host_outside_the_grammar_is_signed_for(host: str) -> None:
     targets.host(host.encode("utf-8", "surrogatepass"))
@@ -121,7 +126,22 @@ def test_the_oracle_knows_what_is_signed_for() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["s/../sasa", "s/../.sasa", "a//b", "a/./b", "a/-b", "a/b-", "a._b", "a___b"]
+    "name",
+    [
+        *("s/../sasa", "s/../.sasa", "a//b", "a/./b", "a/-b", "a/b-", "a._b", "a___b"),
+        *(
+            "a b",
+            "a\r\nhost: b",
+            "a\nb",
+            "a\tb",
+            "a?b",
+            "a#b",
+            "a%2fb",
+            "a\\b",
+            "a/\u2025/b",
+            "A/b",
+        ),
+    ],
 )
 def test_a_repository_cannot_climb_out_of_its_place(name: str) -> None:
     # It becomes a part of the pull check's path, which a server may resolve.
@@ -133,26 +153,35 @@ def test_a_repository_cannot_climb_out_of_its_place(name: str) -> None:
 
 _json: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-    | st.sampled_from([10**400, -(10**400), "proven", "imds-throttled", "a.b.c"]),
+    | st.sampled_from([10**400, -(10**400), "imds-throttled", "a.b.c"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
-_FIELDS = ("made", "token", "life", "proven", "checks", "request_id", "principal", "code", "message",
-           "hint", "at", "host", "identity")  # fmt: skip
+_HELD = {"made": 0.0, "token": "t", "life": 3600, "renewed": False, "request_id": "r", "principal": "p",
+         "checks": {"ns/repo": [True, None, 0.0], "ns/app": [False, "DENIED", 0.0]}}  # fmt: skip
+_STORED = {"tokens": [_HELD], "code": "deadline", "message": "m", "hint": "h", "at": 1.0}
 
 
 @settings(many, max_examples=1000)
-@given(st.dictionaries(st.sampled_from(_FIELDS), _json))
+@given(st.dictionaries(st.sampled_from([*_STORED, "host", "identity"]), _json))
 @example({"code": "deadline", "message": "m", "hint": "h", "at": 10**400})
-@example({"life": 10**20})
-@example({"made": float("nan"), "token": "t", "life": 1, "proven": True, "checks": {}})
 def test_a_store_entry_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
-    whole = {"made": 0.0, "token": "t", "life": 3600, "proven": True, "checks": {}, "request_id": "r",
-             "principal": "p", "code": "deadline", "message": "m", "hint": "h", "at": 1.0}  # fmt: skip
-    targets.entry({**whole, **content})
+    targets.entry({**_STORED, **content})
     targets.entry(content)
-    for name in whole:
-        targets.entry({key: value for key, value in whole.items() if key != name})
+    for name in _STORED:
+        targets.entry({key: value for key, value in _STORED.items() if key != name})
+
+
+@settings(many, max_examples=1000)
+@given(st.dictionaries(st.sampled_from([*_HELD]), _json))
+@example({"life": 10**20})
+@example({"made": float("nan"), "life": 1})
+@example({"checks": {"ns/repo": [True, None, 10**400]}})
+@example({"checks": {"ns/repo": [[], None, 0.0]}})
+def test_a_stored_token_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
+    targets.entry({"tokens": [{**_HELD, **content}, content, _HELD]})
+    for name in _HELD:
+        targets.entry({"tokens": [{key: value for key, value in _HELD.items() if key != name}]})
 
 
 @many

@@ -22,12 +22,19 @@ from provider.configure import ALL, write
 from provider.kubelet_config import validate
 from tests.built import BARE, REQUEST, one_file, tree
 from tests.node import REPOSITORY, Node, World, recorder
+from tests.processes import AS_OTHER, OTHER
+from tests.processes import kubelet as kubelet_at
 from tests.test_cloud_init import FLAGS, FOLDER, MANAGED, SCRIPT, joined_with
 from tests.test_daemonset import run_install
 
 NAME, ALIAS = "oke-credential-provider", "credential-provider-oke"
 EXECUTABLE = f"bin/{NAME}"
 OLD = "0.0.9"
+# No process of the machine is seen, and /run is empty.
+ALONE = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("sh", "-c", 'mount -t tmpfs -o mode=755 none /run && exec "$@"', "sh"),
+)
 # What is told of a file or a folder: kind and mode, contents, inode, time of change.
 Snapshot = Mapping[str, tuple[object, ...]]
 
@@ -89,12 +96,11 @@ class Target:
         program = self.prefix / self.current / EXECUTABLE
         script = '"$PROGRAM" uninstall --prefix "$PREFIX" $OPTIONS'
         if kubelet:
-            # The shell stays, with these words as its command line.
-            start = """(exec -a kubelet bash -c 'sleep 60; :' "$@") &"""
-            wait = "until grep -q ^kubelet /proc/$!/cmdline; do sleep 0.01; done"
-            script = f"{start} {wait}; {script}"
+            path = kubelet_at(self.folder.parent / "kubelet")
+            wait = f'until [ "$(readlink /proc/$!/exe)" = {path} ]; do sleep 0.01; done'
+            script = f'{path} "$@" >/dev/null 2>&1 & {wait}; {script}'
         return run(
-            ["unshare", "--pid", "--fork", "--mount-proc", "bash", "-c", script, "bash", *kubelet],
+            [*ALONE, "bash", "-c", script, "bash", *kubelet],
             PROGRAM=str(program),
             PREFIX=str(self.prefix),
             OPTIONS=" ".join(args),
@@ -301,7 +307,17 @@ DAMAGE: Mapping[str, Callable[[Path], object]] = {
     "not to be run": lambda folder: (folder / EXECUTABLE).chmod(0o644),
     "without a manifest": lambda folder: (folder / "MANIFEST").unlink(),
     "another build": rebuild,
+    # Python's hashlib imports this one where it finds it.
+    "one file more": lambda folder: (some_file(folder).parent / "_hashlib.py").write_text("1/0"),
+    "a folder elsewhere": lambda folder: move_out(folder / "bin" / "program"),
 }
+
+
+def move_out(inner: Path) -> None:
+    """A symbolic link takes the folder's place."""
+    outside = inner.parents[3] / "outside"
+    inner.rename(outside)
+    inner.symlink_to(outside)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -314,8 +330,9 @@ def test_a_damaged_version_is_replaced_by_a_whole_one(target: Target, damage: st
     before = target.snapshot()
     target.install().check()
     assert target.snapshot() == before
-    # Only a build that is whole is worth going back to.
-    assert (__version__ in target.versions) == (damage in ("another build", "without a manifest"))
+    # Only a build that is whole is worth going back to. What install did not write is left alone.
+    left = ("another build", "without a manifest", "one file more", "a folder elsewhere")
+    assert (__version__ in target.versions) == (damage in left)
 
 
 # ---- what stands in the way ----------------------------------------------------------------------
@@ -439,7 +456,7 @@ def test_where_it_cannot_be_laid_out_and_run_the_version_before_stays(
 ) -> None:
     target.older()
     before = target.snapshot()
-    mount = f'mount -t tmpfs -o {options} none {target.prefix} && exec "$@"'
+    mount = f'mount -t tmpfs -o mode=755,{options} none {target.prefix} && exec "$@"'
     done = target.install(before=["unshare", "--mount", "sh", "-c", mount, "sh"])
     assert done.code == 73
     assert says in done.stderr
@@ -457,6 +474,88 @@ def test_without_the_rights_it_says_so_and_leaves_nothing(target: Target) -> Non
     done = run([*nobody, program, "install", "--prefix", "/usr/local/lib/of-nobody"])
     assert done.code == 73
     assert "Run it as root." in done.stderr
+
+
+# Shell, in the folder $1: a place in it in which another user could put other files.
+UNSAFE_PLACES = {
+    "another's": 'mkdir "$1/theirs"; chown $OTHER "$1/theirs"; echo "$1/theirs"',
+    "another's, above": 'mkdir -p "$1/theirs/mine"; chown $OTHER "$1/theirs"; echo "$1/theirs/mine"',
+    "a group's": 'mkdir -m 775 "$1/theirs"; echo "$1/theirs"',
+    "everybody's": 'mkdir -m 1777 "$1/theirs"; echo "$1/theirs"',
+    "everybody's, above": 'mkdir -m 1777 "$1/theirs"; echo "$1/theirs/new"',
+    "another's link": (
+        'mkdir -m 1777 "$1/theirs"; mkdir "$1/mine"; ln -s "$1/mine" "$1/theirs/link";'
+        ' chown -h $OTHER "$1/theirs/link"; echo "$1/theirs/link"'
+    ),
+}
+
+
+@pytest.mark.parametrize("option", ["--prefix", "--bin-dir", "--config-dir"])
+@pytest.mark.parametrize("unsafe", UNSAFE_PLACES)
+def test_where_another_user_could_put_other_files_nothing_is_installed(
+    target: Target, option: str, unsafe: str
+) -> None:
+    script = UNSAFE_PLACES[unsafe].replace("$OTHER", str(OTHER))
+    place = run(["sh", "-c", script, "sh", target.folder]).check().stdout.strip()
+    before = target.snapshot()
+    for args in ([], ["--dry-run"]):
+        done = target.install(option, place, *args)
+        assert done.code == 73
+        assert "cannot-install" in done.stderr
+        assert "whoever can write there would own the node" in done.stderr
+        assert "chown root:root" in done.stderr
+        assert target.snapshot() == before
+
+
+def test_an_unprivileged_user_may_install_into_folders_of_his_own(open_folder: Path) -> None:
+    shutil.copy(one_file(), open_folder / "program")
+    target = Target(open_folder / "home")
+    target.folder.mkdir()
+    os.chown(target.folder, OTHER, OTHER)
+    target.install(program=open_folder / "program", before=AS_OTHER).check()
+    assert target.works() == __version__
+
+
+NO_CACHE_TYPE = USERS + (
+    "    tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}\n"
+)
+
+
+@pytest.mark.parametrize("versions", [("1.33.5",), ("1.33.5", "1.34.1"), ("1.34.1", "1.33.5")])
+def test_each_kubelet_that_runs_must_be_able_to_start_with_the_config(
+    target: Target, versions: Sequence[str]
+) -> None:
+    target.config.parent.mkdir()
+    target.config.write_text(NO_CACHE_TYPE)
+    script = ""
+    for version in versions:
+        folder = target.folder.parent / version
+        folder.mkdir()
+        path = kubelet_at(folder / "kubelet", version)
+        script += (
+            f'{path} >/dev/null 2>&1 & until [ "$(readlink /proc/$!/exe)" = {path} ]; do :; done;'
+        )
+    # No kubelet is installed: only those that run count.
+    script += 'for folder in /usr/local/sbin /usr/local/bin; do mount -t tmpfs none $folder; done; "$@"; exit $?'
+    done = target.install(before=[*ALONE, "bash", "-c", script, "bash"])
+    if versions == ("1.33.5",):
+        done.check()
+    else:
+        assert done.code == 73
+        assert "cacheType" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["755", "775"])
+def test_an_installed_kubelet_is_asked_only_if_root_alone_can_replace_it(
+    target: Target, mode: str
+) -> None:
+    mark = target.folder.parent / "mark"
+    kubelet = target.folder.parent / "kubelet"
+    kubelet.write_text(f"#!/bin/sh\ntouch {mark}\necho Kubernetes v1.34.1\n")
+    kubelet.chmod(0o755)
+    script = f'mount -t tmpfs -o mode={mode} none /usr/local/sbin && cp {kubelet} /usr/local/sbin && "$@"'
+    target.install(before=["unshare", "--mount", "sh", "-c", script, "sh"]).check()
+    assert mark.exists() == (mode == "755")
 
 
 # ---- interrupted ---------------------------------------------------------------------------------
@@ -553,7 +652,8 @@ def test_of_two_at_once_one_waits_for_the_other(target: Target) -> None:
     ]
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
-    assert sorted("nothing to change" in stdout for stdout, _ in said) == [False, True]
+    # The one that waits may have made the prefix: then it notes that.
+    assert sorted("laid out" in stdout for stdout, _ in said) == [False, True]
     assert target.works() == __version__
     assert target.versions == {__version__}
 

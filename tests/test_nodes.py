@@ -15,6 +15,7 @@ import pytest
 from provider.errors import CannotUnpack, Damaged
 from provider.frozen import enter
 from tests.built import BARE, CONTENTS, REQUEST, installed, one_file, tree
+from tests.processes import AS_OTHER, OTHER
 
 Form = Callable[[], Path]
 FORMS = pytest.mark.parametrize("form", [one_file, installed], ids=["one file", "installed"])
@@ -176,6 +177,70 @@ def test_planted_folders_and_links_are_left_alone(tmp_path: Path) -> None:
         *(".aaaaaa", ".backups", ".bbbbbb", ".cccccc", ".dddddd", ".eeeeee")
     ]
     assert (precious / "pid").exists()
+
+
+# Shell, in $1: a folder for TMPDIR that another user could swap for one of his.
+SWAPPED = {
+    "his": 'mkdir "$1/his"; chown $OTHER "$1/his"; echo "$1/his"',
+    "below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; echo "$1/his/t"',
+    "below a group's": 'mkdir -p "$1/his/t"; chmod 775 "$1/his"; echo "$1/his/t"',
+    "his link": (
+        'mkdir -m 1777 "$1/all"; mkdir "$1/t"; ln -s "$1/t" "$1/all/link";'
+        ' chown -h $OTHER "$1/all/link"; echo "$1/all/link"'
+    ),
+    "link below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; ln -s his/t "$1/l"; echo "$1/l"',
+}
+KEPT = {
+    "root's": 'mkdir "$1/t"; echo "$1/t/"',
+    "in a sticky folder": 'mkdir -m 1777 "$1/all"; mkdir "$1/all/t"; echo "$1/all/../all/./t"',
+    "root's links": 'mkdir "$1/t"; ln -s t "$1/l"; ln -s "$1/l/." "$1/m"; echo "$1/m"',
+}
+
+
+@pytest.mark.parametrize("how", [*SWAPPED, *KEPT])
+def test_the_one_file_form_runs_only_where_nobody_else_can_swap_its_folder(
+    how: str, tmp_path: Path
+) -> None:
+    script = {**SWAPPED, **KEPT}[how].replace("$OTHER", str(OTHER))
+    made = subprocess.run(["sh", "-c", script, "sh", tmp_path], check=True, capture_output=True)
+    with started(one_file(), Path(made.stdout.decode().strip())) as process:
+        until = time.monotonic() + 10
+        while (program := os.readlink(f"/proc/{process.pid}/exe")) == str(one_file()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        answer, _ = process.communicate(REQUEST, timeout=30)
+    assert program.startswith(str(tmp_path)) == (how in KEPT)
+    assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+
+
+# Another user's: as soon as something is unpacked in $1/t, his own program takes its place.
+SWAP = """
+mark=$2
+cd "$1"
+while :; do
+    for found in t/oke-credential-provider.??????; do
+        [ -d "$found" ] || continue
+        mv t was
+        mkdir -p "$found/bin/program"
+        printf '#!/bin/sh\\nid -u >%s\\n' "$mark" >"$found/bin/program/oke-credential-provider"
+        chmod 755 "$found/bin/program/oke-credential-provider"
+        exit
+    done
+done
+"""
+
+
+def test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run(open_folder: Path) -> None:
+    home = open_folder / "home"
+    (home / "t").mkdir(parents=True)
+    os.chown(home, OTHER, OTHER)
+    mark = home / "mark"
+    with subprocess.Popen([*AS_OTHER, "bash", "-c", SWAP, "bash", home, mark]) as attacker:
+        for _ in range(3):
+            with started(one_file(), home / "t") as process:
+                process.communicate(REQUEST, timeout=30)
+        attacker.kill()
+    assert not mark.exists()
 
 
 @contextmanager

@@ -6,7 +6,9 @@ fails the test: whoever adds one says so in this file.
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -61,7 +63,7 @@ COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
 WRITTEN = (
     STORE,
     r"/proc/self/coredump_filter",  # where the limit cannot be set
-    rf"{STORE}/v1-fra\.ocir\.io-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
+    rf"{STORE}/v2-(fra\.ocir\.io|identity|instance)-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
 )
 CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/socket")
 
@@ -223,12 +225,10 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
     assert unlisted(record.connected, CONNECTED) == ["127.0.3.1:80"]
 
 
-# As under sudo in a container: a limit of 0, which the program may not raise.
-LIMITED = ("prlimit", "--core=0:0", "setpriv", "--bounding-set=-sys_resource")
-
-
-@pytest.mark.parametrize("before", [(), LIMITED], ids=["as it is", "limited"])
-def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, before: tuple[str, ...]) -> None:
+def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str, bool]]:
+    """Soft and hard limit of each process of a call that waits for OCI, and whether a core would hold
+    memory; ``before`` starts it.
+    """
     cloud.control.fault("federation", Fault("black_hole"))
     argv = [*before, *program.argv]
     process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
@@ -245,12 +245,39 @@ def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, before: tuple
     ]
     process.terminate()
     process.communicate(timeout=10)
-    assert found
+    result = set()
     for limits, kept in found:
-        # 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any
-        # limit but 1, see fs/coredump.c. Without the right to set 1: a core without any memory.
-        assert re.search(r"Max core file size\s+1\s+1\s+bytes", limits) or int(kept, 16) == 0
-        assert before == () or int(kept, 16) == 0
+        match = re.search(r"Max core file size\s+(\w+)\s+(\w+)", limits)
+        assert match
+        result.add((match[1], match[2], int(kept, 16) != 0))
+    return result
+
+
+# 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit but
+# 1, see fs/coredump.c. Root may raise a hard limit of 0 by CAP_SYS_RESOURCE, which containers lack.
+@pytest.mark.parametrize("limit", ["unlimited", "0:unlimited"])
+def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -> None:
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {("1", "1", True)}
+
+
+def test_a_call_that_may_not_raise_the_limit_keeps_memory_out_of_a_core(
+    cloud: Cloud, program: Program
+) -> None:
+    # As under sudo in a container: a limit of 0, which root without CAP_SYS_RESOURCE may not raise.
+    before = ("prlimit", "--core=0:0", "setpriv", "--bounding-set=-sys_resource")
+    assert core_limits(cloud, program, *before) == {("0", "0", False)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "then"), [("unlimited", "1"), ("0:unlimited", "1"), ("0:0", "0")]
+)
+def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
+    cloud: Cloud, program: Program, limit: str, then: str
+) -> None:
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {
+        (then, then, then == "1")
+    }
 
 
 # --- the environment ---------------------------------------------------------------------------
@@ -277,6 +304,7 @@ HOSTILE = {
     "OPENSSL_CONF": "{folder}/openssl.cnf",
     "OPENSSL_MODULES": "{folder}",
     "OPENSSL_ENGINES": "{folder}",
+    "XDG_RUNTIME_DIR": "{folder}",  # root's store is in /run
 }
 # What Python itself honours: the frozen program does not.
 INTERPRETERS = {
@@ -309,6 +337,20 @@ def test_the_environment_turns_nothing_against_the_node(
         cloud.reset()
         record = trace(Program(program.name, program.argv, {**program.env, **env}), cloud, tmp_path)
         assert not [path for path in record.read if path.startswith(str(tmp_path))]
+
+
+def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program: Program) -> None:
+    runtime = cloud.ns.path("/run/runtime-of-a-user")
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, 65534, 65534)
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program.argv]
+    env = {**program.env, "XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
+    try:
+        first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
+        assert read_response(first.stdout).password == read_response(second.stdout).password
+        assert cloud.control.report().count("federation") == 1
+    finally:
+        shutil.rmtree(runtime)
 
 
 def test_no_variable_reaches_python_inside_a_frozen_program(
@@ -364,9 +406,11 @@ def test_a_proxy_is_for_servers_and_never_for_the_metadata_service(
     [("*", 0), (".oraclecloud.com", 1), ("fra.ocir.io,.oraclecloud.com", 0), ("other.example", 2)],
 )
 def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
-    env = {"HTTPS_PROXY": "http://proxy.example:3128", "NO_PROXY": no_proxy}
-    program.run(cloud, stdin=request(IMAGE), env=env).check()
-    assert cloud.control.report().count("proxy") == through
+    for name in ("NO_PROXY", "no_proxy"):
+        cloud.reset()
+        env = {"HTTPS_PROXY": "http://proxy.example:3128", name: no_proxy}
+        program.run(cloud, stdin=request(IMAGE), env=env).check()
+        assert cloud.control.report().count("proxy") == through
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])

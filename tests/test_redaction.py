@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tests.cloud.harness import STORES, Cloud
-from tests.cloud.model import TENANCY, USER, Fault, Iam, Secret
+from tests.cloud.model import TENANCY, USER, EchoId, Fault, Iam, Secret
 from tests.cloud.namespace import Completed
 from tests.conftest import Program
 from tests.kubelet import read_response, request
@@ -59,6 +61,35 @@ CASES = [
     Case("the signature quoted in a refusal", 41, _fault("token", Fault("echo", status=401))),
     Case("the signature quoted in an outage", 40, _fault("token", Fault("echo", status=503))),
     Case("a token quoted by the manifest", 0, _fault("manifest", Fault("echo", status=500))),
+    Case("a token quoted in a denial", 0, _fault("manifest", Fault("echo", status=403))),
+    Case("a token quoted for an absent tag", 0, _fault("manifest", Fault("echo", status=404))),
+    Case("a token quoted with the manifest", 0, _fault("manifest", Fault("echo"))),
+    Case("IMDS quotes", 22, _fault("imds.key", Fault("echo", status=404))),
+    *(
+        Case(
+            f"{whom} has the {echo_id} of it in its id",
+            code,
+            _fault(whom, Fault("echo", status=status, echo_id=echo_id)),
+        )
+        for whom, status, code in (("federation", 401, 31), ("token", 200, 0), ("manifest", 403, 0))
+        for echo_id in get_args(EchoId)
+        if echo_id != "received" or status == 200
+    ),
+    Case("federation speaks no HTTP", 30, _fault("federation", Fault("echo_bare"))),
+    Case("the registry speaks no HTTP", 40, _fault("token", Fault("echo_bare"))),
+    Case("the manifest is no HTTP", 0, _fault("manifest", Fault("echo_bare"))),
+    Case(
+        "a proxy that quotes",
+        30,
+        _fault("proxy", Fault("echo", status=407)),
+        env={"HTTPS_PROXY": PROXY},
+    ),
+    Case(
+        "a proxy that speaks no HTTP",
+        30,
+        _fault("proxy", Fault("echo_bare")),
+        env={"HTTPS_PROXY": PROXY},
+    ),
     Case("a token that never ends", 42, _fault("token", Fault("patch", patch={"expires_in": -1}))),
     Case(
         "a security token with a space",
@@ -107,18 +138,24 @@ def haystacks(cloud: Cloud, results: list[Completed]) -> Iterator[tuple[str, str
         for path in store.iterdir() if store.is_dir() else ():
             yield "a store file's name", path.name
             text = path.read_text(errors="replace")
-            if path.suffix not in (".lock", ".failure"):
-                text = text.replace(json.loads(text)["token"], "", 1)
+            for token in json.loads(text).get("tokens", ()) if text else ():
+                text = text.replace(token["token"], "", 1)
             yield f"the store's {path.name}", text
 
 
 def leaks(secrets: list[Secret], found: Iterator[tuple[str, str]]) -> set[str]:
-    """Which secrets were found, and where."""
-    needles = [(secret.kind, needle) for secret in secrets for needle in secret.needles()]
+    """Which secrets were found, and where: in whatever case, and however divided."""
+    needles = [(secret.kind, letters(needle)) for secret in secrets for needle in secret.needles()]
     assert all(len(needle) > 10 for _, needle in needles)
+    texts = [(where, letters(text)) for where, text in found]
     return {
-        f"{kind} in {where}" for where, text in found for kind, needle in needles if needle in text
+        f"{kind} in {where}" for where, text in texts for kind, needle in needles if needle in text
     }
+
+
+def letters(text: str) -> str:
+    """The letters and digits alone, in lower case. A line break in a quoted text is no letter."""
+    return re.sub("[^a-z0-9]", "", text.lower().replace("\\n", ""))
 
 
 # Every case at the level that says most, and again at one of the others, in turns.

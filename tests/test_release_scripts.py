@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -12,6 +13,11 @@ REPOSITORY = Path(__file__).parents[1]
 CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
 TAG = "v1.2.0"
 ASSET = "oke-credential-provider-for-ocir-linux-amd64"
+BUILT = [
+    f"oke-credential-provider-for-ocir-linux-{architecture}{suffix}"
+    for architecture in ("amd64", "arm64")
+    for suffix in ("", ".cdx.json", ".licenses.txt")
+]
 
 # Notes its arguments, a line each; plays the releases that are there, and the downloads.
 GH = """#!/bin/bash
@@ -36,7 +42,10 @@ def source(tmp_path: Path) -> Path:
         **{f"{folder}/{ASSET}": "program" for folder in ("dist/release", "served")},
         "served/SHA256SUMS": f"{sha256(b'program').hexdigest()}  {ASSET}\n",
     }
-    for name in ("release_draft.sh", "release_download.sh", "release_notes.py"):
+    files |= {f"dist/{name}": name for name in BUILT}
+    files["packaging/credential-provider-config.yaml"] = "kind: CredentialProviderConfig\n"
+    scripts = ("release_assets.sh", "release_draft.sh", "release_download.sh", "release_notes.py")
+    for name in scripts:
         files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -45,10 +54,10 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(source: Path, script: str, **environment: str) -> tuple[int, list[str]]:
+def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
     """The script's exit code, and what gh was asked."""
     done = subprocess.run(
-        [source / "packaging" / script],
+        [source / "packaging" / script, *arguments],
         env={
             "PATH": f"{source}/bin:/usr/local/bin:/usr/bin:/bin",
             "TAG": TAG,
@@ -124,3 +133,49 @@ def test_a_wrong_sum_stops_the_download(source: Path) -> None:
 def test_a_file_without_an_attestation_stops_the_download(source: Path, name: str) -> None:
     code, _ = run(source, "release_download.sh", UNATTESTED=name)
     assert code != 0
+
+
+# ---- the assets are what was built ---------------------------------------------------------------
+
+
+def sums(names: Sequence[str]) -> str:
+    """As the build jobs' outputs reach the script: a line each, and a newline at the end."""
+    return "".join(f"{sha256(name.encode()).hexdigest()}  {name}\n" for name in names)
+
+
+def test_assets_are_the_files_that_were_built(source: Path) -> None:
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    assert code == 0
+    collected = {file.name for file in (source / "dist/release").iterdir()}
+    others = {"SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"}
+    assert collected == {*BUILT, *others}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
+    source: Path, name: str
+) -> None:
+    (source / "dist" / name).write_text("replaced")
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    assert code != 0
+    assert not (source / "dist/release/SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "\n\n",
+        "",
+        "no sum\n" + sums(BUILT),
+        sums(BUILT[:3]) + "\n",
+        sums(BUILT[1:]),
+        sums([*BUILT, "oke-credential-provider-for-ocir-linux-riscv64"]),
+    ],
+)
+def test_sums_that_are_not_of_exactly_these_files_stop_the_release(
+    source: Path, listed: str
+) -> None:
+    """One build job without outputs, both, an unknown line, a file less, a file more."""
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=listed)
+    assert code != 0
+    assert not (source / "dist/release/SHA256SUMS").exists()

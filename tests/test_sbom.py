@@ -24,8 +24,8 @@ BINARY = REPOSITORY / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITE
 PROGRAM = "bin/program/oke-credential-provider"
 
 
-def sbom(binary: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "packaging" / "sbom.py"), str(binary)]
+def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(REPOSITORY / "packaging" / "sbom.py"), str(binary), *options]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -125,6 +125,37 @@ def test_every_component_but_a_copy_has_a_licence(content: dict[str, Any]) -> No
 
 def test_the_same_binary_gives_the_same_bytes(text: str) -> None:
     assert sbom(BINARY).stdout == text
+
+
+def test_the_exact_debian_sources_are_named(content: dict[str, Any], tmp_path: Path) -> None:
+    """As portable_python.sh writes them; what is not of the interpreter has no such source."""
+    own = {"python": platform.python_version(), "zlib": component(content, "zlib")["version"]}
+    exact = {"python": f"{own['python']}-2+deb13u4", "zlib": f"1:1.3.dfsg+really{own['zlib']}-1+b1"}
+    versions = tmp_path / "versions.txt"
+    versions.write_text(
+        f"python3.13 {exact['python']}\nzlib {exact['zlib']}\nlibffi 3.4.8-2\nziglang 0.17.1\n"
+    )
+    done = sbom(BINARY, "--versions", str(versions))
+    assert done.returncode == 0, done.stderr
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(done.stdout) is None
+    components = json.loads(done.stdout)["components"]
+    ancestors = {
+        each["name"]: each["pedigree"]["ancestors"] for each in components if "pedigree" in each
+    }
+    assert ancestors.keys() == {"python", "zlib"}
+    [python] = ancestors["python"]
+    assert (python["name"], python["version"]) == ("python3.13", exact["python"])
+    assert python["purl"] == f"pkg:deb/debian/python3.13@{own['python']}-2%2Bdeb13u4?arch=source"
+    assert ancestors["zlib"][0]["version"] == exact["zlib"]
+
+
+@pytest.mark.parametrize("line", ["python3.13 3.9.99-1", "zlib 1:1.2.1-1"])
+def test_sources_of_another_version_are_refused(line: str, tmp_path: Path) -> None:
+    versions = tmp_path / "versions.txt"
+    versions.write_text(f"{line}\n")
+    done = sbom(BINARY, "--versions", str(versions))
+    assert done.returncode == 1
+    assert f"{line} was built" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,16 @@
-"""The licences of what the program needs, held against a list; `make audit` asks for known faults."""
+"""What the program is made of: licences held against a list, and where each part comes from.
+
+`make audit` asks for known faults.
+"""
 
 from __future__ import annotations
 
 import re
 from importlib.metadata import Distribution
+from pathlib import Path
 
 import pytest
+import yaml
 
 from provider.licenses import _requirements
 
@@ -67,3 +72,66 @@ def test_what_may_not_be_given_on_is_not_in_the_binary() -> None:
     assert any(name.startswith("_rust") or name == "cryptography" for name in names)
     pattern = re.compile(rf"_?({'|'.join(NOT_GIVEN_ON)})\b.*")
     assert [name for name in names if pattern.match(name)] == []
+
+
+# ---- where the parts come from -------------------------------------------------------------------
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def commands(pattern: str) -> list[str]:
+    """The lines of Makefile, scripts and workflows that the pattern is in, continued ones joined."""
+    files = [
+        REPOSITORY / "Makefile",
+        *(REPOSITORY / "packaging").glob("*.sh"),
+        *(REPOSITORY / ".github").rglob("*.yml"),
+    ]
+    texts = [re.sub(r"\\\n\s*", "", file.read_text()) for file in files]
+    return [
+        line
+        for text in texts
+        for line in text.splitlines()
+        if re.search(pattern, line) and not line.lstrip().startswith("#")
+    ]
+
+
+def test_pip_installs_only_what_is_locked_by_hash() -> None:
+    """But for this project itself, without dependencies."""
+    installs = commands(r"\bpip\b.*\binstall\b")
+    assert len(installs) >= 4
+    ours = "--no-deps --no-build-isolation --editable ."
+    assert [each for each in installs if "--require-hashes" not in each and ours not in each] == []
+    assert commands(r"\b(npm|pipx|cargo|go) install\b|curl .*\| *(ba)?sh") == []
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "ziglang.txt", "fuzz.txt"])
+def test_every_locked_version_has_a_hash(name: str) -> None:
+    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "packaging" / name).read_text())
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert lines
+    for line in lines:
+        assert re.match(r"[\w.-]+==[\w.]+ .*--hash=sha256:[0-9a-f]{64}", line), line
+
+
+def test_debians_sources_are_verified_by_debians_keys() -> None:
+    keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
+    assert f"debian_keyring={keyring}" in (REPOSITORY / "packaging/debian.sh").read_text()
+    sources = commands(r"^deb(-src)? ")
+    assert len(sources) == 2
+    assert all("[signed-by=$debian_keyring]" in line for line in sources)
+    roots = commands(r"\bdebootstrap --")
+    assert roots
+    assert all('--keyring="$debian_keyring"' in line for line in roots)
+    unverified = (
+        r"allow-unauthenticated|allow-insecure|trusted=yes|no-check-gpg|AllowUnauthenticated"
+    )
+    assert commands(unverified) == []
+
+
+def test_dependabot_waits_a_week() -> None:
+    content = yaml.safe_load((REPOSITORY / ".github/dependabot.yml").read_text())
+    assert [each["cooldown"] for each in content["updates"]] == [{"default-days": 7}] * 2
+
+
+def test_no_workflow_has_a_secret_but_githubs_own_token() -> None:
+    assert commands(r"\bsecrets\b") == []

@@ -10,6 +10,7 @@ import pytest
 
 from tests import kubelet
 from tests.cloud.harness import Cloud
+from tests.cloud.model import Fault, FaultKind
 from tests.conftest import Program
 
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
@@ -67,3 +68,24 @@ def test_a_bundle_of_the_users_choice_stands_alone(program: Program, own_cloud: 
     untrusted = {"SSL_CERT_FILE": _BUNDLE, "TOKEN_CACHE": "disabled"}
     run = program.run(own_cloud, stdin=request, env=untrusted)
     assert run.returncode == 51
+
+
+@pytest.mark.parametrize(
+    ("kind", "code", "connections"),
+    [
+        ("tls_expired", 51, 1),
+        ("tls_wrong_name", 51, 1),
+        ("tls_unknown_ca", 51, 2),  # by the node's folder, then by its bundle
+        ("tls_old", 30, 1),
+        ("reset_accept", 30, 4),
+    ],
+)
+def test_tls_is_retried_only_where_a_connection_was_lost(
+    program: Program, cloud: Cloud, kind: FaultKind, code: int, connections: int
+) -> None:
+    cloud.control.fault("federation", Fault(kind))
+    run = program.run(cloud, stdin=kubelet.request("fra.ocir.io/ns/repo"))
+    assert run.returncode == code
+    report = cloud.control.report()
+    assert report.connections["federation"] == connections
+    assert report.count("federation") == 0  # nothing is sent before TLS holds

@@ -6,6 +6,7 @@ import itertools
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -212,10 +213,11 @@ def test_the_last_job_of_ci_waits_for_all_others() -> None:
 
 def test_a_release_is_a_chain_in_which_publishing_comes_last() -> None:
     content = load((FOLDER / "release.yml").read_text())
-    chain = ["agree", "binaries", "assets", "draft", "download", "try", "publish"]
+    chain = ["agree", "build", "verify", "assets", "draft", "download", "try", "publish"]
     assert [name for name, _ in jobs(content)] == chain
     for before, name in itertools.pairwise(chain):
-        assert content["jobs"][name]["needs"] == before
+        needs = content["jobs"][name]["needs"]
+        assert before in ([needs] if isinstance(needs, str) else needs)
     assert [name for name, job in jobs(content) if "environment" in job] == ["publish"]
 
 
@@ -228,6 +230,8 @@ def test_only_the_jobs_that_must_may_write() -> None:
         if level == "write"
     }
     assert writes == {
+        ("release.yml", "build", "id-token"),
+        ("release.yml", "build", "attestations"),
         ("release.yml", "assets", "id-token"),
         ("release.yml", "assets", "attestations"),
         ("release.yml", "draft", "contents"),
@@ -235,6 +239,84 @@ def test_only_the_jobs_that_must_may_write() -> None:
         ("release.yml", "publish", "contents"),
         ("weekly.yml", "report", "issues"),
     }
+
+
+def release_steps(job: str) -> list[Json]:
+    found = load((FOLDER / "release.yml").read_text())["jobs"][job]["steps"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it() -> None:
+    """After the build come its sums, the attestation and then the hand-over, with nothing between."""
+    [_, build, sums, attest, upload] = release_steps("build")
+    assert build == {"run": "make binary-portable"}
+    assert sums["id"] == "sums"
+    assert attest["uses"].startswith("actions/attest-build-provenance@")
+    assert upload["uses"].startswith("actions/upload-artifact@")
+    assert attest["with"]["subject-path"] == upload["with"]["path"] == f"dist/{ASSET}-*"
+    assert not {"if", "continue-on-error"} & {key for step in (sums, attest) for key in step}
+
+
+def test_ci_builds_as_a_release_does() -> None:
+    """The release's build job has the steps of the one that ci runs, and those that sign."""
+    tried = load((FOLDER / "binaries.yml").read_text())["jobs"]["build"]
+    released = load((FOLDER / "release.yml").read_text())["jobs"]["build"]
+    assert tried["steps"] == [step for step in released["steps"] if step in tried["steps"]]
+    assert tried["strategy"]["matrix"] == released["strategy"]["matrix"]
+
+
+def test_the_sums_of_a_build_are_those_of_its_files(tmp_path: Path) -> None:
+    """The step's own script, run here: a job output for its architecture alone."""
+    [_, _, sums, _, _] = release_steps("build")
+    names = [f"{ASSET}-arm64{suffix}" for suffix in ("", ".cdx.json", ".licenses.txt")]
+    (tmp_path / "dist").mkdir()
+    for name in names:
+        (tmp_path / "dist" / name).write_text(name)
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", sums["run"]],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "ARCHITECTURE": "arm64", "GITHUB_OUTPUT": str(output)},
+        check=True,
+    )
+    expected = [f"{sha256(name.encode()).hexdigest()}  {name}" for name in names]
+    assert output.read_text().splitlines() == ["arm64<<END", *expected, "END"]
+    outputs = load((FOLDER / "release.yml").read_text())["jobs"]["build"]["outputs"]
+    assert outputs == {a: f"${{{{ steps.sums.outputs.{a} }}}}" for a in ("amd64", "arm64")}
+
+
+def test_the_assets_are_the_named_artifacts_with_the_sums_of_the_build() -> None:
+    steps = release_steps("assets")
+    downloads = [s["with"] for s in steps if "download-artifact@" in s.get("uses", "")]
+    assert downloads == [{"name": f"binary-{a}", "path": "dist"} for a in ("amd64", "arm64")]
+    [collect] = [step for step in steps if "run" in step]
+    assert collect["run"] == 'make release-assets ARCHITECTURES="amd64 arm64"'
+    assert collect["env"]["SUMS"].split("\n") == [
+        "${{ needs.build.outputs.amd64 }}",
+        "${{ needs.build.outputs.arm64 }}",
+        "",
+    ]
+
+
+def test_each_published_file_is_attested_once() -> None:
+    attested = {
+        job: step["with"]["subject-path"].split()
+        for job, _ in jobs(load((FOLDER / "release.yml").read_text()))
+        if job in ("build", "assets")
+        for step in release_steps(job)
+        if "attest-build-provenance@" in step.get("uses", "")
+    }
+    assert attested["build"] == [f"dist/{ASSET}-*"]
+    others = {name for name in published() if not name.startswith(ASSET)}
+    assert sorted(attested["assets"]) == sorted(f"dist/release/{name}" for name in others)
+
+
+def test_the_draft_is_verified_again_right_before_it_is_published() -> None:
+    [_, verify, publish] = release_steps("publish")
+    assert verify["run"] == "make release-download"
+    assert publish["run"] == 'gh release edit "$TAG" --draft=false'
+    assert not {"if", "continue-on-error"} & {*verify, *publish}
 
 
 def test_a_job_that_may_write_to_the_repository_installs_nothing() -> None:
@@ -288,18 +370,26 @@ def test_cloud_init_downloads_by_the_published_names() -> None:
 
 
 def test_the_workflows_hand_over_the_published_names() -> None:
-    build = (FOLDER / "binaries.yml").read_text()
-    assert f"path: dist/{ASSET}-*" in build
-    assert 'ARCHITECTURES="amd64 arm64"' in (FOLDER / "release.yml").read_text()
+    for name in ("binaries.yml", "release.yml"):
+        assert f"path: dist/{ASSET}-*" in (FOLDER / name).read_text()
 
 
 def test_security_md_tells_what_the_download_job_does() -> None:
     """Users verify by the commands that the release was verified by."""
+
+    def verification(text: str) -> list[str]:
+        command = re.search(r"^ *gh attestation verify (.*(?:\\\n.*)+)", text, re.M)
+        assert command
+        return re.sub(r"\\\n", "", command[1]).split()[1:]
+
     script = (REPOSITORY / "packaging" / "release_download.sh").read_text()
+    names = {"$GITHUB_REPOSITORY": "$REPOSITORY", "$TAG": "v$VERSION"}
+    for theirs, ours in names.items():
+        script = script.replace(theirs, ours)
     text = (REPOSITORY / "SECURITY.md").read_text()
-    for part in ("--signer-workflow", "--source-ref", "--deny-self-hosted-runners", "sha256sum"):
-        assert part in script
-        assert part in text
+    assert verification(text) == verification(script)
+    for each in (script, text):
+        assert re.search(r"^sha256sum --check .*SHA256SUMS$", each, re.M)
 
 
 @pytest.mark.parametrize("script", ["release_assets.sh", "release_draft.sh", "release_download.sh"])

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from provider.errors import ClusterUnknown, NoServiceAccountToken
+from provider.kubeconfig import Kubeconfig
 from provider.kubelet_config import TokenAttributes, load, validate
 from provider.request import parse_request
 from provider.service_account import service_account
 from provider.settings import Settings
-from provider.workload import APISERVER_FILE, CA_FILE, find_cluster
+from provider.workload import APISERVER_FILE, CA_FILE, OKE_CONF, find_cluster
 from tests.cloud.harness import Cloud
 from tests.cloud.model import (
     ACME,
@@ -78,7 +83,7 @@ def test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read(
 ) -> None:
     registry = cloud.registry
     mine = credentials(cloud, program, cloud.control.service_account_token(APP))
-    assert mine.cache_key_type == "Registry"
+    assert mine.cache_key_type == "Image"
     assert mine.cache_seconds == pytest.approx(3300, abs=10)
     registry.pull_with_skopeo(f"{IMAGE}:latest", mine.password).check()
     assert registry.pull_with_skopeo("fra.ocir.io/other/secret", mine.password).returncode != 0
@@ -120,16 +125,6 @@ assert signer.api_key.startswith("ST$ey"), signer.api_key[:3]
     assert set(sdk.header_names) - clients_own == set(ours.header_names) - clients_own
 
 
-def test_the_instances_metadata_tell_where_the_cluster_is(cloud: Cloud, program: Program) -> None:
-    ca = base64.b64encode((cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
-    told = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca}
-    cloud.control.imds(Imds(metadata=told))
-    stdin = request(IMAGE, serviceAccountToken=cloud.control.service_account_token(APP))
-    env = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}
-    assert read_response(program.run(cloud, stdin=stdin, env=env).check().stdout).password
-    assert cloud.control.report().connections == {"imds": 1, "cluster": 1, "registry": 1}
-
-
 def test_a_dedicated_region_is_known_by_imds(cloud: Cloud, program: Program) -> None:
     cloud.control.imds(Imds(region=ACME))
     image = "ocir.us-acme-1.oci.acmecloud.example/ns/repo"
@@ -149,7 +144,7 @@ def test_a_denied_pull_is_logged_as_the_experiment_that_it_is(
 ) -> None:
     cloud.control.iam(Iam(policies=()))
     denied = credentials(cloud, program, cloud.control.service_account_token(APP))
-    assert denied.cache_seconds == 120
+    assert denied.cache_seconds == pytest.approx(120, abs=10)
     (entry,) = cloud.ns.log()
     assert "experimental" in entry.fields["OKE_PULL_CHECK"]
 
@@ -276,9 +271,7 @@ def test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone(
     ]
     assert len(needles) >= 9
     assert not [n for n in needles for text in texts if n in text]
-    bearing = {
-        r.endpoint for r in cloud.control.report().requests if "opc-request-id" in r.header_names
-    }
+    bearing = {r.endpoint for r in cloud.control.report().requests if r.bears_account}
     assert bearing == {"workload"}
 
 
@@ -358,20 +351,302 @@ def test_a_refused_registry_token_says_that_this_is_experimental(
 
 
 def test_a_foreign_ca_is_refused_before_the_token_is_sent(cloud: Cloud, program: Program) -> None:
-    ca = {"OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "ca.pem")}
+    ca = {
+        "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "ca.pem"),
+        # Whom the node trusts does not count here.
+        "SSL_CERT_FILE": str(cloud.ns.folder / "cluster-ca.pem"),
+    }
     result = call(cloud, program, cloud.control.service_account_token(APP), **ca)
     assert result.returncode == 51
     assert b"OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH" in result.stderr
     assert cloud.control.report().count("workload") == 0
 
 
-def test_a_node_that_knows_no_cluster_says_so(cloud: Cloud, program: Program) -> None:
-    cloud.control.imds(Imds(metadata={}))
-    stdin = request(IMAGE, serviceAccountToken=cloud.control.service_account_token(APP))
-    env = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}
-    result = program.run(cloud, stdin=stdin, env=env)
+# --- where the cluster is ----------------------------------------------------------------------
+
+NO_SETTINGS = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}
+
+
+def started_by_a_kubelet(
+    program: Program, folder: Path, *flags: str, name: str = "kubelet"
+) -> Program:
+    """The program as the child of a process whose executable is ``name``, with the kubelet's flags."""
+    kubelet = folder / name
+    shutil.copy(os.path.realpath("/bin/sh"), kubelet)
+    # The exit keeps the shell from executing the program in its own place.
+    script = f"{shlex.join(program.argv)}; exit $?"
+    return Program(program.name, (str(kubelet), "-c", script, name, *flags), program.env)
+
+
+def kubeconfig(cloud: Cloud, server: str = f"https://{CLUSTER_ADDRESS}:6443") -> dict[str, Any]:
+    """As the kubelet's own looks, with its CA inline."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [
+            {"name": "other", "cluster": {"server": "https://elsewhere.example"}},
+            {"name": "oke", "cluster": {"server": server, "certificate-authority-data": ca(cloud)}},
+        ],
+        "contexts": [{"name": "node", "context": {"cluster": "oke", "user": "node"}}],
+        "current-context": "node",
+        "users": [{"name": "node", "user": {"client-certificate": "/none", "client-key": "/none"}}],
+    }
+
+
+def ca(cloud: Cloud) -> str:
+    return base64.b64encode((cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
+
+
+def cluster_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The cluster of a kubeconfig's current context, to be changed."""
+    cluster = config["clusters"][1]["cluster"]
+    assert isinstance(cluster, dict)
+    return cluster
+
+
+def ask(cloud: Cloud, program: Program, **env: str) -> Completed:
+    token = cloud.control.service_account_token(APP)
+    stdin = request(IMAGE, serviceAccountToken=token)
+    return program.run(cloud, stdin=stdin, env={**NO_SETTINGS, **env})
+
+
+@pytest.mark.parametrize("form", ["yaml", "json", "file", "link", "bootstrap", "last"])
+def test_the_kubelets_kubeconfig_tells_where_the_cluster_is(
+    cloud: Cloud, program: Program, tmp_path: Path, form: str
+) -> None:
+    config, file = kubeconfig(cloud), tmp_path / "kubelet.conf"
+    flags = ["--v=2", "--kubeconfig", str(file)]
+    match form:
+        case "file":
+            del cluster_of(config)["certificate-authority-data"]
+            cluster_of(config)["certificate-authority"] = "pki/ca.crt"
+            (tmp_path / "pki").mkdir()
+            shutil.copy(cloud.ns.folder / "cluster-ca.pem", tmp_path / "pki" / "ca.crt")
+        case "bootstrap":  # as long as the kubelet has no certificate of its own
+            flags = ["--kubeconfig=/none", f"--bootstrap-kubeconfig={file}"]
+        case "last":
+            flags = ["--kubeconfig=/none", f"--kubeconfig={file}"]
+        case "link":
+            flags = ["--kubeconfig", str(tmp_path / "link")]
+            (tmp_path / "link").symlink_to(file.name)
+    file.write_text(json.dumps(config, indent="\t") if form == "json" else yaml.safe_dump(config))
+    result = ask(cloud, started_by_a_kubelet(program, tmp_path, *flags)).check()
+    assert read_response(result.stdout).password
+    assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
+
+
+def test_a_setting_wins_over_the_kubelets_kubeconfig(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "kubelet.conf").write_text(
+        yaml.safe_dump(kubeconfig(cloud, "https://elsewhere.example"))
+    )
+    kubelet = started_by_a_kubelet(program, tmp_path, f"--kubeconfig={tmp_path}/kubelet.conf")
+    assert ask(cloud, kubelet).returncode == 33
+    chosen = {"KUBERNETES_SERVICE_HOST": CLUSTER_ADDRESS}
+    assert read_response(ask(cloud, kubelet, **chosen).check().stdout).password
+    foreign = {"OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "ca.pem")}
+    assert ask(cloud, kubelet, **chosen, **foreign).returncode == 51
+
+
+def test_okes_files_tell_where_there_is_no_kubeconfig(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "etc").mkdir()
+    script = """
+cp -aL /etc/. "$1/etc" 2>/dev/null
+mkdir -p "$1/etc/oke" "$1/etc/kubernetes"
+cp "$2" "$1/etc/kubernetes/ca.crt"
+echo 'APISERVER_ENDPOINT="127.0.6.1"' >"$1/etc/oke/oke.conf"
+chmod 755 "$1/etc" && mount --bind "$1/etc" /etc
+shift 2
+exec "$@"
+"""
+    own_etc = ["unshare", "--mount", "bash", "-c", script, "bash", str(tmp_path)]
+    argv = [*own_etc, str(cloud.ns.folder / "cluster-ca.pem"), *program.argv]
+    result = ask(cloud, Program(program.name, tuple(argv), program.env)).check()
+    assert read_response(result.stdout).password
+    assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
+
+
+# What whoever stands before the metadata service would say.
+LIES: list[Callable[[Cloud], dict[str, object]]] = [
+    lambda _: {},
+    lambda cloud: {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)},
+    lambda cloud: {"apiserver_host": "elsewhere.example", "cluster_ca_cert": ca(cloud)},
+]
+
+
+@pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
+def test_the_metadata_service_never_says_whom_to_trust(
+    cloud: Cloud, program: Program, lie: Callable[[Cloud], dict[str, object]]
+) -> None:
+    cloud.control.imds(Imds(metadata=lie(cloud)))
+    result = ask(cloud, program)
     assert result.returncode == 15
     assert b"KUBERNETES_SERVICE_HOST" in result.stderr
+    assert b"--kubeconfig" in result.stderr
+    assert cloud.control.report().requests == ()
+
+
+def test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate(
+    cloud: Cloud, program: Program
+) -> None:
+    known = {"OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "cluster-ca.pem")}
+    cloud.control.imds(Imds(metadata={"apiserver_host": CLUSTER_ADDRESS}))
+    assert read_response(ask(cloud, program, **known).check().stdout).password
+    cloud.control.fault("cluster", Fault("tls_unknown_ca"))
+    cloud.control.reset_counters()
+    assert ask(cloud, program, **known).returncode == 51
+    assert cloud.control.report().count("workload") == 0
+
+
+def others_own(path: Path) -> None:
+    os.chown(path, 65534, 65534)
+
+
+def spoil(cloud: Cloud, file: Path, how: str) -> None:
+    """Make of a good kubeconfig one that must not be believed, or cannot be used."""
+    config = kubeconfig(cloud)
+    folder = file.parent
+    match how:
+        case "server without TLS":
+            cluster_of(config)["server"] = f"http://{CLUSTER_ADDRESS}:6443"
+        case "server is no URL":
+            cluster_of(config)["server"] = "https://[::1"
+        case "server has a line break":
+            cluster_of(config)["server"] = "https://a b\r\nx: y/"
+        case "server is a list":
+            cluster_of(config)["server"] = [CLUSTER_ADDRESS]
+        case "nobody verified":
+            cluster_of(config)["insecure-skip-tls-verify"] = True
+        case "no CA":
+            del cluster_of(config)["certificate-authority-data"]
+        case "CA is no base64":
+            cluster_of(config)["certificate-authority-data"] = "%"
+        case "CA is no certificate":
+            cluster_of(config)["certificate-authority-data"] = base64.b64encode(b"x").decode()
+        case "CA of another user's":
+            del cluster_of(config)["certificate-authority-data"]
+            cluster_of(config)["certificate-authority"] = "ca.crt"
+            shutil.copy(cloud.ns.folder / "cluster-ca.pem", folder / "ca.crt")
+            others_own(folder / "ca.crt")
+        case "CA that never ends":
+            del cluster_of(config)["certificate-authority-data"]
+            cluster_of(config)["certificate-authority"] = "/dev/zero"
+        case "no current context":
+            del config["current-context"]
+        case "context of another name":
+            config["current-context"] = "other"
+        case "clusters is text":
+            config["clusters"] = "oke"
+    text = yaml.safe_dump(config)
+    match how:
+        case "a list":
+            text = "[]"
+        case "no YAML":
+            text = "{"
+        case "deep":
+            text = "[" * 100_000
+        case "too large":
+            text += "#" * 300_000
+        case "an object of Python's":
+            text = text.replace("kind: Config", "kind: !!python/object/apply:os.system [exit]")
+        case "aliases":
+            chain = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+            text = "\n".join(["a0: &a0 [x]", *chain, "current-context: *a39"])
+        case "no UTF-8":
+            text = text.replace("Config", "\udcff")
+    file.write_bytes(text.encode(errors="surrogateescape"))
+    match how:
+        case "another user's":
+            others_own(file)
+        case "open to a group":
+            file.chmod(0o664)
+        case "open to all":
+            file.chmod(0o666)
+        case "folder of another user's":
+            others_own(folder)
+        case "folder open to all":
+            folder.chmod(0o777)
+        case "link of another user's":
+            (folder / "real").mkdir()
+            file.rename(folder / "real" / "kubelet.conf")
+            file.symlink_to("real/kubelet.conf")
+            os.chown(file, 65534, 65534, follow_symlinks=False)
+        case "a pipe":
+            file.unlink()
+            os.mkfifo(file, 0o600)
+        case "a folder":
+            file.unlink()
+            file.mkdir()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "another user's",
+        "open to a group",
+        "open to all",
+        "folder of another user's",
+        "folder open to all",
+        "link of another user's",
+        "a pipe",
+        "a folder",
+        "server without TLS",
+        "server is no URL",
+        "server has a line break",
+        "server is a list",
+        "nobody verified",
+        "no CA",
+        "CA is no base64",
+        "CA is no certificate",
+        "CA of another user's",
+        "CA that never ends",
+        "no current context",
+        "context of another name",
+        "clusters is text",
+        "a list",
+        "no YAML",
+        "deep",
+        "too large",
+        "an object of Python's",
+        "aliases",
+        "no UTF-8",
+    ],
+)
+def test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token(
+    cloud: Cloud, program: Program, tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "kubernetes"
+    folder.mkdir()
+    spoil(cloud, folder / "kubelet.conf", how)
+    # Not even with what the metadata service would add.
+    lie: dict[str, object] = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)}
+    cloud.control.imds(Imds(metadata=lie))
+    kubelet = started_by_a_kubelet(program, tmp_path, f"--kubeconfig={folder}/kubelet.conf")
+    result = ask(cloud, kubelet)
+    assert (result.returncode, result.stdout) == (15, b"")
+    assert result.seconds < 30
+    assert cloud.control.report().count("workload") == 0
+
+
+@pytest.mark.parametrize("parent", ["name", "user"])
+def test_only_a_kubelet_of_roots_is_believed(
+    cloud: Cloud, program: Program, open_folder: Path, parent: str
+) -> None:
+    file = open_folder / "kubelet.conf"
+    file.write_text(yaml.safe_dump(kubeconfig(cloud)))
+    name = "kubelet" if parent == "user" else "kubelets"
+    flags = f"--kubeconfig={file}"
+    kubelet = started_by_a_kubelet(program, open_folder, flags, name=name)
+    if parent == "user":
+        # As a set-uid program: its effective user is root, its real one is not.
+        shell, option, *rest = kubelet.argv
+        argv = ("setpriv", "--ruid=65534", shell, "-p", option, *rest)
+        kubelet = Program(kubelet.name, argv, kubelet.env)
+    assert ask(cloud, kubelet).returncode == 15
+    assert cloud.control.report().count("workload") == 0
 
 
 # --- config ------------------------------------------------------------------------------------
@@ -493,7 +768,11 @@ def test_an_empty_token_is_none(token: object) -> None:
 
 
 def files(**texts: str) -> Callable[[str], str | None]:
-    return {APISERVER_FILE: texts.get("host"), CA_FILE: texts.get("ca"), "/ca": "mine"}.get
+    return {
+        APISERVER_FILE: texts.get("host"),
+        OKE_CONF: texts.get("conf"),
+        CA_FILE: texts.get("ca"),
+    }.get
 
 
 def metadata(**values: str) -> Callable[[], bytes]:
@@ -504,17 +783,46 @@ def never() -> bytes:
     raise AssertionError("the metadata service was asked")
 
 
-CA_IN_METADATA = base64.b64encode(b"theirs").decode()
+def no_kubeconfig() -> Kubeconfig:
+    return Kubeconfig("", "", "none")
 
 
-def test_the_cluster_is_found_by_settings_then_files_then_metadata() -> None:
-    chosen = Settings(kubernetes_host="api.example", kubernetes_ca_file="/ca")
-    told = metadata(apiserver_host="10.0.0.5", cluster_ca_cert=CA_IN_METADATA)
-    on_disk = files(host="10.0.0.6\n", ca="disk")
-    assert find_cluster(chosen, never, on_disk) == ("api.example", "mine")
-    assert find_cluster(Settings(), never, on_disk) == ("10.0.0.6", "disk")
-    assert find_cluster(Settings(), told, files()) == ("10.0.0.5", "theirs")
-    assert find_cluster(Settings(), told, files(ca="disk")) == ("10.0.0.5", "disk")
+def a_kubeconfig() -> Kubeconfig:
+    return Kubeconfig("10.0.0.7", "kubelet's", "/kubelet.conf")
+
+
+def test_the_cluster_is_found_by_settings_then_kubeconfig_then_files(tmp_path: Path) -> None:
+    (tmp_path / "ca").write_text("mine")
+    chosen = Settings(kubernetes_host="api.example", kubernetes_ca_file=str(tmp_path / "ca"))
+    on_disk = files(host="10.0.0.6\n", conf="APISERVER_ENDPOINT=10.0.0.8", ca="disk")
+
+    def refused() -> Kubeconfig:
+        raise AssertionError("the kubeconfig was read")
+
+    assert find_cluster(chosen, refused, never, on_disk)[:2] == ("api.example", "mine")
+    only_host = chosen._replace(kubernetes_ca_file=None)
+    assert find_cluster(only_host, a_kubeconfig, never, on_disk)[:2] == ("api.example", "kubelet's")
+    found = find_cluster(Settings(), a_kubeconfig, never, on_disk)
+    assert found == (
+        "10.0.0.7",
+        "kubelet's",
+        "API server from /kubelet.conf, CA from /kubelet.conf",
+    )
+    assert find_cluster(Settings(), no_kubeconfig, never, on_disk)[:2] == ("10.0.0.6", "disk")
+    conf = files(conf="# x\n  export APISERVER_ENDPOINT='10.0.0.8:6443'\n", ca="disk")
+    assert find_cluster(Settings(), no_kubeconfig, never, conf)[:2] == ("10.0.0.8", "disk")
+
+
+def test_the_metadata_service_adds_an_address_at_most() -> None:
+    told = metadata(apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode())
+    found = find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
+    assert found == (
+        "10.0.0.5",
+        "disk",
+        f"API server from instance metadata, CA from {CA_FILE}",
+    )
+    with pytest.raises(ClusterUnknown, match="CA"):
+        find_cluster(Settings(), no_kubeconfig, never, files(host="10.0.0.6"))
 
 
 @pytest.mark.parametrize(
@@ -522,30 +830,30 @@ def test_the_cluster_is_found_by_settings_then_files_then_metadata() -> None:
     [("10.0.0.5:6443", "10.0.0.5"), ("fd00::5", "fd00::5"), ("API.example", "api.example")],
 )
 def test_the_api_servers_own_port_is_left_out(text: str, host: str) -> None:
-    assert find_cluster(Settings(), never, files(host=text, ca="disk")).host == host
+    found = find_cluster(Settings(), no_kubeconfig, never, files(host=text, ca="disk"))
+    assert found.host == host
 
 
 @pytest.mark.parametrize(
     "told",
     [
-        metadata(apiserver_host="10.0.0.5"),
-        metadata(cluster_ca_cert=CA_IN_METADATA),
-        metadata(apiserver_host="10.0.0.5", cluster_ca_cert="%"),
-        metadata(apiserver_host="a b\r\nx: y", cluster_ca_cert=CA_IN_METADATA),
+        metadata(),
+        metadata(apiserver_host="a b\r\nx: y"),
+        lambda: b'{"apiserver_host": 7}',
         lambda: b"no JSON",
         lambda: b"[]",
     ],
-    ids=range(6),
+    ids=range(5),
 )
-def test_a_cluster_that_is_told_in_part_or_wrongly_is_unknown(told: Callable[[], bytes]) -> None:
+def test_a_cluster_that_is_told_wrongly_is_unknown(told: Callable[[], bytes]) -> None:
     with pytest.raises(ClusterUnknown):
-        find_cluster(Settings(), told, files())
+        find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
 
 
 def test_a_ca_file_that_was_named_must_be_there() -> None:
     chosen = Settings(kubernetes_host="api.example", kubernetes_ca_file="/none")
     with pytest.raises(ClusterUnknown, match="/none"):
-        find_cluster(chosen, never, files(ca="disk"))
+        find_cluster(chosen, a_kubeconfig, never, files(ca="disk"))
 
 
 # --- resource principals -----------------------------------------------------------------------

@@ -10,10 +10,13 @@
 
 VERSION=0.1.0
 REPOSITORY=https://github.com/oracle-devrel/oke-credential-provider-for-ocir
-# Where the release's files are. For nodes that do not reach GitHub: a bucket of yours.
+# The URL of the folder that has the release's files. For nodes that cannot reach GitHub, set the URL of
+# a bucket (https://) or of a folder in the node's image (file:///usr/local/share/...).
 BASE_URL=$REPOSITORY/releases/download/v$VERSION
-# The SHA-256 of the two binaries. When empty, the SHA256SUMS beside the binary is believed: that
-# finds a broken download, but not a release that someone replaced.
+# The SHA-256 of each binary. With a sum, each run gets the binary, verifies it, and lets it install
+# itself over whatever is there: no file on the node is trusted, whatever version it claims to be.
+# Without a sum, the SHA256SUMS beside the binary is trusted, and so is an installed program of this
+# version: that detects a broken download, but not a release or a program that someone replaced.
 SHA256_AMD64=
 SHA256_ARM64=
 # Your own kubelet flags, for example --v=4.
@@ -35,8 +38,8 @@ fetch() { # NAME: one file of the release into the working directory
     for pause in 0 3 10; do
         sleep "$pause"
         # The binary has 32 MB. Not --retry: curl does not count a reset connection as transient.
-        curl --fail --silent --show-error --location --proto '=https' --connect-timeout 10 \
-            --max-time 90 --output "$1" "$BASE_URL/$1" </dev/null && return
+        curl --fail --silent --show-error --location --proto '=https,file' \
+            --proto-redir '=https' --connect-timeout 10 --max-time 90 --output "$1" "$BASE_URL/$1" </dev/null && return
     done
     say "cannot download $1 from ${host%%/*}; is BASE_URL right, is there a route to that host?"
     return 1
@@ -44,11 +47,6 @@ fetch() { # NAME: one file of the release into the working directory
 
 install_provider() { # 0: the provider is whole and may be named to the kubelet
     local arch sha256 asset work
-    if [ -s "$CONFIG" ] && [ "oke-credential-provider $VERSION" = \
-        "$(timeout 20 "$PROVIDER" version 2>/dev/null | sed -n 1p)" ]; then
-        say "$VERSION is already installed"
-        return
-    fi
     case $(uname -m) in
         x86_64) arch=amd64 sha256=$SHA256_AMD64 ;;
         aarch64) arch=arm64 sha256=$SHA256_ARM64 ;;
@@ -57,6 +55,11 @@ install_provider() { # 0: the provider is whole and may be named to the kubelet
             return 1
             ;;
     esac
+    if [ -z "$sha256" ] && [ -s "$CONFIG" ] && [ "oke-credential-provider $VERSION" = \
+        "$(timeout 20 "$PROVIDER" version 2>/dev/null | sed -n 1p)" ]; then
+        say "$VERSION is already installed"
+        return
+    fi
     asset=oke-credential-provider-for-ocir-linux-$arch
     # Not in /tmp: hardened nodes mount it noexec. TMPDIR is where the one-file binary unpacks.
     work=$(mktemp -d /usr/local/lib/oke-credential-provider.XXXXXX) || return

@@ -4,15 +4,13 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, Kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.processes import Kubelet
 from provider.check.step import Step, failed, not_visible, ok, skipped, warning
 from provider.check.unit import (
-    DROP_IN,
-    DROP_INS,
     OKE_CONF,
-    UNIT,
     Unit,
     assignments,
     command_line,
@@ -20,46 +18,26 @@ from provider.check.unit import (
     variables_of,
 )
 from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_service.unit import UNIT
 
 KUBELET: Final = "kubelet"
 UNIT_FILES: Final = "kubelet unit"
-EXTRA_ARGS: Final = "KUBELET_EXTRA_ARGS"
-# What needs no quoting in a unit file, nor within double quotes in a shell.
+# What needs no quoting within double quotes in a shell.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,;=@+<>*?(){}\[\] -]*", re.A)
 
 
 def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
     """What to do on this node, and for new nodes."""
-    flags = f"{BIN_DIR_FLAG}={bin_dir} {CONFIG_FLAG}={config}"
-    plain = _PLAIN.fullmatch(flags) is not None
-    extra = _extra_args(unit)
-    if extra is None or not plain:
+    if unit.files:
         yield (
-            "On this node: add both flags where the kubelet's command line comes from, then run"
-            " systemctl daemon-reload and systemctl restart kubelet. To see where:"
+            "On this node: this restarts the kubelet with both flags, and takes them away again if it"
+            " does not stay healthy. Containers run on:"
         )
-        yield "  systemctl cat kubelet"
-    elif extra.environment_file:
-        yield (
-            f"On this node: add both flags to {EXTRA_ARGS} in {extra.environment_file}, which wins"
-            " over drop-ins, then:"
-        )
-        yield f"  {restart(bin_dir, config)}"
-    elif all(flag in extra.value for flag in (CONFIG_FLAG, BIN_DIR_FLAG)):
-        yield f"On this node: {EXTRA_ARGS} has both flags already. Restart the kubelet:"
-        yield f"  {restart(bin_dir, config)}"
+        yield f"  {enable(bin_dir, config)}"
     else:
-        value = " ".join([*_without_flags(extra.value), flags])
-        yield (
-            f"On this node: set {EXTRA_ARGS} in a drop-in that sorts last. It keeps the flags that"
-            " are set there now. Only the kubelet restarts; containers go on:"
-        )
-        write = (
-            f"mkdir -p {DROP_INS} && printf '[Service]\\nEnvironment=\"{EXTRA_ARGS}=%s\"\\n'"
-            f" {shlex.quote(value)} >{DROP_IN}"
-        )
-        yield f"  {restart(bin_dir, config, write)}"
-    if plain:
+        yield f"On this node, which has no {UNIT}: add both flags where the kubelet is started."
+    flags = f"{BIN_DIR_FLAG}={bin_dir} {CONFIG_FLAG}={config}"
+    if _PLAIN.fullmatch(flags):
         yield (
             "For new nodes: pass the flags in the node pool's init script, with a space after"
             " --kubelet-extra-args and never =:"
@@ -67,43 +45,17 @@ def set_flags(bin_dir: str, config: str, unit: Unit) -> Iterator[str]:
         yield f'  bash /var/run/oke-init.sh --kubelet-extra-args "{flags}"'
 
 
-def restart(bin_dir: str, config: str, *before: str) -> str:
-    """The command that restarts the kubelet, after the commands ``before``.
+def enable(bin_dir: str, config: str) -> str:
+    """The command that gives the kubelet both flags."""
+    program = os.path.join(bin_dir, PROVIDER_NAME)  # PATH under sudo may lack /usr/local/bin
+    return shlex.join(["sudo", program, "enable", "--config", config, "--bin-dir", bin_dir])
 
-    It does none of that unless the kubelet would start: one that does not start takes its node away.
-    """
+
+def restart(bin_dir: str, config: str) -> str:
+    """The command that restarts the kubelet, if it would start: else its node would be lost."""
     program = os.path.join(bin_dir, PROVIDER_NAME)
     gate = shlex.join([program, "config", "--validate", config, "--bin-dir", bin_dir])
-    return " && ".join([gate, *before, "systemctl daemon-reload", "systemctl restart kubelet"])
-
-
-class _ExtraArgs(NamedTuple):
-    """The variable of the kubelet's unit that takes extra flags, and the file that sets it for good."""
-
-    value: str
-    environment_file: str | None
-
-
-def _extra_args(unit: Unit) -> _ExtraArgs | None:
-    """None when the unit has no such variable, or its value is not known or cannot be quoted here."""
-    if unit.unreadable or EXTRA_ARGS not in variables_of(command_line(unit)):
-        return None
-    found = effective(assignments(unit)).get(EXTRA_ARGS)
-    if found is None:
-        return _ExtraArgs("", None)
-    if found.path in unit.environment_files:
-        return _ExtraArgs(found.value, found.path)
-    return _ExtraArgs(found.value, None) if _PLAIN.fullmatch(found.value) else None
-
-
-def _without_flags(value: str) -> Iterator[str]:
-    """The flags of a command line except those that name the provider."""
-    words = iter(value.split())
-    for word in words:
-        if word in (CONFIG_FLAG, BIN_DIR_FLAG):
-            next(words, None)
-        elif word.partition("=")[0] not in (CONFIG_FLAG, BIN_DIR_FLAG):
-            yield word
+    return " && ".join([gate, "systemctl daemon-reload", "systemctl restart kubelet"])
 
 
 def judge_unit(unit: Unit, kubelet: Kubelet | None) -> Step:
@@ -153,8 +105,7 @@ def judge_unit(unit: Unit, kubelet: Kubelet | None) -> Step:
             f"{lost.path} sets the flags in {lost.name}, but {winner} sorts later and sets it without"
             " them",
             "The last file wins, in the order of the file names. Put all flags of the variable into"
-            f" one drop-in whose name sorts last, such as {os.path.basename(DROP_IN)}. To see the"
-            " order:",
+            " one drop-in whose name sorts last, or leave the two to `enable`. To see the order:",
             "  systemctl cat kubelet",
         )
     if kubelet and not has_flags and unit.oke_conf is not None:

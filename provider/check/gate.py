@@ -8,6 +8,7 @@ from provider.arguments import kubelet_call
 from provider.check import node, workload
 from provider.check.entry import misspelt
 from provider.check.installed import find_installed
+from provider.check.processes import Kubelet
 from provider.errors import BadSettings, ProviderError
 from provider.exchange import registry_origin
 from provider.kubelet_config import (
@@ -22,6 +23,7 @@ from provider.kubelet_config import (
     validate_directory,
 )
 from provider.kubelet_config.model import PROVIDER_API_VERSION, Severity
+from provider.oci_files import user_profile
 from provider.principal import user_principal
 from provider.settings import (
     USER_PRINCIPAL,
@@ -35,7 +37,7 @@ _CUTOFF: Final = 0.85
 _SOME_REGISTRY: Final = "fra.ocir.io"
 
 
-def default_bin_dir(running: node.Kubelet | None) -> str | None:
+def default_bin_dir(running: Kubelet | None) -> str | None:
     """The bin-dir of the running kubelet, else that of ``install``, else the usual one on a node.
 
     None on a machine that is no node.
@@ -101,6 +103,9 @@ def _judge_program(path: str, name: str, bin_dir: str | None) -> Iterator[Findin
         if near and name not in _NAMES:
             hint = f"did you mean {near[0]}?"
         yield Finding("fatal", path, f"{program.path}: {program.state}", hint)
+    elif program.replaceable:
+        message = f"others than root can replace {program.path}: {program.replaceable}"
+        yield Finding("warning", path, message, "who can write there owns the node")
 
 
 def _judge_entry(path: str, entry: CredentialProvider, here: bool) -> Iterator[Finding]:
@@ -134,7 +139,7 @@ def _judge_entry(path: str, entry: CredentialProvider, here: bool) -> Iterator[F
         if here:
             tls_context(environ)
         if here and settings.ocir_auth_method == USER_PRINCIPAL:
-            user_principal(settings.oci_config_file, settings.oci_profile)
+            user_principal(user_profile(settings.oci_config_file, settings.oci_profile))
     except ProviderError as error:
         yield _error(
             f"{path}.args" if call.settings_file else f"{path}.env", error.message, error.hint

@@ -1,6 +1,6 @@
 """Who this node is to OCI, and the registry token that it gets for that."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from provider.background import Background
@@ -11,6 +11,7 @@ from provider.deadline import Deadline
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.grant import Token
 from provider.network import Network
+from provider.oci_files import resource_environment, user_profile
 from provider.principal import (
     Principal,
     instance_principal,
@@ -27,7 +28,7 @@ from provider.settings import (
     Settings,
 )
 from provider.transport import Origin
-from provider.workload import EXPERIMENTAL, PATH, PORT, workload_principal
+from provider.workload import EXPERIMENTAL, PATH, PORT, cluster_of, workload_principal
 
 IDENTITY: Final = "identity"
 TOKEN: Final = "token"
@@ -39,21 +40,23 @@ def prove_identity(
     settings: Settings,
     account: ServiceAccount | None,
     environ: Mapping[str, str],
+    command: Sequence[str],
 ) -> Taken[Principal]:
-    """Become the principal that the settings name."""
+    """Become the principal that the settings name. ``command`` is the kubelet's command line."""
     if settings.ocir_auth_method == WORKLOAD_IDENTITY:
-        return _prove_account(settings, account, environ)
+        return _prove_account(settings, account, environ, command)
     if settings.ocir_auth_method == RESOURCE_PRINCIPAL:
         tried = "the environment's OCI_RESOURCE_PRINCIPAL_*"
         try:
-            principal = resource_principal(Deadline(_SECONDS))
+            principal = resource_principal(resource_environment(environ), Deadline(_SECONDS))
         except ProviderError as error:
             return Taken(steps.broken(IDENTITY, tried, error))
         return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
     if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
         tried = f"the OCI config file {settings.oci_config_file or '~/.oci/config'}"
         try:
-            principal = user_principal(settings.oci_config_file, settings.oci_profile)
+            profile = user_profile(settings.oci_config_file, settings.oci_profile)
+            principal = user_principal(profile)
         except ProviderError as error:
             return Taken(steps.broken(IDENTITY, tried, error))
         return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
@@ -71,7 +74,10 @@ def prove_identity(
 
 
 def _prove_account(
-    settings: Settings, account: ServiceAccount | None, environ: Mapping[str, str]
+    settings: Settings,
+    account: ServiceAccount | None,
+    environ: Mapping[str, str],
+    command: Sequence[str],
 ) -> Taken[Principal]:
     tried = f"POST {PATH} at port {PORT} of the cluster's API server"
     if account is None:
@@ -88,7 +94,8 @@ def _prove_account(
     network = Network(Deadline(_SECONDS), environ)
     try:
         key = Background(session_key)
-        principal = workload_principal(account, settings, key, network)
+        cluster = cluster_of(settings, network.deadline, command)
+        principal = workload_principal(account, cluster, key, network)
     except ProviderError as error:
         return Taken(steps.broken(IDENTITY, tried, error))
     return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)

@@ -10,8 +10,9 @@ from typing import Final
 from provider.check.node import USUAL_BIN_DIR, USUAL_CONFIG, look_at
 from provider.errors import CannotInstall
 from provider.frozen import folder
-from provider.installation.places import Record, read_record
+from provider.installation.places import Record, read_record, record_path
 from provider.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.root_only import who_can_replace
 
 _PREFIX: Final = "/usr/local/lib/oke-credential-provider"
 
@@ -31,7 +32,8 @@ def find_installed() -> Installed | None:
     configs = [*(path for record in records for path, _ in record.configs), USUAL_CONFIG]
     config = next(filter(os.path.isfile, configs), None)
     for bin_dir in bin_dirs:
-        if any(found.state == "ok" for found in look_at(bin_dir, (PROVIDER_NAME, ALIAS))):
+        programs = look_at(bin_dir, (PROVIDER_NAME, ALIAS))
+        if any(found.state == "ok" and not found.replaceable for found in programs):
             return Installed(bin_dir, config)
     return None
 
@@ -43,8 +45,10 @@ def _prefixes() -> list[str]:
 
 
 def _record(prefix: str) -> Record:
+    path = Path(prefix)
     try:
-        return read_record(Path(prefix))
+        # The one-file form runs in a folder of /tmp, where others can write, too.
+        return Record() if who_can_replace(str(record_path(path))) else read_record(path)
     except (OSError, CannotInstall):
         return Record()
 

@@ -15,9 +15,8 @@ from provider.check.node import (
     Answered,
     ConfigFiles,
     Executable,
-    Kubelet,
-    Processes,
 )
+from provider.check.processes import Kubelet, Processes
 from provider.check.step import Step, failed, not_visible, ok, skipped, warning
 from provider.check.unit import Unit
 from provider.kubelet_config import (
@@ -41,26 +40,57 @@ PROGRAMS: Final = "programs"
 VERSION: Final = "version"
 IMAGE: Final = "matchImages"
 
+_OWNS_THE_NODE: Final = "The kubelet runs it as root: who can write there owns the node"
+ROOT_ONLY: Final = (
+    "Give the file, and every folder above it, to root alone: chown root:root, chmod go-w. Make the"
+    " node anew if somebody may have used this."
+)
 # A file written in the same moment as the kubelet's start may be the one that it read.
 _SAME_MOMENT: Final = 2.0
 
 
 def judge_kubelet(
-    processes: Processes, node: bool, installed: Installed | None, unit: Unit
+    processes: Processes,
+    node: bool,
+    installed: Installed | None,
+    unit: Unit,
+    replaceable: str | None = None,
 ) -> Step:
-    """Does one run, and with both flags? ``node``: a kubelet is installed here."""
-    tried = "command lines in /proc"
+    """Does one run, and with both flags? ``node``: a kubelet is installed here. ``replaceable`` says how
+    somebody else than root can replace the program that the advice would run.
+    """
+    tried = "processes of root's in /proc, outside of containers"
     kubelet = processes.kubelet
-    if kubelet is None and not processes.all_seen:
-        return not_visible(KUBELET, tried, "others' processes are hidden here", "Run it as root.")
+    for other in processes.kubelets:
+        if other.replaceable:
+            return failed(
+                KUBELET,
+                "kubelet-replaceable",
+                tried,
+                f"pid {other.pid}: others than root can replace this kubelet's program:"
+                f" {other.replaceable}. {_OWNS_THE_NODE}",
+                ROOT_ONLY,
+            )
+    hidden = not processes.all_seen or any(other.hidden for other in processes.kubelets)
+    if kubelet is None and hidden:
+        came = "this user may not see whether one of root's processes is the node's kubelet"
+        return not_visible(
+            KUBELET,
+            tried,
+            came,
+            "Run it as root. In a debug pod: kubectl debug node/NAME --profile=sysadmin, then"
+            " chroot /host.",
+        )
+    others = f" ({'; '.join(processes.strangers[:3])})" if processes.strangers else ""
     if kubelet is None and not node:
-        return skipped(KUBELET, "no-kubelet", "this machine has no kubelet")
+        came = f"this machine has no kubelet that root runs{others}"
+        return skipped(KUBELET, "no-kubelet", came)
     if kubelet is None:
         return failed(
             KUBELET,
             "kubelet-not-running",
             tried,
-            "a kubelet is installed, and none runs",
+            f"a kubelet is installed, and root runs none{others}",
             "A config that the kubelet does not accept, or a missing program, ends it at its start.",
             "Its last words:",
             "  journalctl -u kubelet --no-pager -n 50",
@@ -68,11 +98,27 @@ def judge_kubelet(
     named = {flag: kubelet.flag(flag) for flag in (CONFIG_FLAG, BIN_DIR_FLAG)}
     missing = [flag for flag, value in named.items() if value is None]
     who = f"pid {kubelet.pid}" + (f", kubelet {kubelet.version}" if kubelet.version else "")
+    if not missing and len(processes.proven) > 1:
+        pids = ", ".join(str(other.pid) for other in processes.proven)
+        why = "it is systemd's kubelet.service" if kubelet.of_unit else "it has the lowest pid"
+        return warning(
+            KUBELET,
+            "several-kubelets",
+            tried,
+            f"{who}, with both flags; but root runs {len(processes.proven)} kubelets: pids {pids}",
+            f"What follows is about pid {kubelet.pid}: {why}. Stop the others if they are not meant.",
+        )
     if not missing:
         return ok(KUBELET, tried, f"{who}, with both flags")
     bin_dir = named[BIN_DIR_FLAG] or (installed.bin_dir if installed else USUAL_BIN_DIR)
     config = named[CONFIG_FLAG] or (installed and installed.config) or USUAL_CONFIG
     advice = (*where(installed), *set_flags(bin_dir, config, unit))
+    if replaceable:
+        advice = (
+            f"Others than root can replace this program in {bin_dir}: {replaceable}. Mend that first,"
+            " then run check again.",
+            ROOT_ONLY,
+        )
     if len(missing) == 2:
         came = f"{who}: runs without the flags, so it asks no provider at all"
         return failed(KUBELET, "kubelet-without-flags", tried, came, *advice)
@@ -93,6 +139,15 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             tried,
             f"{files.path}: {files.error}; the kubelet does not start without it",
             *_mend(files),
+        )
+    if files.replaceable:
+        return failed(
+            CONFIG,
+            "config-replaceable",
+            tried,
+            f"others than root can replace it: {files.replaceable}. It says what the kubelet runs as"
+            " root: who can write there owns the node",
+            ROOT_ONLY,
         )
     if files.directory:
         findings = validate_directory(files.texts, kubelet_version=version)
@@ -176,8 +231,18 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
     """Are all programs that the config names there? The kubelet exits over one that is not."""
     tried = ", ".join(program.path for program in programs)
     wrong = [program for program in programs if program.state != "ok"]
+    for program in programs:
+        if not wrong and program.replaceable:
+            return failed(
+                PROGRAMS,
+                "program-replaceable",
+                tried,
+                f"{program.path}: others than root can replace it: {program.replaceable}."
+                f" {_OWNS_THE_NODE}",
+                ROOT_ONLY,
+            )
     if not wrong:
-        return ok(PROGRAMS, tried, "all there, and executable")
+        return ok(PROGRAMS, tried, "all there, executable, and root's alone")
     first = wrong[0]
     if first.denied:
         return not_visible(PROGRAMS, tried, f"{first.path} is not to be seen", "Run it as root.")

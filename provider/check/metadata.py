@@ -17,9 +17,9 @@ from provider.imds import (
     KEY,
     REGION_INFO,
     Metadata,
-    RegionInfo,
     region_info,
 )
+from provider.realm import RegionInfo
 from provider.transport import Connection, Failure
 
 METADATA: Final = "metadata"

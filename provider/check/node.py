@@ -1,19 +1,18 @@
-"""What the node says of itself: the running kubelet, its files, the scripts that started it.
+"""What the node's files say: the kubelet's config, its providers' programs, the init scripts.
 
-All reading is here. Nothing that a pod's process says is believed: a check that root runs would
-otherwise open the files and start the programs that somebody in a container names.
+All reading is here; the running kubelet is in ``processes``. Config and programs tell whether somebody
+else than root can replace them: ``check`` neither believes nor executes those.
 """
 
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from provider.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.root_only import PATH, who_can_replace
 
 CONFIG_FLAG: Final = "--image-credential-provider-config"
 BIN_DIR_FLAG: Final = "--image-credential-provider-bin-dir"
@@ -23,37 +22,6 @@ USUAL_BIN_DIR: Final = "/usr/local/bin"
 INIT_SCRIPTS: Final = ("/var/run/oke-init.sh", "/etc/oke")
 _MAX_BYTES: Final = 1 << 20
 _SECONDS: Final = 10.0
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-@dataclass(frozen=True, slots=True)
-class Kubelet:
-    """A running kubelet. ``environ`` is None when this user may not see it; ``version`` ("1.34")
-    when it did not say. ``started`` is in Unix seconds.
-    """
-
-    pid: int
-    argv: tuple[str, ...]
-    environ: Mapping[str, str] | None
-    version: str | None
-    started: float
-
-    def flag(self, name: str) -> str | None:
-        """The flag's value; the last one counts, as for the kubelet. None when it is not given."""
-        value = None
-        for word, following in zip(self.argv, (*self.argv[1:], ""), strict=True):
-            given, equals, text = word.partition("=")
-            if given == name:
-                value = text if equals else following
-        return value or None
-
-
-@dataclass(frozen=True, slots=True)
-class Processes:
-    """``kubelet`` is None when none runs; ``all_seen`` False when others' processes are hidden."""
-
-    kubelet: Kubelet | None
-    all_seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +29,7 @@ class ConfigFiles:
     """A CredentialProviderConfig: a file's text, or those of a directory by name.
 
     ``error`` tells why it cannot be read; ``denied`` that this user may not. ``changed`` is in Unix
-    seconds.
+    seconds. ``replaceable`` says how somebody else than root can replace one of the files.
     """
 
     path: str
@@ -70,16 +38,21 @@ class ConfigFiles:
     changed: float = 0.0
     error: str | None = None
     denied: bool = False
+    replaceable: str | None = None
     exists: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Executable:
-    """A provider's program in the bin dir: ``state`` is what the kubelet would find."""
+    """A provider's program in the bin dir: ``state`` is what the kubelet would find.
+
+    ``replaceable`` says how somebody else than root can replace it.
+    """
 
     path: str
     state: str  # "ok", or why the kubelet could not start it
     denied: bool = False
+    replaceable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,75 +63,16 @@ class Answered:
     error: str | None = None
 
 
-def find_kubelet() -> Processes:
-    """The node's kubelet: the first process of that name that is root's (or ours), in no pod."""
-    try:
-        pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
-    except OSError:
-        return Processes(None, False)
-    for pid in pids:
-        argv = _words(f"/proc/{pid}/cmdline")
-        if argv and os.path.basename(argv[0]) == "kubelet" and _is_the_nodes(pid):
-            return Processes(_kubelet(pid, argv), True)
-    # With hidepid, process 1 is hidden from all but root.
-    return Processes(None, os.path.exists("/proc/1/cmdline"))
-
-
-def _words(path: str) -> tuple[str, ...]:
-    try:
-        return tuple(os.fsdecode(Path(path).read_bytes()).rstrip("\0").split("\0"))
-    except OSError:
-        return ()
-
-
-def _is_the_nodes(pid: int) -> bool:
-    try:
-        owner = os.stat(f"/proc/{pid}").st_uid
-        cgroups = Path(f"/proc/{pid}/cgroup").read_text(errors="replace")
-    except OSError:
-        return False
-    return is_believed(owner, cgroups, os.geteuid())
-
-
-def is_believed(owner: int, cgroups: str, ours: int) -> bool:
-    """May a process that calls itself kubelet be the node's? ``owner`` and ``ours`` are user ids;
-    ``cgroups`` is its /proc/<pid>/cgroup, in which every pod is below "kubepods".
-    """
-    return owner in (0, ours) and "kubepods" not in cgroups
-
-
-def _kubelet(pid: int, argv: tuple[str, ...]) -> Kubelet:
-    environ = None
-    if os.access(f"/proc/{pid}/environ", os.R_OK):
-        pairs = (word.partition("=") for word in _words(f"/proc/{pid}/environ"))
-        environ = {name: value for name, _, value in pairs if name}
-    version = None
-    if os.path.isabs(argv[0]):
-        found = re.search(r"Kubernetes v(\d+\.\d+)", _run([argv[0], "--version"]).text)
-        version = found[1] if found else None
-    return Kubelet(pid, argv, environ, version, _started(pid))
-
-
-def _started(pid: int) -> float:
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]
-        boot = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.M)
-        assert boot
-        # proc(5): starttime is field 22, in clock ticks since boot.
-        return int(boot[1]) + int(after_name.split()[19]) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AssertionError, IndexError, ValueError):
-        return 0.0
-
-
 def read_config(path: str) -> ConfigFiles:
     """Read what the kubelet would read at ``path``."""
     try:
-        if not os.path.isdir(path):
-            return ConfigFiles(path, {path: _text(path)}, changed=os.stat(path).st_mtime)
-        names = sorted(os.listdir(path))
-        texts = {name: _text(os.path.join(path, name)) for name in names if _is_config(name)}
-        changed = max((os.stat(os.path.join(path, name)).st_mtime for name in texts), default=0.0)
-        return ConfigFiles(path, texts, directory=True, changed=changed)
+        directory = os.path.isdir(path)
+        names = sorted(filter(_is_config, os.listdir(path))) if directory else [path]
+        paths = {name: os.path.join(path, name) for name in names}
+        replaceable = _others(path, *paths.values())
+        texts = {name: _text(file) for name, file in paths.items()}
+        changed = max((os.stat(file).st_mtime for file in paths.values()), default=0.0)
+        return ConfigFiles(path, texts, directory, changed, replaceable=replaceable)
     except PermissionError as error:
         return ConfigFiles(path, {}, error=str(error.strerror), denied=True)
     except OSError as error:
@@ -166,6 +80,11 @@ def read_config(path: str) -> ConfigFiles:
         return ConfigFiles(path, {}, error=str(error.strerror), exists=exists)
     except ValueError:
         return ConfigFiles(path, {}, error="not UTF-8 text")
+
+
+def _others(*paths: str) -> str | None:
+    """How somebody else than root can replace one of these. Raises OSError."""
+    return next(filter(None, map(who_can_replace, paths)), None)
 
 
 def read_standard_input() -> ConfigFiles:
@@ -191,15 +110,17 @@ def look_at(bin_dir: str, names: Sequence[str]) -> list[Executable]:
 
 
 def _executable(path: str) -> Executable:
+    replaceable = None
     try:
+        replaceable = _others(path)
         mode = os.stat(path).st_mode
     except PermissionError:
         return Executable(path, "not visible", denied=True)
     except OSError:
-        return Executable(path, "not there")
+        return Executable(path, "not there", replaceable=replaceable)
     if os.path.isdir(path):
         return Executable(path, "a folder")
-    return Executable(path, "ok" if mode & 0o111 else "not executable")
+    return Executable(path, "ok" if mode & 0o111 else "not executable", replaceable=replaceable)
 
 
 def is_this_program(path: str) -> bool:
@@ -213,7 +134,7 @@ def is_this_program(path: str) -> bool:
 
 def ask_version(path: str) -> Answered:
     """Run the installed program for its version, as the kubelet would start it."""
-    return _run([path, "version", "--output", "json"])
+    return run([path, "version", "--output", "json"])
 
 
 def init_scripts() -> dict[str, str]:
@@ -239,14 +160,21 @@ def init_scripts() -> dict[str, str]:
 
 def is_a_node() -> bool:
     """True where a kubelet is installed, whether or not it runs."""
-    return any(os.access(f"{folder}/kubelet", os.X_OK) for folder in _PATH.split(":"))
+    return any(os.access(f"{folder}/kubelet", os.X_OK) for folder in PATH.split(":"))
 
 
-def _run(argv: Sequence[str]) -> Answered:
+def run(
+    argv: Sequence[str], *, program: str | None = None, pass_fds: Sequence[int] = ()
+) -> Answered:
+    """Run ``program`` (by default argv[0]) as the kubelet would: from /, with nothing but a PATH in
+    the environment. ``pass_fds`` stay open for it.
+    """
     try:
         done = subprocess.run(
             argv,
-            env={"PATH": _PATH},
+            executable=program,
+            pass_fds=pass_fds,
+            env={"PATH": PATH},
             cwd="/",
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -144,9 +144,15 @@ def judge_pull(
     named = image.tag or image.digest
     if check.passed is False:
         return _judge_denied(image, repository, may_read, ocids, tried)
-    if check.passed is None:
+    absent = repository.exists is False or check.code == "NAME_UNKNOWN"
+    if check.passed is None and not absent:
         return steps.failed(
-            PULL, "pull-unclear", tried, f"{name}: {check.outcome}", "Run this check once more."
+            PULL,
+            "pull-unclear",
+            tried,
+            f"{name}: {check.outcome}",
+            "Run this check once more. A 404 without the code MANIFEST_UNKNOWN does not tell what does not"
+            " exist from what this principal may not see.",
         )
     if repository.public:
         return steps.ok(
@@ -157,7 +163,7 @@ def judge_pull(
         )
     if check.outcome == "allowed":
         return steps.ok(PULL, tried, f"{name} may be pulled")
-    if repository.exists is False:
+    if absent:
         return steps.failed(
             PULL,
             "no-such-repository",
@@ -181,7 +187,27 @@ def judge_pull(
 def _judge_denied(
     image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, tried: str
 ) -> Step:
-    came = f"{image.host}/{image.repository}: {repository.check.outcome.partition(';')[0]}"
+    check = repository.check
+    came = f"{image.host}/{image.repository}: {check.outcome.partition(';')[0]}"
+    if check.code == "FREE_TIER_NOT_SUPPORTED":
+        return steps.failed(
+            PULL,
+            "free-tier",
+            tried,
+            came,
+            "This tenancy's tier or region has no registry, and no policy changes that: upgrade the"
+            " account, or keep the image in another registry.",
+        )
+    if check.status == 401:
+        return steps.failed(
+            PULL,
+            "token-not-accepted",
+            tried,
+            came,
+            "The registry gave this token a moment ago and does not accept it: policies are not the"
+            " matter. Is the image's registry one of this node's realm, and does a proxy change requests?"
+            " If it lasts, give Oracle support the opc-request-id.",
+        )
     namespace, ours = image.repository.partition("/")[0], repository.our_namespace
     if ours is not None and ours != namespace:
         return steps.failed(
@@ -205,5 +231,8 @@ def _judge_denied(
         came,
         *may_read,
         *(question if ours is None else ()),
+        f"If a policy covers single compartments: is there a repository {image.repository!r} in one of them?"
+        " One that does not exist is denied too:",
+        list_repositories(ocids),
         _PULL_SECRETS,
     )

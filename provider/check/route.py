@@ -18,9 +18,8 @@ from provider.errors import (
     RegistryUnreachable,
     TlsUntrusted,
 )
-from provider.imds import RegionInfo
 from provider.network import Network
-from provider.realm import REALM_DOMAINS, claimed_realm_domain, is_ocir
+from provider.realm import REALM_DOMAINS, RegionInfo, claimed_realm_domain, is_ocir
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 from provider.transport import CLOCK_TOLERANCE, Connection, Failure, Origin, Proxy
 from provider.trust import bundle, proxy_for, tls_context

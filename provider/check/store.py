@@ -13,8 +13,8 @@ from provider.image import Image
 from provider.network import Network
 from provider.registry import check_pull
 from provider.settings import Settings
-from provider.sharing import Shared, shared
-from provider.store import FOLDER, SYSTEM_PARENT, Odd
+from provider.sharing import Shared, registry_of, shared
+from provider.store import Odd, places
 
 STORE: Final = "shared tokens"
 _SECONDS: Final = 15.0
@@ -27,12 +27,13 @@ def look_at_store(
     environ: Mapping[str, str],
 ) -> Step:
     """What calls share at present; ``fresh`` is what ``try_pull`` said with a new token."""
-    folder = os.path.join(SYSTEM_PARENT, FOLDER)
+    there = places(environ)
+    folder = next(filter(os.path.lexists, there), there[0])
     tried = folder
     if not settings.token_cache:
         return steps.skipped(STORE, "token-cache-off", "TOKEN_CACHE is disabled")
-    if os.geteuid() != 0 and os.path.lexists(folder):
-        return steps.not_visible(STORE, tried, f"{folder} is root's", "Run it as root.")
+    if os.geteuid() != 0 and os.path.lexists(there[0]):
+        return steps.not_visible(STORE, tried, f"{there[0]} is root's", "Run it as root.")
     if not os.path.lexists(folder):
         return steps.ok(STORE, tried, "none yet")
     try:
@@ -55,8 +56,9 @@ def look_at_store(
             tried,
             f"{came}; a new token may pull {image.repository if image else ''}, the shared one not:"
             " it is older than the policy or the dynamic group",
-            "Calls notice, and get a new one. What the kubelet keeps in its memory lasts until its"
-            " cacheDuration is over, or:",
+            "The kubelet asks again within two minutes, and then gets a new one. Only if the image could be"
+            " pulled before, and the dynamic group was deleted and created again, it keeps an old token for"
+            " up to 55 minutes, or:",
             "  systemctl restart kubelet",
         )
     return steps.ok(STORE, tried, came)
@@ -66,8 +68,9 @@ def _stale(
     entries: list[Shared], image: Image, settings: Settings, environ: Mapping[str, str]
 ) -> bool:
     origin = registry_origin(image.host, settings)
-    tokens = [entry.token for entry in entries if entry.token and entry.host == image.host.lower()]
-    return any(
+    host = registry_of(image, settings)
+    tokens = [entry.token for entry in entries if entry.token and entry.host == host]
+    return bool(tokens) and all(
         check_pull(
             Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable), image, token
         ).passed

@@ -10,10 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-UNIT: Final = "kubelet.service"
-DROP_INS: Final = f"/etc/systemd/system/{UNIT}.d"
-# Sorts after those of `oke bootstrap` (00-default.conf) and of others (kubelet-extra-args.conf).
-DROP_IN: Final = f"{DROP_INS}/zz-oke-credential-provider.conf"
+from provider.kubelet_service.unit import UNIT, UnitFile, settings
+
 # Oracle's oke-install.sh writes it, and oke.service passes it to `oke bootstrap`.
 OKE_CONF: Final = "/etc/oke/oke.conf"
 # systemd.unit(5): the first folder that has a file of a name provides it.
@@ -121,16 +119,7 @@ def variables_of(command: str) -> list[str]:
 
 
 def _settings(files: Mapping[str, str], name: str) -> Iterator[tuple[str, str]]:
-    """(path, value) of each ``name=`` in the [Service] sections."""
-    for path, text in files.items():
-        section = ""
-        for line in re.sub(r"\\\n\s*", " ", text).splitlines():
-            line = line.strip()
-            if line.startswith("["):
-                section = line
-            key, equals, value = line.partition("=")
-            if equals and section == "[Service]" and key.strip() == name:
-                yield path, value.strip()
+    return settings(tuple(UnitFile(path, text) for path, text in files.items()), name)
 
 
 def _pairs(value: str) -> Iterator[tuple[str, str]]:

@@ -5,7 +5,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from provider.arguments import kubelet_call
-from provider.check import identity, kubelet, metadata, node, repository, route, store, workload
+from provider.check import (
+    identity,
+    kubelet,
+    metadata,
+    node,
+    processes,
+    repository,
+    route,
+    store,
+    workload,
+)
+from provider.check.drop_in import judge_drop_in
 from provider.check.entry import misspelt, told
 from provider.check.flags import judge_unit
 from provider.check.init_script import judge_init_scripts, scripts_of_metadata
@@ -16,7 +27,6 @@ from provider.check.step import (
     broken,
     failed,
     needs,
-    not_visible,
     ok,
     skipped,
     timed,
@@ -27,8 +37,9 @@ from provider.check.unit import read_unit
 from provider.errors import ProviderError
 from provider.exchange import registry_origin
 from provider.image import Image
-from provider.kubelet_config import CredentialProvider, CredentialProviderConfig
+from provider.kubelet_config import PROVIDER_NAME, CredentialProvider, CredentialProviderConfig
 from provider.principal import Principal
+from provider.root_only import who_can_replace
 from provider.service_account import ServiceAccount
 from provider.settings import (
     INSTANCE_PRINCIPAL,
@@ -61,7 +72,6 @@ class _Plugin:
     entry: CredentialProvider | None = None
     environ: Mapping[str, str] = field(default_factory=dict)
     source: str = "this shell's environment"
-    guessed: bool = False  # the kubelet's own environment was not visible
 
 
 def walk(
@@ -72,37 +82,48 @@ def walk(
     ``account`` is the one whose pull is tried, with workload identity. ``environ`` is this process's
     own.
     """
-    processes = node.find_kubelet()
+    found = processes.find_kubelets(ask_version=True)
     plugin = _Plugin(environ=environ)
     unit = read_unit()
     installed = find_installed()
-    yield timed(lambda: kubelet.judge_kubelet(processes, node.is_a_node(), installed, unit))
-    yield judge_unit(unit, processes.kubelet)
-    yield from _config(processes.kubelet, installed, plugin)
+    (program,) = node.look_at(_bin_dir(found.kubelet, installed), [PROVIDER_NAME])
+    yield timed(
+        lambda: kubelet.judge_kubelet(found, node.is_a_node(), installed, unit, program.replaceable)
+    )
+    yield judge_unit(unit, found.kubelet)
+    yield from judge_drop_in(unit, found.kubelet)
+    yield from _config(found.kubelet, installed, plugin)
     settings = timed_taken(lambda: _settings(plugin))
-    yield timed(lambda: _match(image, plugin, settings.value, processes.kubelet))
+    yield timed(lambda: _match(image, plugin, settings.value, found.kubelet))
     yield settings.step
     chosen = None
     if settings.value:
-        yield from _workload(plugin.entry, settings.value)
+        yield from _workload(plugin.entry, settings.value, found.kubelet)
         chosen = settings.value.for_caller(account is not None)
-    yield from _cloud(image, chosen, account, plugin.environ, processes.kubelet)
+    yield from _cloud(image, chosen, account, plugin.environ, found.kubelet)
 
 
-def _workload(entry: CredentialProvider | None, settings: Settings) -> Iterator[Step]:
+def _bin_dir(running: processes.Kubelet | None, installed: Installed | None) -> str:
+    flag = running.flag(node.BIN_DIR_FLAG) if running else None
+    return flag or (installed.bin_dir if installed else node.USUAL_BIN_DIR)
+
+
+def _workload(
+    entry: CredentialProvider | None, settings: Settings, running: processes.Kubelet | None
+) -> Iterator[Step]:
     attributes = workload.judge_attributes(entry, settings)
     if attributes:
         yield attributes
     if settings.ocir_auth_method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE):
-        yield timed(lambda: workload.reach_cluster(settings))
+        yield timed(lambda: workload.reach_cluster(settings, running))
 
 
 def _config(
-    running: node.Kubelet | None, installed: Installed | None, plugin: _Plugin
+    running: processes.Kubelet | None, installed: Installed | None, plugin: _Plugin
 ) -> Iterator[Step]:
     """The kubelet's config, else the installed one; notes in ``plugin`` how we are called."""
     path = running.flag(node.CONFIG_FLAG) if running else None
-    bin_dir = running.flag(node.BIN_DIR_FLAG) if running else None
+    bin_dir = _bin_dir(running, installed)
     if path is None and installed:
         path = installed.config
     if path is None:
@@ -111,7 +132,6 @@ def _config(
             yield from _left_out(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
             return
         path = node.USUAL_CONFIG
-    bin_dir = bin_dir or (installed.bin_dir if installed else node.USUAL_BIN_DIR)
     files = node.read_config(path)
     step = timed(lambda: kubelet.judge_config(files, running))
     config = kubelet.decoded(files)
@@ -128,14 +148,14 @@ def _config(
         return
     plugin.config = config
     plugin.entry = ours
-    plugin.guessed = running is not None and running.environ is None
-    inherited = running.environ if running and running.environ is not None else plugin.environ
+    inherited = running.environ if running else plugin.environ
     plugin.environ = {**inherited, **dict(ours.env)}
     plugin.source = f"env of {ours.name} in {path}" + (
         ", and the kubelet's own environment" if running else ", and this shell's environment"
     )
     program = os.path.join(bin_dir, ours.name)
-    if node.look_at(bin_dir, [ours.name])[0].state == "ok":
+    found = node.look_at(bin_dir, [ours.name])[0]
+    if found.state == "ok" and not found.replaceable:
         yield timed(lambda: _version(program))
     else:
         yield needs(kubelet.VERSION, kubelet.PROGRAMS)
@@ -149,7 +169,7 @@ def _match(
     image: Image | None,
     plugin: _Plugin,
     settings: Settings | None,
-    running: node.Kubelet | None,
+    running: processes.Kubelet | None,
 ) -> Step:
     if image is None:
         return skipped(kubelet.IMAGE, "no-image", "no image was named")
@@ -186,6 +206,17 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
             )
         )
     tried = call.settings_file or plugin.source
+    if call.settings_file and (others := who_can_replace(call.settings_file)):
+        return Taken(
+            failed(
+                SETTINGS,
+                "settings-replaceable",
+                tried,
+                f"others than root can replace it: {others}. They choose to whom the node proves its"
+                " identity",
+                kubelet.ROOT_ONLY,
+            )
+        )
     try:
         if call.settings_file:
             settings = settings_from_file(call.settings_file)
@@ -206,17 +237,6 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
             ),
             settings,
         )
-    if plugin.guessed:
-        return Taken(
-            not_visible(
-                SETTINGS,
-                tried,
-                f"{came}; but the kubelet's own environment (proxies, CA bundle) is root's to see,"
-                " this shell's stands for it",
-                "Run it as root.",
-            ),
-            settings,
-        )
     return Taken(ok(SETTINGS, tried, came), settings)
 
 
@@ -225,7 +245,7 @@ def _cloud(
     settings: Settings | None,
     account: ServiceAccount | None,
     environ: Mapping[str, str],
-    running: node.Kubelet | None,
+    running: processes.Kubelet | None,
 ) -> Iterator[Step]:
     method = settings.ocir_auth_method if settings else INSTANCE_PRINCIPAL
     instance: metadata.Instance | None = None
@@ -260,7 +280,7 @@ def _cloud(
         yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
         yield from _left_out(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
         return
-    yield from _exchange(image, host, settings, account, environ, instance)
+    yield from _exchange(image, host, settings, account, environ, instance, running)
 
 
 def _exchange(
@@ -270,6 +290,7 @@ def _exchange(
     account: ServiceAccount | None,
     environ: Mapping[str, str],
     instance: metadata.Instance | None,
+    running: processes.Kubelet | None,
 ) -> Iterator[Step]:
     """What goes over the network, each step only where those that it needs went well."""
     try:
@@ -290,7 +311,10 @@ def _exchange(
     if federated.status == "failed":
         proved: Taken[Principal] = Taken(needs(identity.IDENTITY, route.FEDERATION_ROUTE))
     else:
-        proved = timed_taken(lambda: identity.prove_identity(instance, settings, account, environ))
+        command = running.argv if running else ()
+        proved = timed_taken(
+            lambda: identity.prove_identity(instance, settings, account, environ, command)
+        )
     yield proved.step
     token = None
     if reached:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from provider.check import step as steps
+from provider.check.processes import Kubelet
 from provider.check.step import Step
 from provider.deadline import Deadline
 from provider.errors import NoServiceAccountToken, ProviderError, TlsUntrusted, WorkloadUnreachable
@@ -43,14 +44,14 @@ def judge_attributes(entry: CredentialProvider | None, settings: Settings) -> St
     return steps.ok(ATTRIBUTES, tried, f"for the audience {entry.token_attributes.audience}")
 
 
-def reach_cluster(settings: Settings) -> Step:
+def reach_cluster(settings: Settings, running: Kubelet | None) -> Step:
     """Find the cluster's endpoint, connect, and hold its certificate against the cluster's CA."""
     deadline = Deadline(_SECONDS)
-    tried = "settings, OKE's files and the instance's metadata for the API server and its CA"
+    tried = "settings, the kubelet's kubeconfig and OKE's files for the API server and its CA"
     try:
-        cluster = cluster_of(settings, deadline)
+        cluster = cluster_of(settings, deadline, running.argv if running else ())
         there = origin(cluster)
-        tried = f"{there.scheme}://{there.netloc}, by the cluster's CA"
+        tried = f"{there.scheme}://{there.netloc} ({cluster.source})"
         connection = Connection(there, lambda: context(cluster))
         connection.open(deadline)
         connection.close()

@@ -1,16 +1,28 @@
 """Changes to files that a crash at any moment leaves as they were or as they should be."""
 
 import os
-import shutil
 import subprocess
 from contextlib import suppress
 from pathlib import Path
 
 from provider.errors import CannotInstall
+from provider.root_only import PATH, find_program, who_can_replace
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _SELINUX = "/sys/fs/selinux/enforce"  # there when the kernel has a policy, enforced or not
 _RESTORECON_SECONDS = 60.0
+
+
+def refuse_replaceable(*paths: Path) -> None:
+    """Raise CannotInstall when somebody else than root and this user could put other files there.
+    Raises OSError.
+    """
+    for path in paths:
+        if reason := who_can_replace(str(path), os.geteuid()):
+            raise CannotInstall(
+                f"{path} is not safe: {reason}; whoever can write there would own the node",
+                "Choose a folder that root alone can write to, or give it and every folder above it to"
+                " root alone: chown root:root, chmod go-w.",
+            )
 
 
 def missing_folders(path: Path) -> list[Path]:
@@ -81,7 +93,7 @@ def restore_labels(path: Path) -> None:
     """
     if not os.path.exists(_SELINUX):
         return
-    program = shutil.which("restorecon", path=PATH)
+    program = find_program("restorecon")
     if program is None:
         raise CannotInstall(
             "SELinux is on, and there is no restorecon to label the files",

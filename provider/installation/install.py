@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import zipfile
@@ -15,15 +14,16 @@ from pathlib import Path
 from typing import Final
 
 from provider import __version__, configure
+from provider.check.processes import find_kubelets, kubelet_version
 from provider.errors import CannotInstall, Damaged
 from provider.frozen import folder as running_folder
 from provider.installation.files import (
-    PATH,
     is_link_to,
     keep,
     link,
     make_folders,
     missing_folders,
+    refuse_replaceable,
     restore_labels,
     sync,
     sync_tree,
@@ -47,6 +47,7 @@ from provider.installation.places import (
 )
 from provider.kubelet_config import ALIAS, PROVIDER_NAME, load, validate
 from provider.kubelet_config.model import PROVIDER_API_VERSION
+from provider.root_only import PATH, find_program
 from provider.unpack import ASIDE, EXECUTABLE, MANIFEST, differences, manifest, remove, unpack
 
 _SELF_TEST_SECONDS: Final = 30.0
@@ -69,6 +70,10 @@ def install(places: Places, dry_run: bool, say: Say) -> None:
             "Take the binary from the releases, or make one: make binary",
         )
     os.umask(0o022)  # what is put in place is for everybody to read, from its first moment
+    with reported():
+        # This stays true: in such places nobody else can create what install has yet to make.
+        folders = places.prefix, places.bin_dir, places.config_dir
+        refuse_replaceable(*folders, record_path(places.prefix))
     with reported(), locked(places.prefix, dry_run) as made:
         _refuse_foreign(places)
         record = read_record(places.prefix)
@@ -210,7 +215,9 @@ def _refuse_config(places: Places, text: str) -> list[str]:
     """Raise CannotInstall when the kubelet would not start with this config. Returns what else there
     is to say against it.
     """
-    findings = validate(text, kubelet_version=_kubelet_version())
+    findings = []
+    for version in sorted(_kubelet_versions(), key=str):
+        findings += [f for f in validate(text, kubelet_version=version) if f not in findings]
     for finding in findings:
         if finding.severity == "fatal":
             raise CannotInstall(
@@ -232,16 +239,14 @@ def _refuse_config(places: Places, text: str) -> list[str]:
     return said
 
 
-def _kubelet_version() -> str | None:
-    """That of this node's kubelet, whose rules count; None when there is none."""
-    kubelet = shutil.which("kubelet", path=PATH)
-    if kubelet is None:
-        return None
-    with suppress(OSError, subprocess.SubprocessError):
-        said = _run([kubelet, "--version"]).stdout.decode(errors="replace")
-        if found := re.search(r"Kubernetes (v\d+\.\d+)", said):
-            return found[1]
-    return None
+def _kubelet_versions() -> set[str | None]:
+    """Those of this node's kubelets: the running ones, and the one that would be started next. Their
+    rules count. None for the newest that is known, when there is no kubelet.
+    """
+    versions = {kubelet.version for kubelet in find_kubelets(ask_version=True).proven}
+    if program := find_program("kubelet"):
+        versions.add(kubelet_version(program))
+    return versions - {None} or {None}
 
 
 def _write_config(places: Places, text: str) -> None:

@@ -7,8 +7,10 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG, find_kubelet
+from provider.check.node import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.check.processes import find_kubelets
 from provider.errors import StillInUse
+from provider.installation.files import refuse_replaceable
 from provider.installation.places import (
     ALIASES,
     KEPT,
@@ -24,6 +26,8 @@ from provider.installation.places import (
     version_folders,
 )
 from provider.kubelet_config import PROVIDER_NAME
+from provider.kubelet_service.unit import DROP_IN, UnitFile, flags_in
+from provider.store import Odd, Store
 from provider.unpack import remove
 
 
@@ -32,10 +36,14 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
     if not prefix.is_dir():
         say(f"nothing is installed in {prefix}")
         return
+    with reported():
+        refuse_replaceable(prefix, record_path(prefix))
     with reported(), locked(prefix, dry_run):
         record = read_record(prefix)
+        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
         if not force:
             _refuse_while_used(record)
+            _refuse_while_enabled(record)
         take(list(_steps(prefix, record)), dry_run, say)
         if not dry_run:
             for folder in sorted(record.folders, key=len, reverse=True):
@@ -44,17 +52,35 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
 
 
 def _refuse_while_used(record: Record) -> None:
-    kubelet = find_kubelet().kubelet
-    if kubelet is None:
+    """Raise StillInUse. Each kubelet of root's counts, also one that could not be proven: to refuse
+    is safe. Nothing is executed.
+    """
+    for kubelet in find_kubelets(ask_version=False).kubelets:
+        for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
+            value = kubelet.flag(flag)
+            if value and _installed(flag, value, record):
+                raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+
+
+def _refuse_while_enabled(record: Record) -> None:
+    """Also when no kubelet runs now: the next one would not start."""
+    try:
+        text = Path(DROP_IN).read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return
+    for flag, value, path in flags_in([UnitFile(DROP_IN, text)]):
+        if _installed(flag, value, record):
+            raise StillInUse(f"{path} starts the kubelet with {flag}={value}")
+
+
+def _installed(flag: str, value: str, record: Record) -> bool:
+    """True when ``install`` put there what the flag names."""
     configs = [path for path, _ in record.configs]
-    for flag, ours in (
-        (BIN_DIR_FLAG, [*record.bin_dirs]),
-        (CONFIG_FLAG, [*configs, *map(os.path.dirname, configs)]),  # it takes folders too
-    ):
-        value = kubelet.flag(flag)
-        if value and os.path.realpath(value) in map(os.path.realpath, ours):
-            raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+    ours = {
+        BIN_DIR_FLAG: [*record.bin_dirs],
+        CONFIG_FLAG: [*configs, *map(os.path.dirname, configs)],  # it takes folders too
+    }
+    return os.path.realpath(value) in map(os.path.realpath, ours[flag])
 
 
 def _steps(prefix: Path, record: Record) -> Iterator[Step]:
@@ -74,5 +100,8 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
         yield Step(folder, "removed", partial(remove, folder))
+    with suppress(Odd):  # there is none, or it is not this program's
+        store = Store.open({}, make=False)
+        yield Step(Path(store.path), "removed", store.remove)
     path = record_path(prefix)
     yield Step(path, "removed", partial(path.unlink, missing_ok=True))

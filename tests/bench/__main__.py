@@ -1,4 +1,4 @@
-"""`python -m tests.bench [--check] [--markdown FILE] [--plot FILE]`, inside a test cloud."""
+"""`python -m tests.bench [--check] [--hour] [--markdown FILE] [--plot FILE]`, inside a test cloud."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import sys
 from contextlib import closing
 from pathlib import Path
 
+from tests.bench.hour import NODES, hour
 from tests.bench.measure import Bench, cloud_control
 from tests.bench.plot import svg
-from tests.bench.report import bars, bars_table, markdown
+from tests.bench.report import bars, bars_table, hours, markdown
 from tests.conftest import INSTALLED
 
 
@@ -20,12 +21,16 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the storms as SVG")
     parser.add_argument("--rounds", type=int, default=15, help="calls behind each median")
     parser.add_argument("--storms", type=int, default=3, help="storms behind each median")
+    parser.add_argument("--hour", action="store_true", help="only what a node asks in an hour")
     options = parser.parse_args()
     with closing(Bench(cloud_control())) as bench:
+        if options.hour:
+            print(_hours(bench))
+            return 0
         if options.check and INSTALLED not in (program.name for program in bench.programs):
             parser.error(f"--check needs a form named {INSTALLED!r} in PROGRAMS")
         figures = bench.figures(options.rounds, options.storms)
-    text = markdown(figures)
+        text = f"{markdown(figures)}\n\n{_hours(bench)}"
     found = bars(figures) if INSTALLED in figures.forms else []
     if found:
         text += f"\n\nBars, {INSTALLED} form:\n\n{bars_table(found)}"
@@ -35,6 +40,13 @@ def main() -> int:
     if options.plot:
         options.plot.write_text(svg(figures))
     return 1 if options.check and not all(bar.holds for bar in found) else 0
+
+
+def _hours(bench: Bench) -> str:
+    *_, program, _ = bench.programs
+    found = hours([hour(bench, program, node) for node in NODES])
+    asked = "What a kubelet asks in an hour, at the most (each image again as soon as its answer expires)"
+    return f"{asked}, {program.name} form:\n\n{found}"
 
 
 if __name__ == "__main__":

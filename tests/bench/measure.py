@@ -156,12 +156,12 @@ class Bench:
             yield from self.programs
 
     def _cold(self, program: Program) -> Call:
-        _forget()
+        forget()
         (call,) = self.calls(program, ["ns/repo"])
         return call
 
     def _storm(self, program: Program, at_once: int) -> Storm:
-        _forget()
+        forget()
         self.control.reset_counters()
         calls = self.calls(program, [f"ns/many/{n}" for n in range(at_once)])
         report = self.control.report()
@@ -182,17 +182,28 @@ class Bench:
 
         Raises RuntimeError when one of them gives no credentials.
         """
+        requests = [kubelet.request(f"{_HOST}/{name}") for name in repositories]
+        return [call for call, _ in self._start(program, requests)]
+
+    def call(self, program: Program, stdin: bytes) -> tuple[Call, bytes]:
+        """One call and its answer. Raises RuntimeError when it gives no credentials."""
+        (made,) = self._start(program, [stdin])
+        return made
+
+    def _start(self, program: Program, requests: Sequence[bytes]) -> list[tuple[Call, bytes]]:
         assert self._spawner.stdin is not None and self._spawner.stdout is not None
-        requests = [kubelet.request(f"{_HOST}/{name}").decode() for name in repositories]
         env = {"PATH": PATH, **program.env}
-        order = {"argv": program.argv, "env": env, "requests": requests}
+        texts = [request.decode() for request in requests]
+        order = {"argv": program.argv, "env": env, "requests": texts}
         self._spawner.stdin.write(json.dumps(order) + "\n")
         self._spawner.stdin.flush()
         calls = []
         for call in json.loads(self._spawner.stdout.readline()):
-            if call["exit"] != 0 or not kubelet.read_response(call["stdout"].encode()).password:
+            stdout = call["stdout"].encode()
+            if call["exit"] != 0 or not kubelet.read_response(stdout).password:
                 raise RuntimeError(f"{program.name} gave no credentials: {call['stderr']}")
-            calls.append(Call(call["seconds"], call["cpu_seconds"], call["peak_mb"]))
+            made = Call(call["seconds"], call["cpu_seconds"], call["peak_mb"])
+            calls.append((made, stdout))
         return calls
 
 
@@ -204,7 +215,8 @@ def cloud_control() -> Control:
     return Control(Path(path))
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Empty the store."""
     for store in STORES:
         shutil.rmtree(store, ignore_errors=True)
 

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tests.bench.hour import IMAGES, Hour
 from tests.bench.measure import (
     LATENCIES,
     NAIVE,
@@ -81,6 +82,25 @@ def markdown(figures: Figures) -> str:
             _cluster({form: figures.storms[form, _IMAGES].asked for form in figures.forms}),
         )
     )
+
+
+def hours(found: Sequence[Hour]) -> str:
+    """What one node asks in an hour."""
+    rows = (
+        (
+            hour.name,
+            *(f"{value:,.0f}" for value in (hour.calls, hour.imds, hour.tokens, hour.manifests)),
+            f"{hour.cpu_seconds:.1f}",
+            f"{hour.cpu_seconds / 36:.2f}",
+        )
+        for hour in found
+    )
+    header = (
+        f"{IMAGES} images",
+        *("calls", "IMDS", "tokens", "manifests"),
+        *("CPU s", "% of a core"),
+    )
+    return _table(header, rows)
 
 
 def _machine() -> str:

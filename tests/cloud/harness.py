@@ -17,7 +17,7 @@ from tests.cloud.namespace import REPOSITORY, Namespace
 from tests.cloud.registry import Registry
 
 # Where the program may keep what it shares between calls.
-STORES = ("/run/oke-credential-provider",)
+STORES = ("/run/oke-credential-provider", f"/dev/shm/oke-credential-provider-{os.geteuid()}")
 
 
 class Cloud:

@@ -54,6 +54,7 @@ class Response:
     content_type: str = "application/json"
     refusal: str | None = None
     length: int | None = field(default=None)  # Content-Length when it is not len(body) (HEAD)
+    reason: str | None = None  # the status's usual phrase when None
 
     def with_header(self, name: str, value: str) -> Response:
         return replace(self, headers=(*self.headers, (name, value)))
@@ -110,10 +111,10 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
 
 def head_of(response: Response, *, offset: float, close: bool) -> bytes:
     """Status line and headers. `offset` is how far the server's clock is off, in seconds."""
-    try:
-        phrase = HTTPStatus(response.status).phrase
-    except ValueError:
-        phrase = "Unknown"
+    phrase = response.reason
+    if phrase is None:
+        known = {status.value: status.phrase for status in HTTPStatus}
+        phrase = known.get(response.status, "Unknown")
     length = len(response.body) if response.length is None else response.length
     lines = [f"HTTP/1.1 {response.status} {phrase}"]
     sent = {name.lower() for name, _ in response.headers}

@@ -1,4 +1,4 @@
-"""The instance metadata service: versions 1 and 2, with the header rules of 2."""
+"""The instance metadata service: versions 1 and 2, with the header rules of version 2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.model import Endpoint, Imds
 from tests.cloud.state import State
 
-_FORWARDED = ("forwarded", "via")
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-forwarded-host")
 
 
 def endpoint_of(path: str) -> Endpoint:
@@ -30,7 +30,7 @@ def endpoint_of(path: str) -> Endpoint:
 
 def answer(state: State, request: Request) -> Response:
     for name, _ in request.headers:
-        if name in _FORWARDED or name.startswith("x-forwarded"):
+        if name in _FORWARDED:
             return refuse(403, "NotAuthorized", f"a request with {name} has been forwarded")
     version, _, rest = request.path.removeprefix("/opc/").partition("/")
     if not request.path.startswith("/opc/") or version not in ("v1", "v2"):
@@ -53,6 +53,12 @@ def answer(state: State, request: Request) -> Response:
             return _not_found(request)
         value = value[part]
     return _text(value) if isinstance(value, str) else json_response(200, value)
+
+
+def too_many(reason: str) -> Response:
+    """429, with the HTML page that the service sends in place of JSON."""
+    page = b"<html><head><title>429 Too Many Requests</title></head><body></body></html>"
+    return Response(429, page, content_type="text/html", refusal=reason)
 
 
 def _instance(imds: Imds) -> dict[str, object]:

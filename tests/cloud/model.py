@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import types
 import typing
@@ -71,7 +72,8 @@ FRANKFURT = Region("FRA", "eu-frankfurt-1", "oc1", "oraclecloud.com")
 ASHBURN = Region("IAD", "us-ashburn-1", "oc1", "oraclecloud.com")
 LANGLEY = Region("LFI", "us-langley-1", "oc2", "oraclegovcloud.com")
 ACME = Region("ACM", "us-acme-1", "oc77", "acmecloud.example")  # a dedicated region
-REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME)
+NEWER = Region("NEW", "xx-new-1", "oc1", "oraclecloud.com")  # than any list of regions
+REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME, NEWER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,10 @@ FaultKind = Literal[
     # the answer
     "latency",  # the right answer, delay_ms late
     "status",  # `status`, `headers`, `body`
-    "echo",  # `status`, with the request's own Authorization and body quoted in the answer
+    # `status`, with all that the client sent in the reason, in headers and in the body; with status 200
+    # the body is the right one
+    "echo",
+    "echo_bare",  # all that the client sent, and nothing that is HTTP
     "redirect",  # `status` (302 when 200) to `location`
     "reset_headers",
     "reset_body",
@@ -153,6 +158,10 @@ FaultKind = Literal[
     "patch",  # the right JSON answer with `patch` merged over it
     "body",  # 200 with `body`
 ]
+# What an echo has for opc-request-id: all that the client sent; a long run, of characters that such an id
+# may have, in what the client sent, in what it signed earlier, or in the body of the right answer; the
+# first of them in pieces, in upper case.
+EchoId = Literal["whole", "run", "earlier", "received", "pieces"]
 CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
     (
         "refused",
@@ -185,6 +194,7 @@ class Fault:
     location: str = "https://elsewhere.example/stolen"
     delay_ms: float = 0.0
     interval_s: float = 1.0
+    echo_id: EchoId = "whole"
     times: int | None = None  # healed after so many requests
     rate: float = 1.0  # the share of requests that it strikes, at random
 
@@ -226,26 +236,61 @@ class Policy:
     since: float = 0.0
 
 
+# Public repositories that booting OKE nodes were seen to pull from: no rule by name catches them all.
+PAUSE = "axoxdievda5j/oke-public-pause"
+OKE_PUBLIC = (
+    PAUSE,
+    "id9y6mi8tcky/oke-public-kube-proxy",
+    "oke-native-steward/oke-public-pause-amd64",
+    "oracle/oci-cluster-autoscaler",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Iam:
     """Who may read what. `public` and `repositories` name a repository, or all below when "x/"."""
 
     dynamic_groups: tuple[DynamicGroup, ...] = (DynamicGroup(),)
     policies: tuple[Policy, ...] = (Policy(), Policy(subject=USER))
-    public: tuple[str, ...] = ("ns/public", "ns/oke-public/", "axoxdievda5j/oke-public/")
+    public: tuple[str, ...] = ("ns/public", *OKE_PUBLIC)
     # What exists while no real registry stands behind.
     repositories: tuple[str, ...] = (
         "ns/repo",
         "ns/app",
         "ns/public",
         "ns/many/",
-        "ns/oke-public/",
-        "axoxdievda5j/oke-public/",
+        *OKE_PUBLIC,
+        "ns/untagged",
         "other/secret",
     )
+    untagged: tuple[str, ...] = ("ns/untagged",)  # those of them that have no tag "latest"
 
 
 # --- IMDS --------------------------------------------------------------------------------------
+
+
+# The keys of a managed node's metadata, as published logs show them. A managed node has no address and
+# no CA certificate of its API server there; a self-managed node has both and nothing else of OKE's.
+MANAGED_NODE: Mapping[str, object] = {
+    "ansible_args": base64.b64encode(b'{"k8s_apiserver_addr": "10.0.0.5:6443"}').decode(),
+    "bootstrap-kubelet-conf": base64.b64encode(b"apiVersion: v1\nkind: Config\n").decode(),
+    "oci_tld": "oraclecloud.com",
+    "oke-cluster-id": CLUSTER,
+    "oke-k8version": "v1.34.1",
+    "oke-pool-id": "ocid1.nodepool.oc1.eu-frankfurt-1.aaaaaaaastandinpool",
+    "oke-tenancy-id": TENANCY,
+    "oke_init_script": "c2NyaXB0",
+    "realm": "oc1",
+}
+
+
+def self_managed_node(ca_pem: str, host: str = "10.0.0.5") -> dict[str, object]:
+    """The metadata of a self-managed node: what whoever creates the instance puts there."""
+    return {
+        "apiserver_host": host,
+        "cluster_ca_cert": base64.b64encode(ca_pem.encode()).decode(),
+        "user_data": base64.b64encode(b"#!/bin/bash\n").decode(),
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,9 +302,7 @@ class Imds:
     instance: str = INSTANCE
     compartment: str = COMPARTMENT
     tenancy: str = TENANCY
-    metadata: Mapping[str, object] = field(
-        default_factory=lambda: {"oke_init_script": "c2NyaXB0", "apiserver_host": "10.0.0.5"}
-    )
+    metadata: Mapping[str, object] = field(default_factory=lambda: dict(MANAGED_NODE))
     max_under_way: int | None = None  # 429 above so many requests at once
     max_per_second: int | None = None
 
@@ -293,6 +336,7 @@ class Seen:
     refusal: str | None
     request_id: str
     connection: int
+    bears_account: bool = False  # a service account's token was in it, in whatever place
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
 TOKEN_PATH = "/20180419/docker/token"
+_CLIENT_LIFETIME_S = 300.0  # of the tokens that Docker clients get for their credentials
 ANONYMOUS = "Anonymous users are only allowed read access on public repos"
 
 _RESOURCE = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|tags)/(?P<what>[^/]+)")
@@ -105,41 +106,54 @@ def _token(state: State, place: Place, request: Request) -> Response:
     service = query.get("service", [""])[0]
     if service and service not in place.hosts:
         return refuse(400, "InvalidParameter", f"service {service[:80]!r} is not this registry")
+    repositories = []
+    for scope in filter(None, scopes):
+        match = _SCOPE.fullmatch(scope)
+        if match is None:
+            return refuse(400, "InvalidParameter", f"scope {scope[:80]!r} is not understood")
+        repositories.append(match["repository"])
     authorization = request.get("authorization")
+    if authorization is None and not repositories:
+        return _denied(None)
     try:
         if authorization is None:
-            return _repository_token(state, place, None, scopes)
-        if authorization.startswith("Basic "):
+            principal = None
+        elif authorization.startswith("Basic "):
             principal = _registry_principal(state, place, _basic_token(authorization))
-            return _repository_token(state, place, principal, scopes)
-        principal = verify(state, place, request)
+        else:
+            principal = verify(state, place, request)
     except Refused as refusal:
         return refuse(401, "NotAuthenticated", str(refusal))
-    # Handed out whatever the policies say: OCIR looks at them only when something is read.
+    # Handed out whatever the policies say, and to anonymous askers too: OCIR looks at policies only when
+    # something is read.
+    signed = authorization is not None and not authorization.startswith("Basic ")
+    life = state.registry_lifetime_s if signed else _CLIENT_LIFETIME_S
     now = state.now()
     claims = {
+        **(_claims_of(principal) if principal else {"sub": ""}),
+        "repositories": repositories,
+        "iss": "ocir",
+        "iat": int(now),
+        "exp": now + life,
+        "jti": secrets.token_hex(8),
+        "use": "registry",
+    }
+    kind = "registry token" if signed else "client's token"
+    token = state.keep(kind, jwt.sign(state.token_key, claims, "ocir_standin"))
+    scope = " ".join(scopes)
+    content = {"token": token, "access_token": token, "scope": scope, "expires_in": int(life)}
+    return json_response(200, content)
+
+
+def _claims_of(principal: Principal) -> dict[str, object]:
+    return {
         "sub": principal.ocid,
         "tenant": principal.tenancy,
         "compartment": principal.compartment,
         "realm": principal.realm,
         "workload": to_json(principal.workload),
         "proven": principal.proven_at,
-        "iss": "ocir",
-        "iat": int(now),
-        "exp": now + state.registry_lifetime_s,
-        "jti": secrets.token_hex(8),
-        "use": "registry",
     }
-    token = state.keep("registry token", jwt.sign(state.token_key, claims, "ocir_standin"))
-    return json_response(
-        200,
-        {
-            "token": token,
-            "access_token": token,
-            "scope": " ".join(scopes),
-            "expires_in": int(state.registry_lifetime_s),
-        },
-    )
 
 
 def verify(state: State, place: Place, request: Request) -> Principal:
@@ -209,29 +223,8 @@ def _basic_token(authorization: str) -> str:
     return password
 
 
-def _repository_token(
-    state: State, place: Place, principal: Principal | None, scopes: Sequence[str]
-) -> Response:
-    """What Docker clients ask for: a token that docker-registry itself verifies."""
-    access = []
-    for scope in filter(None, scopes):
-        match = _SCOPE.fullmatch(scope)
-        if match is None:
-            return refuse(400, "InvalidParameter", f"scope {scope[:80]!r} is not understood")
-        repository = match["repository"]
-        if "pull" not in match["actions"].split(",") or not may_read(
-            state.iam, principal, repository, state.now()
-        ):
-            return _denied(principal)
-        access.append({"type": "repository", "name": repository, "actions": ["pull"]})
-    if principal is None and not access:
-        return _denied(None)
-    token = repository_token(state, place.hosts[-1], access)
-    return json_response(200, {"token": token, "access_token": token, "expires_in": 300})
-
-
 def repository_token(state: State, service: str, access: Sequence[Mapping[str, object]]) -> str:
-    """A docker-registry token for `access`; also how the harness pushes its images."""
+    """A token that docker-registry itself verifies, for `access`: how the stand-in and the harness use it."""
     now = int(state.now())
     claims = {
         "iss": ISSUER,
@@ -251,14 +244,15 @@ def repository_token(state: State, service: str, access: Sequence[Mapping[str, o
 
 
 def _denied(principal: Principal | None) -> Response:
-    """403 as users see it, in OCI's form and in the registry's at once."""
+    """403 as users see it."""
     message = ANONYMOUS if principal is None else f"User UserId({principal.ocid}) not authorized"
-    body = {
-        "code": "NotAuthorized",
-        "message": message,
-        "errors": [{"code": "DENIED", "message": message}],
-    }
-    return replace(json_response(403, body), refusal=message)
+    return _error(403, "DENIED", message)
+
+
+def _error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Response:
+    """A refusal in the form of the distribution specification."""
+    body = {"errors": [{"code": code, "message": message}]}
+    return replace(json_response(status, body, *headers), refusal=message)
 
 
 # --- the registry ------------------------------------------------------------------------------
@@ -266,31 +260,22 @@ def _denied(principal: Principal | None) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Who may read what with the bearer token of a request."""
+    """Who asks, and for which `repositories` his token is (none: for all)."""
 
     principal: Principal | None
-    repositories: tuple[str, ...] | None  # those of a repository token; None: ask IAM
+    repositories: tuple[str, ...]
 
 
-def _unauthenticated(place: Place, request: Request, message: str) -> Response:
+def _unauthenticated(place: Place, request: Request, reason: str) -> Response:
+    """401: with a challenge where no token was sent, and in OCIR's own words where a bad one was."""
+    if request.get("authorization"):
+        return replace(_error(401, "UNKNOWN", "Unauthorized"), refusal=reason)
     host = (request.get("host") or place.hosts[0]).removesuffix(":443")
     challenge = f'Bearer realm="https://{host}{TOKEN_PATH}",service="{host}"'
     if match := _RESOURCE.fullmatch(request.path):
         challenge += f',scope="repository:{match["repository"]}:pull"'
-    body = {
-        "code": "NotAuthenticated",
-        "message": message,
-        "errors": [{"code": "UNAUTHORIZED", "message": message}],
-    }
-    return replace(
-        json_response(
-            401,
-            body,
-            ("WWW-Authenticate", challenge),
-            ("Docker-Distribution-Api-Version", "registry/2.0"),
-        ),
-        refusal=message,
-    )
+    version = ("Docker-Distribution-Api-Version", "registry/2.0")
+    return _error(401, "UNAUTHORIZED", reason, ("WWW-Authenticate", challenge), version)
 
 
 def _reader(state: State, place: Place, request: Request) -> _Reader:
@@ -298,15 +283,11 @@ def _reader(state: State, place: Place, request: Request) -> _Reader:
     scheme, _, token = (request.get("authorization") or "").partition(" ")
     if scheme != "Bearer":
         raise Refused("authentication required")
-    try:
-        claims = jwt.verify(state.token_key.public_key(), token)
-    except jwt.NotOurs as error:
-        raise Refused(str(error)) from error
-    if claims.get("use") != "repository":
-        return _Reader(_registry_principal(state, place, token), None)
-    if claims["exp"] <= state.now():
-        raise Refused("the repository token has expired")
-    return _Reader(None, tuple(entry["name"] for entry in claims["access"]))
+    claims = _claims(state, token, "registry")
+    principal = _principal(claims) if claims["sub"] else None
+    if principal:
+        _check_realm(place, principal)
+    return _Reader(principal, tuple(claims["repositories"]))
 
 
 def _ping(state: State, place: Place, request: Request) -> Response:
@@ -325,19 +306,18 @@ async def _resource(state: State, place: Place, request: Request) -> Response:
         reader = _reader(state, place, request)
     except Refused as refusal:
         return _unauthenticated(place, request, str(refusal))
-    if reader.repositories is not None:
-        allowed = repository in reader.repositories
-    else:
-        # Any valid token reads what is public.
-        allowed = may_read(state.iam, reader.principal, repository, state.now())
-    if not allowed:
+    in_scope = not reader.repositories or repository in reader.repositories
+    # Any valid token reads what is public.
+    if not in_scope or not may_read(state.iam, reader.principal, repository, state.now()):
         return _denied(reader.principal)
     if request.method not in ("GET", "HEAD"):
         return refuse(405, "MethodNotAllowed", f"{request.method} is not for pulls")
+    if not names(state.iam.repositories, repository):
+        return _error(404, "NAME_UNKNOWN", f"repository name not known to registry: {repository}")
+    if names(state.iam.untagged, repository) and match["what"] == "latest":
+        return _error(404, "MANIFEST_UNKNOWN", f"unknown tag=latest in {repository}")
     if state.upstream_port is not None:
         return await _proxy(state, state.upstream_port, request, repository)
-    if not names(state.iam.repositories, repository):
-        return _absent(f"repository name not known to registry: {repository}")
     return _stored(request, match["kind"], match["what"])
 
 
@@ -345,23 +325,14 @@ def _stored(request: Request, kind: str, what: str) -> Response:
     digest = f"sha256:{hashlib.sha256(_MANIFEST).hexdigest()}"
     if kind == "blobs":
         found = what == json.loads(_MANIFEST)["config"]["digest"]
-        return Response(200, b"{}") if found else _absent(f"blob unknown: {what}")
+        return Response(200, b"{}") if found else _error(404, "BLOB_UNKNOWN", what)
     if what.startswith("sha256:") and what != digest:
-        return _absent(f"manifest unknown: {what}")
+        return _error(404, "MANIFEST_UNKNOWN", what)
     media_type = json.loads(_MANIFEST)["mediaType"]
     headers = (("Docker-Content-Digest", digest),)
     if request.method == "HEAD":
         return Response(200, b"", headers, media_type, length=len(_MANIFEST))
     return Response(200, _MANIFEST, headers, media_type)
-
-
-def _absent(message: str) -> Response:
-    body = {
-        "code": "NotAuthorizedOrNotFound",
-        "message": message,
-        "errors": [{"code": "NAME_UNKNOWN", "message": message}],
-    }
-    return replace(json_response(404, body), refusal=message)
 
 
 async def _proxy(state: State, port: int, request: Request, repository: str) -> Response:
@@ -385,7 +356,8 @@ async def _proxy(state: State, port: int, request: Request, repository: str) -> 
     finally:
         writer.close()
     if status == 404:
-        return _absent(f"not known to the registry: {request.path}")
+        code = json.loads(body)["errors"][0]["code"] if body else "UNKNOWN"
+        return _error(404, code, f"not known to the registry: {request.path}")
     kept = ("docker-content-digest", "etag", "content-type", "docker-distribution-api-version")
     headers = tuple((n, v) for n, v in fields if n.lower() in (*kept, "content-range"))
     return Response(status, body, headers, length=length)

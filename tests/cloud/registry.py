@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.cloud.control import Control
-from tests.cloud.model import ISSUER, REGISTRY_USER, SERVICE
+from tests.cloud.model import ISSUER, PAUSE, REGISTRY_USER, SERVICE
 from tests.cloud.namespace import Completed, Namespace
 
 _PORT = 5000
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-REPOSITORIES = ("ns/repo", "ns/app", "ns/public", "ns/oke-public/pause", "other/secret")
+REPOSITORIES = ("ns/repo", "ns/app", "ns/public", PAUSE, "other/secret")
 
 
 class Registry:
@@ -43,6 +43,7 @@ class Registry:
         self.digest = write_image(self.layout)
         for repository in REPOSITORIES:
             self.push(repository, ("latest", "v1"))
+        self.push("ns/untagged", ("v1",))
         control.upstream(_PORT)
 
     def _config(self) -> dict[str, object]:

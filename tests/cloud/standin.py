@@ -12,6 +12,7 @@ import datetime as dt
 import itertools
 import json
 import random
+import re
 import secrets
 import socket
 import ssl
@@ -108,6 +109,7 @@ class StandIn:
         self.numbers = itertools.count(1)
         self.reset_counters()
         self.under_way: Counter[Endpoint] = Counter()
+        self.signed: dict[int, str] = {}  # by connection: the last signed request, in one line
         self.imds_times: list[float] = []
 
     # --- counters ---
@@ -272,6 +274,9 @@ class StandIn:
             await self._tunnel(request, reader, writer)
             return False
         endpoint = _route(place, request)
+        earlier = self.signed.get(connection, "")
+        if (request.get("authorization") or "").startswith("Signature"):
+            self.signed[connection] = _all_sent(request)
         self.requests[endpoint] += 1
         self.under_way[endpoint] += 1
         self.peaks[endpoint] = max(self.peaks[endpoint], self.under_way[endpoint])
@@ -288,6 +293,8 @@ class StandIn:
             closing = not request.keep_alive()
             if endpoint == "token" and response.status == 200 and self._arm_manifest():
                 closing = True
+            if fault is not None:
+                response = _changed(request, response, fault, earlier)
             status, keep = await self._send(reader, writer, request, response, fault, closing)
         finally:
             self.under_way[endpoint] -= 1
@@ -307,9 +314,16 @@ class StandIn:
                         refusal,
                         request_id,
                         connection,
+                        self._bears_account(request),
                     )
                 )
         return keep
+
+    def _bears_account(self, request: Request) -> bool:
+        sent = " ".join(value for _, value in request.headers) + request.target
+        sent += request.body.decode("latin-1")
+        accounts = (s for s in self.state.secrets if s.kind == "service account token")
+        return any(needle in sent for secret in accounts for needle in secret.needles())
 
     async def _tunnel(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -365,12 +379,12 @@ class StandIn:
         if limits.max_per_second is not None:
             self.imds_times = [t for t in self.imds_times if t > now - 1.0]
             if len(self.imds_times) >= limits.max_per_second:
-                return refuse(429, "TooManyRequests", "too many requests within a second")
+                return imds.too_many("too many requests within a second")
             self.imds_times.append(now)
         if limits.max_under_way is not None:
             under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
             if under_way > limits.max_under_way:
-                return refuse(429, "TooManyRequests", "too many requests at once")
+                return imds.too_many("too many requests at once")
         return None
 
     async def _send(
@@ -383,8 +397,6 @@ class StandIn:
         closing: bool,
     ) -> tuple[int, bool]:
         """Send the answer as `fault` has it: the status sent (0: none) and whether to go on."""
-        if fault is not None:
-            response = _changed(request, response, fault)
         head = head_of(response, offset=self.state.clock_offset_s, close=closing)
         body = b"" if request.method == "HEAD" else response.body
         match fault.kind if fault is not None else None:
@@ -403,6 +415,9 @@ class StandIn:
                 writer.write(head + response.body[: max(1, len(response.body) // 2)])
                 await asyncio.sleep(0.02)
                 _reset_stream(writer)
+                return 0, False
+            case "echo_bare":
+                writer.write(f"{_all_sent(request)}\r\n\r\n".encode("latin-1"))
                 return 0, False
             case "cut_body":
                 longer = replace(response, length=len(response.body) + 100)
@@ -507,9 +522,10 @@ def _route(place: Place, request: Request) -> Endpoint:
             return other
 
 
-def _changed(request: Request, response: Response, fault: Fault) -> Response:
-    """The answer as the fault has it, before it is sent."""
-    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id")
+def _changed(request: Request, response: Response, fault: Fault, earlier: str) -> Response:
+    """The answer as the fault has it, before it is sent. ``earlier``: what was signed before."""
+    own = {name for name, _ in fault.headers}
+    keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
         case "status":
             body = fault.body or json.dumps({"code": "Fault", "message": "a fault was asked for"})
@@ -517,9 +533,7 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
                 fault.status, body.encode(), (*keep, *fault.headers), fault.content_type
             )
         case "echo":
-            text = f"rejected: {request.get('authorization')} {request.body.decode('latin-1')}"
-            body = json.dumps({"code": "NotAuthenticated", "message": text})
-            return Response(fault.status, body.encode(), keep)
+            return _echo(request, response, fault, earlier)
         case "redirect":
             status = 302 if fault.status == 200 else fault.status
             return Response(status, b"", (*keep, ("Location", fault.location)))
@@ -541,6 +555,45 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
         case "body":
             return Response(200, fault.body.encode(), keep, fault.content_type)
     return response
+
+
+# Those that a client may heed or print.
+_ECHOING = ("Location", "WWW-Authenticate", "Proxy-Authenticate", "Retry-After", "Server", "Set-Cookie",
+            "Warning", "X-Error")  # fmt: skip
+
+
+def _all_sent(request: Request) -> str:
+    """All that the client sent, in one line."""
+    headers = (f"{name}: {value}" for name, value in request.headers)
+    parts = (request.method, request.target, *headers, request.body.decode("latin-1"))
+    return " ".join(" ".join(parts).split())
+
+
+def _echo(request: Request, response: Response, fault: Fault, earlier: str) -> Response:
+    text = _all_sent(request)
+    headers = [(name, text) for name in _ECHOING]
+    right = response.body.decode("latin-1")
+    headers.append(("opc-request-id", _echoed_id(text, earlier, right, fault)))
+    if fault.status == 200:
+        return replace(response, headers=tuple(headers), reason=text)
+    error = {"code": text, "message": text}
+    body = json.dumps({**error, "errors": [error]}).encode()
+    return Response(fault.status, body, tuple(headers), reason=text)
+
+
+def _echoed_id(sent: str, earlier: str, right: str, fault: Fault) -> str:
+    if fault.echo_id == "whole":
+        return sent
+    pattern = r"[A-Za-z0-9_-]{100,}"
+    if fault.echo_id in ("earlier", "received"):
+        # A token's signature. Its payload is partly that of another token, which was sent just now.
+        pattern = r"(?<=\.)[A-Za-z0-9_-]{100,}(?=\")"
+    text = {"earlier": earlier, "received": right}.get(fault.echo_id, sent)
+    runs: list[str] = re.findall(pattern, text)
+    run = (runs or [""])[0][:100]
+    if fault.echo_id == "pieces":
+        return "/".join(run[n : n + 6] for n in range(0, 80, 6)).upper()
+    return run
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -179,10 +179,11 @@ def expected(cell: Cell) -> Expected:
     # What hangs is given little time, to keep the matrix short; all tries fit into the other.
     deadline = 3.0 if hangs else 10.0
     if cell.endpoint == "manifest":
-        # It only decides how long the kubelet keeps the token: asked once, and never a failure.
+        # It only decides how long the kubelet keeps the token: asked once by HEAD, and once by GET for the
+        # reason of a refusal; and never a failure.
         # A kept connection that ends early is opened anew; whether a reset comes before or after the
         # whole of an answer that has no body is a matter of luck.
-        again = 2 if kind is Nature.TRANSIENT else 1
+        again = 2 if kind in (Nature.TRANSIENT, Nature.REFUSED) else 1
         torn = isinstance(cell.trouble, Fault) and cell.trouble.kind == "reset_body"
         return Expected(None, None if torn else _proves(cell.trouble), 0, again, 10.0)
     tries = _IMDS_TRIES if cell.group == "imds" else _SERVER_TRIES
@@ -245,10 +246,8 @@ def _patience(trouble: Trouble) -> float:
 
 
 def _proves(trouble: Trouble) -> bool:
-    """Whether a manifest's answer reaches the client with status 200 or 404: HEAD has no body."""
+    """Whether a manifest's answer reaches the client with status 200: HEAD has no body."""
     assert isinstance(trouble, Fault)
-    if trouble.kind in ("status", "echo"):
-        return trouble.status == 404
     kinds = ("latency", "content_type", "html", "invalid_json", "body", "endless_body", "huge_body",
              "cut_body", "slow_body")  # fmt: skip
     return trouble.kind in kinds

@@ -190,7 +190,7 @@ def judge_response(stdout: bytes, tokens: frozenset[str], proven: bool | None) -
     except (ValueError, KeyError) as error:
         yield f"the kubelet would refuse it: {error}"
         return
-    if answer.cache_key_type != "Registry":
+    if answer.cache_key_type != "Image":
         yield f"cached by {answer.cache_key_type}"
     if list(answer.auth) != [REGISTRY]:
         yield f"credentials for {list(answer.auth)}"

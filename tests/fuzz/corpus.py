@@ -30,14 +30,27 @@ _REGION = {
     "regionKey": "FRA",
     "regionIdentifier": "eu-frankfurt-1",
 }
+_CLUSTER = {
+    "server": "https://10.0.0.5:6443",
+    "certificate-authority-data": b64encode(CERTIFICATE).decode(),
+}
+_KUBECONFIG = {
+    "current-context": "a",
+    "contexts": [{"name": "a", "context": {"cluster": "b"}}],
+    "clusters": [{"name": "b", "cluster": _CLUSTER}],
+}
 _ENTRY = {
-    **_TOKEN,
-    "made": 1.0,
-    "life": 3600,
-    "proven": True,
-    "checks": {"ns/repo": ["allowed", True]},
-    "request_id": "r",
-    "principal": "p",
+    "tokens": [
+        {
+            **_TOKEN,
+            "made": 1.0,
+            "life": 3600,
+            "renewed": False,
+            "checks": {"ns/repo": [True, None, 1.0], "ns/app": [False, "DENIED", 1.0]},
+            "request_id": "r",
+            "principal": "p",
+        }
+    ],
     "host": "fra.ocir.io",
     "identity": "INSTANCE_PRINCIPAL https /",
 }
@@ -65,6 +78,11 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "image": [
         b"fra.ocir.io/ns/repo",
+        # What must not pass, in each part of the name.
+        b"fra.ocir.io/ns/repo:v1 HTTP/1.1\r\nhost: evil.example\r\n",
+        b"fra.ocir.io/ns/repo:v1?x=y",
+        b"fra.ocir.io/ns/repo@sha256:" + b"0" * 64 + b"\r\nhost: evil.example",
+        b"fra.ocir.io:443\r\nhost: evil.example/ns/repo",
         b"fra.ocir.io:443/ns/a__b/c--d:v1" + _DIGEST,
         b"busybox",
         b"localhost/a",
@@ -97,9 +115,10 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "account": [_bytes(_CLAIMS), _bytes({**_CLAIMS, "exp": float("inf")})],
     "cluster": [
-        _bytes(
-            {"apiserver_host": "10.0.0.5:6443", "cluster_ca_cert": b64encode(CERTIFICATE).decode()}
-        )
+        _bytes({"apiserver_host": "10.0.0.5:6443"}),
+        _bytes(_KUBECONFIG),
+        b"current-context: a\ncontexts: [{name: a, context: {cluster: b}}]\n"
+        b"clusters: [{name: b, cluster: {server: 'https://[fd00::5]:6443'}}]\n",
     ],
     "answer": [
         _http("200 OK", _bytes(_TOKEN), b"Content-Length: %d" % len(_bytes(_TOKEN))),

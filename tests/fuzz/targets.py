@@ -34,6 +34,7 @@ from provider.errors import (
 from provider.grant import MAX_LIFE, Grant, is_token
 from provider.image import Image, parse_image
 from provider.imds import region_info
+from provider.kubeconfig import Kubeconfig, Unusable, parse
 from provider.log import Log
 from provider.plugin import reply
 from provider.principal import _Leaf, _without_armour
@@ -186,7 +187,7 @@ def stored(data: bytes) -> None:
     with os.fdopen(fd, "wb") as file:
         file.write(data)
     try:
-        content = store.Store(folder).read(name)
+        content = store.Store(folder, "").read(name)
     except store.Odd:
         return
     finally:
@@ -197,8 +198,7 @@ def stored(data: bytes) -> None:
 
 def entry(content: dict[str, Any] | None) -> None:
     """The contents of a file of the store."""
-    held = sharing._held(content)
-    if held is not None:
+    for held in sharing._held(content):
         assert is_token(held.token.text)
         assert 0 < held.token.life <= MAX_LIFE
         assert 0 <= held.age <= MAX_LIFE
@@ -256,9 +256,13 @@ def account(data: bytes) -> None:
 
 
 def cluster(data: bytes) -> None:
-    """What the instance's metadata say of its cluster: where a service account's token is sent."""
-    with contextlib.suppress(ClusterUnknown):
-        found = find_cluster(Settings(), lambda: data, lambda _: None)
+    """What a kubeconfig and the instance's metadata say of the cluster: where an account's token is sent."""
+    with contextlib.suppress(ClusterUnknown, Unusable):
+        try:
+            told = parse(data, "/none/kubelet.conf")
+        except Unusable:
+            told = Kubeconfig("", CERTIFICATE.decode(), "a file")
+        found = find_cluster(Settings(), lambda: told, lambda: data, lambda _: None)
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
         context(found)
@@ -285,7 +289,7 @@ def token(received: Answer) -> None:
 
 def token_body(data: bytes) -> None:
     """The body of a token endpoint's 200."""
-    token(Answer(200, Message(), data, "GET https://x/", 0.0))
+    token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
 
 
 def content(data: bytes) -> None:
