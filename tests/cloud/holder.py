@@ -107,16 +107,36 @@ def private_certificates() -> None:
     os.rmdir("/run/certs")
 
 
-def files(layout: Layout) -> None:
-    kept = {path: os.open(path, os.O_PATH) for path in layout["keep"] if path.startswith("/tmp/")}
+def closed(path: str) -> str | None:
+    """The topmost folder above `path` that other users may not enter, as /root often is."""
+    parts = path.split("/")
+    above = ("/".join(parts[:end]) for end in range(2, len(parts)))
+    return next((folder for folder in above if not os.stat(folder).st_mode & 0o001), None)
+
+
+def open_up(layout: Layout) -> None:
+    """A fresh /tmp if one was asked for; and the kept folders reachable for every user."""
+    # The cloud's own folder stays closed: only root looks into it.
+    wanted = (path for path in layout["keep"] if path != layout["folder"])
+    covers = {cover: "0755" for cover in map(closed, wanted) if cover}
     if layout["tmp"] != "host":
-        noexec = _MS_NOEXEC if layout["tmp"] == "noexec" else 0
-        tmpfs("/tmp", "1777", _MS_NOSUID | _MS_NODEV | noexec)
-        for path, descriptor in kept.items():
-            os.makedirs(path, exist_ok=True)
-            bind(f"/proc/self/fd/{descriptor}", path)
-    for descriptor in kept.values():
+        covers["/tmp"] = "1777"
+    kept = {
+        path: os.open(path, os.O_PATH)
+        for path in layout["keep"]
+        if any(path.startswith(f"{cover}/") for cover in covers)
+    }
+    for cover, mode in covers.items():
+        noexec = _MS_NOEXEC if (cover, layout["tmp"]) == ("/tmp", "noexec") else 0
+        tmpfs(cover, mode, _MS_NOSUID | _MS_NODEV | noexec)
+    for path, descriptor in kept.items():
+        os.makedirs(path, exist_ok=True)
+        bind(f"/proc/self/fd/{descriptor}", path)
         os.close(descriptor)
+
+
+def files(layout: Layout) -> None:
+    open_up(layout)
     resolver = os.path.realpath("/etc/resolv.conf")
     tmpfs("/run")
     private_dev()
