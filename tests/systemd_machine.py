@@ -26,6 +26,7 @@ SYSTEMD = "/usr/lib/systemd/systemd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG = "/etc/kubernetes/credential-provider-config.yaml"
 DROP_INS = "etc/systemd/system/kubelet.service.d"
+_UNSHARE = ("unshare", "--mount", "--propagation", "private")
 _BOOT_SECONDS = 60.0
 _KUBELET = Path(__file__).with_name("standin_kubelet.py")
 
@@ -275,7 +276,7 @@ class Machine:
         }
         with (self.folder / "console").open("w") as console:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTER],
+                ["setpriv", "--pdeathsig", "KILL", *_UNSHARE, "sh", "-c", _OUTER],
                 env=env,
                 stderr=console,
             )
@@ -305,8 +306,9 @@ class Machine:
         for process in self._commands:
             process.communicate()
         self._commands.clear()
-        clean = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _CLEAN]
-        subprocess.run(clean, env={"PATH": PATH, **self._cgroup_env()}, check=True)
+        subprocess.run(
+            [*_UNSHARE, "sh", "-c", _CLEAN], env={"PATH": PATH, **self._cgroup_env()}, check=True
+        )
 
     def _cgroup_env(self) -> dict[str, str]:
         return {
