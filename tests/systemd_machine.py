@@ -34,13 +34,16 @@ _KUBELET = Path(__file__).with_name("standin_kubelet.py")
 _INIT = """
 set -eu
 mount -t overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" overlay "$ROOT"
-for path in $BOUND; do mount --bind "$path" "$ROOT$path"; done
 mount -t proc proc "$ROOT/proc"
 mount --bind "$ROOT/proc/sys" "$ROOT/proc/sys"  # the machine's own kernel is not the node's
 mount -o remount,bind,ro "$ROOT/proc/sys"
 mount -t sysfs -o ro sysfs "$ROOT/sys"
 for folder in run tmp dev var/log; do mount -t tmpfs -o mode=755 tmpfs "$ROOT/$folder"; done
 chmod 1777 "$ROOT/tmp"
+for path in $BOUND; do
+    mkdir -p "$ROOT$path"
+    mount --bind "$path" "$ROOT$path"
+done
 for device in null zero full random urandom; do
     touch "$ROOT/dev/$device"
     mount --bind "/dev/$device" "$ROOT/dev/$device"
@@ -262,7 +265,7 @@ class Machine:
         bound = {
             str(path)
             for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
-            if path.stat().st_dev != Path("/").stat().st_dev
+            if path.stat().st_dev != Path("/").stat().st_dev or path.is_relative_to("/tmp")
         }
         env = {
             "PATH": PATH,
