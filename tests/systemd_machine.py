@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -83,7 +84,12 @@ exec unshare --cgroup --pid --uts --ipc --net --mount --fork --kill-child \\
 _CLEAN = """
 mount -t tmpfs tmpfs "$FOLDER/cgroup" && mkdir "$FOLDER/cgroup/root"
 mount $CGROUP_MOUNT "$FOLDER/cgroup/root"
-cd "$FOLDER/cgroup/root" && find "./$NAME" -depth -type d -exec rmdir {} +
+cd "$FOLDER/cgroup/root"
+for try in $(seq 50); do  # the last process may still be dying
+    [ -d "$NAME" ] || exit 0
+    find "$NAME" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
+done
+exit 1
 """
 _CGROUP_MOUNTS = {"v2": "-t cgroup2 cgroup2", "v1": "-t cgroup -o none,name=systemd cgroup"}
 
@@ -286,10 +292,8 @@ class Machine:
         deadline = time.monotonic() + _BOOT_SECONDS
         while time.monotonic() < deadline:
             assert self._process.poll() is None, (self.folder / "console").read_text()
-            children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
-            pid = int((children.read_text().split() or ["0"])[0])
-            if pid and Path(f"/proc/{pid}/comm").read_text() == "systemd\n":
-                self._pid = pid
+            self._pid = _systemd_below(self._process.pid)
+            if self._pid:
                 state = self.run("systemctl", "is-active", "default.target").stdout.strip()
                 if state == "active":
                     return self
@@ -365,6 +369,15 @@ class Machine:
         while self.run(*ask).code or self.show("SubState") != "running":
             assert time.monotonic() < deadline, self.run("journalctl", "-n", "30").stdout
             time.sleep(0.1)
+
+
+def _systemd_below(pid: int) -> int:
+    """The pid of the child that has become systemd; 0 while there is none."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with suppress(OSError):  # one that only prepared something has ended
+            if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
+                return int(child)
+    return 0
 
 
 def _dedented(text: str) -> str:
