@@ -29,6 +29,9 @@ _TRANSPORT = "provider/transport.py"
 _TRUST = "provider/trust.py"
 _REGISTRY = "provider/registry.py"
 _WORKLOAD = "provider/workload.py"
+_KUBECONFIG = "provider/kubeconfig.py"
+_OCI_FILES = "provider/oci_files.py"
+_LOG = "provider/log.py"
 _LAUNCHER = "packaging/launcher.c"
 _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
 _DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
@@ -77,7 +80,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_SHARING, "    if not is_token(text) or", "    if"),
     ),
     "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
-        Mutation("provider/call.py", "        if settings.ocir_auth_method == WORKLOAD_IDENTITY:", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        if settings.ocir_auth_method == WORKLOAD_IDENTITY:'),
+        Mutation("provider/call.py", "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        subject = subject_of(settings,'),
     ),
     "test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared": (
         Mutation("provider/service_account.py", "digest = hashlib.sha256(self.token.encode()).hexdigest()", 'digest = ""'),
@@ -125,6 +128,34 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_an_answer_without_an_end_is_read_within_bounds": (
         Mutation(_TRANSPORT, "self._most -= count", "pass"),
         Mutation(_TRANSPORT, "MAX_BODY = 1 << 20", "MAX_BODY = 1 << 26"),
+    ),
+    "test_no_text_of_somebody_else_s_becomes_a_field": (
+        Mutation(_LOG, """    return f'"{escaped}"'""", """    return f'"{text}"'"""),
+        Mutation(_LOG, "_quoted(_printable(message))", "_printable(message)"),
+        Mutation(_TRANSPORT, '    if not _REQUEST_ID.fullmatch(given):\n        return "withheld"\n', ""),
+    ),
+    "test_the_metadata_service_never_says_whom_to_trust": (
+        Mutation(_WORKLOAD, "    if not ca:\n        raise ClusterUnknown(", "    ca = ca or base64.b64decode(json.loads(metadata()).get('cluster_ca_cert', '')).decode()\n    if not ca:\n        raise ClusterUnknown("),
+    ),
+    "test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate": (
+        Mutation(_WORKLOAD, "    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n", "    context = ssl._create_unverified_context()\n"),
+    ),
+    "test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token": (
+        Mutation(_KUBECONFIG, "if others := who_can_replace(path):", "if others := None:"),
+        Mutation(_KUBECONFIG, "    if unverified:", "    if False:"),
+        Mutation(_KUBECONFIG, 'if parts.scheme != "https" or not', "if not"),
+    ),
+    "test_only_a_kubelet_of_roots_is_believed": (
+        Mutation(_KUBECONFIG, 'if program == "kubelet" and users', "if users"),
+        Mutation(_KUBECONFIG, ' and users == [b"0"] * 4 else', " else"),
+    ),
+    "test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof": (
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.session))"),
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.key))"),
+        Mutation(_OCI_FILES, "sorted(self.values.items()), self.key", "self.key"),
+    ),
+    "test_what_is_signed_is_what_the_token_is_shared_under": (
+        Mutation("provider/principal.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
     ),
     "test_no_outcome_shows_a_secret": (
         Mutation(_TRANSPORT, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
@@ -212,7 +243,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- README: how it works, how long credentials are kept ---
     "test_a_warm_call_asks_nobody": (
-        Mutation("provider/call.py", "        work = _Network(settings, account", "        self._realm_domain()\n        work = _Network(settings, account"),
+        Mutation("provider/call.py", "        work = _Network(settings, subject", "        self._realm_domain()\n        work = _Network(settings, subject"),
     ),
     "test_sharing_can_be_switched_off": (
         Mutation(_SHARING, "    if not settings.token_cache:\n        return work.exchange(image)\n", ""),
@@ -233,17 +264,17 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.path.exists(os.path.expanduser("~/.oci/config"))'),
     ),
     "test_a_user_with_an_api_key": (
-        Mutation("provider/principal.py", "    file = file or config.DEFAULT_LOCATION", '    file = os.path.expanduser("~/.oci/config")'),
+        Mutation(_OCI_FILES, "    file, name = file or _CONFIG_FILE,", "    file, name = _CONFIG_FILE,"),
     ),
     # --- README: each pod as itself ---
     "test_without_a_token_nothing_is_given_and_nobody_is_asked": (
         Mutation("provider/settings.py", "if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:", "if self.ocir_auth_method not in (WORKLOAD_OR_INSTANCE, WORKLOAD_IDENTITY):"),
     ),
     "test_the_nodes_identity_never_replaces_an_account_that_was_refused": (
-        Mutation("provider/call.py", "        return get_grant(\n", '        if account is not None:\n            try:\n                return work.exchange(request.image)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                account = None\n                work = _Network(settings, account, self.deadline, self._environ)\n        return get_grant(\n'),
+        Mutation("provider/call.py", "        return get_grant(\n", '        if subject is not None:\n            try:\n                return get_grant(request.image, settings, subject, self.deadline, self._environ, work, self.log.odd)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                subject = None\n                work = _Network(settings, subject, self.deadline, self._environ)\n        return get_grant(\n'),
     ),
     "test_the_node_and_its_pods_never_share_a_token": (
-        Mutation(_SHARING, "        parts += [account.identity]", '        parts = ["INSTANCE_PRINCIPAL", settings.registry_protocol, settings.registry_token_path]'),
+        Mutation(_SHARING, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
     ),
     "test_the_endpoint_is_never_reached_by_a_proxy": (
         Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),
@@ -257,7 +288,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/exchange.py", "    try:\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:", '    try:\n        registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {account.token}"})\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:'),
     ),
     "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
-        Mutation("provider/exchange.py", "    token = token._replace(life=min(token.life, account.life))\n", ""),
+        Mutation("provider/exchange.py", "    token = token._replace(life=min(token.life, subject.life))\n", ""),
     ),
     # --- README: every container tool ---
     "test_store_and_erase_refuse_in_words_and_keep_nothing": (
