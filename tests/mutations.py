@@ -80,9 +80,12 @@ FAMILIES = (
         ("tests/test_redaction.py", "-k", "outcome or user"),
         (
             Mutation("provider/transport.py", 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
+            Mutation("provider/transport.py", '(opc-request-id {self.request_id})"', '(opc-request-id {self.request_id}, {self.headers.items()})"'),
+            Mutation("provider/transport.py", "any(run in text for run in runs for text in sent)", "False"),
+            Mutation("provider/transport.py", '{reason}", heals) from None', '{reason}, {error}", heals) from None'),
             Mutation("provider/principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token") from None', 'raise FederationMalformed(f"{answer.body!r} without a token") from None'),
             Mutation("provider/trust.py", 'raise BadSettings("HTTPS_PROXY is not a URL") from None', 'raise BadSettings("HTTPS_PROXY is not a URL")'),
-            Mutation("provider/principal.py", 'cannot be read ({type(error).__name__})") from None', 'cannot be read ({error})") from None'),
+            Mutation("provider/oci_files.py", 'cannot be read ({type(error).__name__})") from None', 'cannot be read ({error})") from None'),
         ),
     ),
     Family(
