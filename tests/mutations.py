@@ -179,6 +179,45 @@ FAMILIES = (
             Mutation("provider/network.py", 'if origin.scheme == "https" else None', "if False else None"),
         ),
     ),
+    Family(
+        "enable: killed half way",
+        ("tests/test_enable_interrupted.py", "-k", "killed and enable"),
+        (
+            Mutation("provider/kubelet_service/switch.py", "    guard.start(options.longest)\n", ""),
+            Mutation("provider/kubelet_service/guard.py", "{rm} -f {trial}; {systemctl} daemon-reload; {systemctl} reset", "{systemctl} daemon-reload; {systemctl} reset"),
+        ),
+    ),
+    Family(
+        "enable: the power gone half way",
+        ("tests/test_enable_interrupted.py", "-k", "power and enable"),
+        (
+            Mutation("provider/kubelet_service/unit.py", 'TRIAL: Final = f"/run/', 'TRIAL: Final = f"/etc/'),
+        ),
+    ),
+    Family(
+        "enable: a kubelet that is not healthy",
+        ("tests/test_enable.py", "-k", "healthy_is_rolled_back or somebody_else or crashes"),
+        (
+            Mutation("provider/kubelet_service/health.py", "if still * 2 < len(before):", "if False:"),
+            Mutation("provider/kubelet_service/health.py", "_listeners(port) - {0}", "set() - {0}"),
+            Mutation("provider/kubelet_service/health.py", "ended = service.main_pid != first.main_pid or service.restarts != first.restarts", "ended = False"),
+            Mutation("provider/kubelet_service/health.py", "return _probe(*expected.healthz) if expected.healthz else None", "return None"),
+            Mutation("provider/kubelet_service/systemd.py", 'c if c.isprintable() else "?"', "c"),
+        ),
+    ),
+    Family(
+        "enable: what is refused, and what stays",
+        ("tests/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or lasts_over or interrupted"),
+        (
+            Mutation("provider/kubelet_service/switch.py", "        _refuse_pending(unit, kubelet)\n", ""),
+            Mutation("provider/kubelet_service/switch.py", "        if each.replaceable:", "        if False:"),
+            Mutation("provider/kubelet_service/switch.py", "        if not _same(setting.value, wanted[setting.flag]):", "        if False:"),
+            Mutation("provider/kubelet_service/switch.py", "    _on_signals(_end)\n", ""),
+            Mutation("provider/kubelet_service/unit.py", "return text.startswith(_MARK)", "return True"),
+            Mutation("provider/kubelet_service/unit.py", "        if backslashes % 2:", "        if False:"),
+            Mutation("provider/kubelet_service/guard.py", "ExecStopPost={sh} -c '{rm} -f {trial}; exec {systemctl} daemon-reload'\n", ""),
+        ),
+    ),
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ SYSTEMD = "/usr/lib/systemd/systemd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 CONFIG = "/etc/kubernetes/credential-provider-config.yaml"
 DROP_INS = "etc/systemd/system/kubelet.service.d"
+_UNSHARE = ("unshare", "--mount", "--propagation", "private")
 _BOOT_SECONDS = 60.0
 _KUBELET = Path(__file__).with_name("standin_kubelet.py")
 
@@ -33,13 +34,16 @@ _KUBELET = Path(__file__).with_name("standin_kubelet.py")
 _INIT = """
 set -eu
 mount -t overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" overlay "$ROOT"
-for path in $BOUND; do mount --bind "$path" "$ROOT$path"; done
 mount -t proc proc "$ROOT/proc"
 mount --bind "$ROOT/proc/sys" "$ROOT/proc/sys"  # the machine's own kernel is not the node's
 mount -o remount,bind,ro "$ROOT/proc/sys"
 mount -t sysfs -o ro sysfs "$ROOT/sys"
 for folder in run tmp dev var/log; do mount -t tmpfs -o mode=755 tmpfs "$ROOT/$folder"; done
 chmod 1777 "$ROOT/tmp"
+for path in $BOUND; do
+    mkdir -p "$ROOT$path"
+    mount --bind "$path" "$ROOT$path"
+done
 for device in null zero full random urandom; do
     touch "$ROOT/dev/$device"
     mount --bind "/dev/$device" "$ROOT/dev/$device"
@@ -261,7 +265,7 @@ class Machine:
         bound = {
             str(path)
             for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
-            if path.stat().st_dev != Path("/").stat().st_dev
+            if path.stat().st_dev != Path("/").stat().st_dev or path.is_relative_to("/tmp")
         }
         env = {
             "PATH": PATH,
@@ -275,7 +279,7 @@ class Machine:
         }
         with (self.folder / "console").open("w") as console:
             self._process = subprocess.Popen(
-                ["unshare", "--mount", "--propagation", "private", "sh", "-c", _OUTER],
+                ["setpriv", "--pdeathsig", "KILL", *_UNSHARE, "sh", "-c", _OUTER],
                 env=env,
                 stderr=console,
             )
@@ -305,8 +309,9 @@ class Machine:
         for process in self._commands:
             process.communicate()
         self._commands.clear()
-        clean = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _CLEAN]
-        subprocess.run(clean, env={"PATH": PATH, **self._cgroup_env()}, check=True)
+        subprocess.run(
+            [*_UNSHARE, "sh", "-c", _CLEAN], env={"PATH": PATH, **self._cgroup_env()}, check=True
+        )
 
     def _cgroup_env(self) -> dict[str, str]:
         return {
