@@ -44,31 +44,31 @@ coverage: setup ## which lines of the program the tests run
 	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
 
 faults: setup ## the whole fault matrix, as a table
-	$(AS_ROOT) $(BIN)/python -m tests.faults
+	$(AS_ROOT) $(BIN)/python -m tests.campaigns.faults
 
 binary: setup ## the binary for this architecture, in dist/
 	$(BIN)/python packaging/build.py
 
 bench-start: binary ## how large it is, and how fast it starts
-	$(AS_ROOT) $(BIN)/python -m tests.bench_start
+	$(AS_ROOT) $(BIN)/python -m tests.campaigns.bench_start
 
 bench: binary ## time, memory and requests of each form beside a naive program (BENCH=--check: bars)
-	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.bench \
+	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.campaigns.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
 .PHONY: soak
 soak: setup ## 2,000 calls, 20 at once, while OCI fails at random
-	$(AS_ROOT) $(BIN)/python -m tests.soak
+	$(AS_ROOT) $(BIN)/python -m tests.campaigns.soak
 
 .PHONY: mutations
 mutations: setup ## take one guard out at a time; a test must notice
-	$(AS_ROOT) $(BIN)/python -m tests.mutations
+	$(AS_ROOT) $(BIN)/python -m tests.campaigns.mutations
 
 .PHONY: fuzz
 fuzz: setup ## every way in, under a fuzzer guided by coverage (FUZZ_SECONDS for each)
 	$(BIN)/python -m pip install --quiet --upgrade --target build/atheris --no-deps --require-hashes \
 		--requirement packaging/fuzz.txt
-	PYTHONPATH=build/atheris $(BIN)/python -m tests.fuzz --seconds $(or $(FUZZ_SECONDS),60)
+	PYTHONPATH=build/atheris $(BIN)/python -m tests.campaigns.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 demo: ## the main job, told on the screen
 	@packaging/packages.sh $(DEMO_PACKAGES)
@@ -121,7 +121,7 @@ binary-arm64: setup ## the arm64 binary, built and tried under emulation (as roo
 	packaging/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc libpython3.11 musl-tools"
 	$(ARM64) version
 	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
-		tests/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"
+		tests/e2e/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"
 
 sbom: ## what is in $(BINARY), and its licences, beside it
 	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
@@ -143,7 +143,7 @@ release-download: ## TAG's files into dist/download, verified (gh)
 	packaging/release_download.sh
 
 release-check: setup ## FOLDER with a release's files, as a user would
-	$(AS_ROOT) $(BIN)/python -m tests.rehearsal "$${FOLDER-dist/release}"
+	$(AS_ROOT) $(BIN)/python -m tests.support.rehearsal "$${FOLDER-dist/release}"
 
 release-rehearsal: binary ## a release, as far as one machine can
 	$(MAKE) sbom release-assets
