@@ -8,9 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from provider.commands.cli import commands
 from tests.support.readme import README, parts, parts_of
 
 REPOSITORY = README.parent
+DOCUMENTS = [
+    *(REPOSITORY / name for name in ("README.md", "SECURITY.md", "CONTRIBUTING.md")),
+    REPOSITORY / "examples/run-on-worker-instance-principal/README.md",
+]
 
 
 @pytest.mark.parametrize("name", sorted(parts()))
@@ -50,12 +55,39 @@ def test_make_targets_that_are_named_exist() -> None:
         assert set(named) <= targets
 
 
-def test_every_module_is_in_the_house() -> None:
-    house = (REPOSITORY / "CONTRIBUTING.md").read_text()
-    listed = set(re.findall(r"`([a-z_]+)/?`", house))
+def test_the_tree_has_every_package_and_module() -> None:
+    """And no other: CONTRIBUTING.md's tree names what is at the top of provider/ and in its packages."""
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    tree = text.partition("\nprovider/ ")[2].partition("\n```")[0]
+    shown = {}
+    for name, slash, inside in re.findall(r"^  (\w+)(/?) .*\n((?:    .*\n)*)", f"{tree}\n", re.M):
+        listed = re.sub(r"\(.*?\)", "", inside, flags=re.DOTALL).split(",") if slash else []
+        shown[name] = {module.strip(" \n/") for module in listed}
     files = subprocess.run(
         ["git", "ls-files", "provider"], capture_output=True, text=True, check=True, cwd=REPOSITORY
     ).stdout.split()
-    for path in map(Path, files):
-        name = path.parts[1] if len(path.parts) > 2 else path.stem
-        assert name == "__init__" or name in listed, path
+    there: dict[str, set[str]] = {}
+    for path in files:
+        top, *below = Path(path).with_suffix("").parts[1:]
+        there.setdefault(top, set()).update(below[:1])
+    del there["__init__"]
+    assert shown == {name: modules - {"__init__"} for name, modules in there.items()}
+
+
+def test_commands_in_code_have_their_options() -> None:
+    """`oke-credential-provider COMMAND --option`, or `COMMAND --option`, in any document."""
+    name = "|".join(commands.commands)
+    command = re.compile(rf"(?:^|oke-credential-provider(?:-\S+)? )({name})( [^|;#]*)")
+    found = 0
+    for document in DOCUMENTS:
+        text = document.read_text().replace("\\\n", " ")
+        fenced = re.findall(r"^ *```.*?^ *```$", text, re.M | re.DOTALL)
+        for block in fenced:
+            text = text.replace(block, "")
+        for line in (*"\n".join(fenced).splitlines(), *re.findall(r"`+([^`]+)`+", text)):
+            for used, words in command.findall(line):
+                options = set(re.findall(r"(?<=\s)--[a-z-]+", words))
+                known = {option for each in commands.commands[used].params for option in each.opts}
+                assert options <= known, line
+                found += len(options)
+    assert found > 5

@@ -45,7 +45,7 @@ def source(folder: Path, **changes: str) -> Path:
         assert old in text
         file.write_text(text.replace(old, new) if old else text)
     (folder / "dist/binary").chmod(0o755)
-    (folder / "packaging").mkdir()
+    (folder / "packaging/release").mkdir(parents=True)
     (folder / "packaging/release_notes.py").write_text(SCRIPT.read_text())
     return folder
 

@@ -6,8 +6,6 @@ import re
 import sys
 from pathlib import Path
 
-import click
-
 from provider.commands.cli import commands
 from provider.errors import ProviderError
 from provider.settings import KEYS, Settings
@@ -17,7 +15,7 @@ README = Path(__file__).parents[2] / "README.md"
 
 def parts() -> dict[str, str]:
     """Name of each part -> its text."""
-    return {"settings": _settings(), "errors": _errors(), "help": _help()}
+    return {"settings": _settings(), "errors": _errors(), "commands": _commands()}
 
 
 def parts_of(text: str) -> dict[str, str]:
@@ -49,10 +47,13 @@ def _errors() -> str:
     return "\n".join(rows)
 
 
-def _help() -> str:
-    context = click.Context(commands, info_name="oke-credential-provider", max_content_width=100)
-    context.terminal_width = 100
-    return f"```text\n{commands.get_help(context)}\n```"
+def _commands() -> str:
+    rows = ["| command | what it does |", "|---|---|"]
+    rows += [
+        f"| `{name}` | {c.get_short_help_str(limit=200)} |"
+        for name, c in sorted(commands.commands.items())
+    ]
+    return "\n".join(rows)
 
 
 def main() -> int:
