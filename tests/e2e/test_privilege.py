@@ -97,7 +97,8 @@ def form_of(program: Program) -> Form:
         return Form(read, written, run)
     unpacked = r"(/tmp|/var/tmp|/run|/dev/shm)/oke-credential-provider\.[A-Za-z0-9]{6}(/.*)?"
     own = [re.escape(str(resolved.parent)) + r"(/.*)?", re.escape(str(executable))]
-    return Form((*own, unpacked, "/tmp", "/proc/sys/.*"), (unpacked,), (*own, unpacked))
+    # The launcher opens each folder on the way to the one in which it unpacks.
+    return Form((*own, unpacked, "/", "/tmp", "/proc/sys/.*"), (unpacked,), (*own, unpacked))
 
 
 # --- the record --------------------------------------------------------------------------------
