@@ -279,8 +279,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_UNINSTALL, "ask_version=False", "ask_version=True"),
     ),
     "test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so": (
-        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).kubelets[-1:]:"),
-        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).proven[:1]:"),
+        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).kubelets[:1]:"),
     ),
     "test_nobody_else_keeps_root_from_uninstalling": (
         Mutation(_PROCESSES, """return f"is user {min(users)}'s" if users else None""", "return None"),
