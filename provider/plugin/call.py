@@ -135,8 +135,10 @@ def standard_input(limit: int, deadline: Deadline) -> bytes:
     """Standard input to its end, or one byte more than ``limit``. Raises OSError, DeadlineExceeded."""
     data = b""
     while len(data) <= limit:
-        if not select.select([0], [], [], deadline.left("reading the request"))[0]:
-            continue  # the deadline is over, and the next look at it says so
+        # In short waits: Python handles a signal that arrives just before a wait only after it.
+        wait = min(1.0, deadline.left("reading the request"))
+        if not select.select([0], [], [], wait)[0]:
+            continue
         part = os.read(0, 65536)
         if not part:
             break

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from tests.campaigns.faults.matrix import Cell, cells, quick
 from tests.campaigns.faults.run import judge, observe, resolver
-from tests.cloud.harness import STORES, Cloud
+from tests.cloud.harness import Cloud
 from tests.conftest import Program
+from tests.e2e.test_sharing import boot_clock, edit
 from tests.support.kubelet import request
 
 
@@ -26,9 +25,7 @@ def test_a_name_without_an_end_is_waited_for_only_as_long_as_the_deadline(
     """Where no connection was opened early: a shared token, and an image that was not checked yet."""
     env = {**program.env, "DEADLINE_SECONDS": "3"}
     program.run(cloud, stdin=request("fra.ocir.io/ns/repo"), env=env).check()
-    (entry,) = (p for p in cloud.ns.path(STORES[0]).iterdir() if p.suffix != ".lock")
-    content = json.loads(entry.read_text())
-    entry.write_text(json.dumps({**content, "made": content["made"] - 60}))
+    edit(cloud, made=boot_clock() - 60)
     with resolver(cloud, "black hole", "fra.ocir.io"):
         result = program.run(cloud, stdin=request("fra.ocir.io/ns/app"), env=env)
     assert result.seconds < 3 + 5

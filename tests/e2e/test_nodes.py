@@ -198,7 +198,7 @@ KEPT = {
 
 
 @pytest.mark.parametrize("how", [*SWAPPED, *KEPT])
-def test_the_one_file_form_runs_only_where_nobody_else_can_swap_its_folder(
+def test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder(
     how: str, tmp_path: Path
 ) -> None:
     script = {**SWAPPED, **KEPT}[how].replace("$OTHER", str(OTHER))

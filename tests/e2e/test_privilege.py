@@ -350,6 +350,7 @@ def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program:
         first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
         assert read_response(first.stdout).password == read_response(second.stdout).password
         assert cloud.control.report().count("federation") == 1
+        assert list((runtime / "oke-credential-provider").iterdir())
     finally:
         shutil.rmtree(runtime)
 

@@ -582,8 +582,13 @@ def test_without_tmpfs_there_is_no_store(program: Program, tmp_path: Path) -> No
         first = call(cloud, program)
         assert call(cloud, program).password != first.password
         assert files(tmp_path) == []
+        # Somebody made the folder there, for example an image's build.
+        made = cloud.ns.path(STORE)
+        made.mkdir(mode=0o700)
+        assert call(cloud, program).password != call(cloud, program).password
+        assert list(made.iterdir()) == []
         odd = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
-        assert len(odd) == 2
+        assert len(odd) == 4
 
 
 # --- containers --------------------------------------------------------------------------------

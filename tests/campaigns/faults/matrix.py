@@ -23,7 +23,7 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
-from provider.net.http import REACHED
+from provider.net.http import REACHED, SLOW
 from tests.cloud.model import Endpoint, Fault, FaultKind
 
 Asked = Literal[
@@ -204,6 +204,10 @@ def expected(cell: Cell) -> Expected:
 def _hint(cell: Cell, error: type[ProviderError]) -> str:
     """The error's own advice; but nobody who was answered shall look for a fault of the network."""
     answered = isinstance(cell.trouble, Fault) and cell.trouble.kind in ("status", "echo")
+    if error is DeadlineExceeded and cell.group != "imds":
+        # Who was not reached has no address: all other troubles of this nature begin with a connection.
+        unreached = FederationUnreachable if cell.group == "federation" else RegistryUnreachable
+        return unreached.default_hint if isinstance(cell.trouble, Dns) else SLOW
     return REACHED if answered and error in UNREACHABLE else error.default_hint
 
 
