@@ -63,8 +63,8 @@ def assert_untouched(machine: Machine, pid: int) -> None:
 
 def assert_settled(machine: Machine) -> None:
     """Nothing of a trial is left."""
+    wait_for(lambda: machine.show("ActiveState", GUARD) == "inactive")
     assert machine.run("test", "-e", TRIAL).code == 1
-    assert machine.show("ActiveState", GUARD) == "inactive"
     assert machine.show("NeedDaemonReload") == "no"
     assert machine.run("systemctl", "--failed", "--quiet").stdout == ""
 

@@ -25,8 +25,10 @@ LOG = "/run/strace"
 CALLS = ("rename", "unlink", "mkdir", "fsync")
 CHANGES = ("daemon-reload", "start", "reset-failed", "restart", "stop")
 _OF_THE_NODE = re.compile(r"/(etc|run)/systemd/")
-# Interrupts the program that started it, then does what it is asked to.
+# Does what it is asked to, then interrupts the program that started it.
 WRAPPER = """#!/bin/sh
+/usr/bin/systemctl.real "$@"
+code=$?
 if [ "$1" != show ] && grep -q kubelet-provider-under-test "/proc/$PPID/environ"; then
     echo "$1" >>/run/calls
     read -r signal verb number </run/interrupt || :
@@ -35,7 +37,7 @@ if [ "$1" != show ] && grep -q kubelet-provider-under-test "/proc/$PPID/environ"
         echo stopped >/run/stopped
     fi
 fi
-exec /usr/bin/systemctl.real "$@"
+exit "$code"
 """
 
 
