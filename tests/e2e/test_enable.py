@@ -338,6 +338,21 @@ def test_flags_that_are_there_with_the_same_values_are_found(machine: Machine) -
     assert_untouched(machine, pid)
 
 
+def test_flags_that_are_written_with_underscores_are_found(machine: Machine) -> None:
+    """The kubelet takes - and _ for the same."""
+    other = OTHER_FLAGS.replace("-", "_").replace("__image", "--image")
+    machine.write("etc/kubelet/ecr.yaml", machine.path(CONFIG[1:]).read_text())
+    machine.write("opt/bin/oke-credential-provider", "#!/bin/sh\n", 0o755)
+    unit = f"[Service]\nExecStart=/usr/bin/kubelet {other}\n"
+    machine.write("etc/systemd/system/kubelet.service", unit)
+    booted(machine)
+    pid = machine.kubelet_pid
+    done = enable(machine)
+    assert done.code == 75, done
+    assert "already sets --image-credential-provider-config=/etc/kubelet/ecr.yaml" in done.stderr
+    assert_untouched(machine, pid)
+
+
 WITH_OTHER_FLAGS = {
     "etc/systemd/system/kubelet.service": "[Service]\nExecStart=/usr/bin/kubelet {}\n",
     f"{DROP_INS}/10.conf": '[Service]\nEnvironment="ARGS={}"\n',

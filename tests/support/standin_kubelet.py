@@ -42,6 +42,7 @@ def flags(words: list[str]) -> dict[str, str]:
         if not word.startswith("--"):
             end(f"unknown command {word}")
         name, equals, value = word[2:].partition("=")
+        name = name.replace("_", "-")  # pflag's WordSepNormalizeFunc
         if name not in FLAGS:
             end(f"failed to parse kubelet flag: unknown flag: --{name}")
         if not equals:
