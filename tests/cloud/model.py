@@ -159,9 +159,9 @@ FaultKind = Literal[
     "body",  # 200 with `body`
 ]
 # What an echo has for opc-request-id: all that the client sent; a long run, of characters that such an id
-# may have, in what the client sent or in the body of the right answer; the first of them in pieces, in
-# upper case.
-EchoId = Literal["whole", "run", "received", "pieces"]
+# may have, in what the client sent, in what it signed earlier, or in the body of the right answer; the
+# first of them in pieces, in upper case.
+EchoId = Literal["whole", "run", "earlier", "received", "pieces"]
 CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
     (
         "refused",

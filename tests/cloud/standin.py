@@ -109,6 +109,7 @@ class StandIn:
         self.numbers = itertools.count(1)
         self.reset_counters()
         self.under_way: Counter[Endpoint] = Counter()
+        self.signed: dict[int, str] = {}  # by connection: the last signed request, in one line
         self.imds_times: list[float] = []
 
     # --- counters ---
@@ -273,6 +274,9 @@ class StandIn:
             await self._tunnel(request, reader, writer)
             return False
         endpoint = _route(place, request)
+        earlier = self.signed.get(connection, "")
+        if (request.get("authorization") or "").startswith("Signature"):
+            self.signed[connection] = _all_sent(request)
         self.requests[endpoint] += 1
         self.under_way[endpoint] += 1
         self.peaks[endpoint] = max(self.peaks[endpoint], self.under_way[endpoint])
@@ -289,6 +293,8 @@ class StandIn:
             closing = not request.keep_alive()
             if endpoint == "token" and response.status == 200 and self._arm_manifest():
                 closing = True
+            if fault is not None:
+                response = _changed(request, response, fault, earlier)
             status, keep = await self._send(reader, writer, request, response, fault, closing)
         finally:
             self.under_way[endpoint] -= 1
@@ -391,8 +397,6 @@ class StandIn:
         closing: bool,
     ) -> tuple[int, bool]:
         """Send the answer as `fault` has it: the status sent (0: none) and whether to go on."""
-        if fault is not None:
-            response = _changed(request, response, fault)
         head = head_of(response, offset=self.state.clock_offset_s, close=closing)
         body = b"" if request.method == "HEAD" else response.body
         match fault.kind if fault is not None else None:
@@ -518,8 +522,8 @@ def _route(place: Place, request: Request) -> Endpoint:
             return other
 
 
-def _changed(request: Request, response: Response, fault: Fault) -> Response:
-    """The answer as the fault has it, before it is sent."""
+def _changed(request: Request, response: Response, fault: Fault, earlier: str) -> Response:
+    """The answer as the fault has it, before it is sent. ``earlier``: what was signed before."""
     own = {name for name, _ in fault.headers}
     keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
@@ -529,7 +533,7 @@ def _changed(request: Request, response: Response, fault: Fault) -> Response:
                 fault.status, body.encode(), (*keep, *fault.headers), fault.content_type
             )
         case "echo":
-            return _echo(request, response, fault)
+            return _echo(request, response, fault, earlier)
         case "redirect":
             status = 302 if fault.status == 200 else fault.status
             return Response(status, b"", (*keep, ("Location", fault.location)))
@@ -565,10 +569,11 @@ def _all_sent(request: Request) -> str:
     return " ".join(" ".join(parts).split())
 
 
-def _echo(request: Request, response: Response, fault: Fault) -> Response:
+def _echo(request: Request, response: Response, fault: Fault, earlier: str) -> Response:
     text = _all_sent(request)
     headers = [(name, text) for name in _ECHOING]
-    headers.append(("opc-request-id", _echoed_id(text, response.body.decode("latin-1"), fault)))
+    right = response.body.decode("latin-1")
+    headers.append(("opc-request-id", _echoed_id(text, earlier, right, fault)))
     if fault.status == 200:
         return replace(response, headers=tuple(headers), reason=text)
     error = {"code": text, "message": text}
@@ -576,13 +581,15 @@ def _echo(request: Request, response: Response, fault: Fault) -> Response:
     return Response(fault.status, body, tuple(headers), reason=text)
 
 
-def _echoed_id(sent: str, right: str, fault: Fault) -> str:
+def _echoed_id(sent: str, earlier: str, right: str, fault: Fault) -> str:
     if fault.echo_id == "whole":
         return sent
-    runs: list[str] = re.findall(r"[A-Za-z0-9_-]{100,}", sent)
-    if fault.echo_id == "received":
-        # The shortest is a token's signature. Its payload is partly that of a token that was sent.
-        runs = sorted(re.findall(r"[A-Za-z0-9_-]{100,}", right), key=len)
+    pattern = r"[A-Za-z0-9_-]{100,}"
+    if fault.echo_id in ("earlier", "received"):
+        # A token's signature. Its payload is partly that of another token, which was sent just now.
+        pattern = r"(?<=\.)[A-Za-z0-9_-]{100,}(?=\")"
+    text = {"earlier": earlier, "received": right}.get(fault.echo_id, sent)
+    runs: list[str] = re.findall(pattern, text)
     run = (runs or [""])[0][:100]
     if fault.echo_id == "pieces":
         return "/".join(run[n : n + 6] for n in range(0, 80, 6)).upper()
