@@ -57,6 +57,10 @@ install_provider() { # returns 0 if the kubelet can use the provider
             return 1
             ;;
     esac
+    if [ -z "$sha256" ] && [ -n "$SHA256_AMD64$SHA256_ARM64" ]; then
+        say "no SHA-256 is set for $arch: set both SHA256_AMD64 and SHA256_ARM64, or neither"
+        return 1
+    fi
     if [ -z "$sha256" ] && [ -s "$CONFIG" ] && [ "oke-credential-provider $VERSION" = \
         "$(timeout 20 "$PROVIDER" version 2>/dev/null | sed -n 1p)" ]; then
         say "$VERSION is already installed"

@@ -48,11 +48,13 @@ def kubelet_command() -> tuple[str, ...]:
 
 
 def flag(command: Sequence[str], name: str) -> str | None:
-    """A flag's value in a command line; the last one counts, as for the kubelet."""
+    """A flag's value in a command line. The last one counts, and the kubelet reads ``_`` as ``-``
+    (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+    """
     value = None
     for word, following in zip(command, (*command[1:], ""), strict=False):
         given, equals, text = word.partition("=")
-        if given == name:
+        if given.replace("_", "-") == name:
             value = text if equals else following
     return value or None
 

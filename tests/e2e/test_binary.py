@@ -273,6 +273,21 @@ def test_finds_what_was_changed_since(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.usefixtures("frozen")
+def test_finds_what_another_user_could_change(tmp_path: Path) -> None:
+    place = tmp_path / "1.0"
+    unpack.unpack(place)
+    os.chown(place / "bin/program/oke-credential-provider", 1000, 0)
+    (place / CONTENTS).chmod(0o777)
+    (place / "bin/oke-credential-provider").chmod(0o4755)
+    found = {line.rpartition("/1.0/")[2] for line in unpack.differences(place)}
+    assert found == {
+        "bin/program/oke-credential-provider: belongs to user 1000",
+        f"{CONTENTS}: other users can write to it",
+        "bin/oke-credential-provider: mode is 4755, not 755",
+    }
+
+
 def test_does_not_lay_out_a_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_MEIPASS", str(tree() / CONTENTS), raising=False)
     unpack.unpack(tmp_path / "1.0")

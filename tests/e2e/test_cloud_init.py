@@ -159,6 +159,14 @@ def test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum(node:
     assert node.calls("provider") == []
 
 
+def test_a_checksum_for_another_architecture_alone_installs_nothing(node: Node) -> None:
+    pinned = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
+    run = node.run(world(), pinned)
+    assert_joined_without_provider(node, run.stderr)
+    assert "no SHA-256 is set for amd64" in run.stderr
+    assert run.requests == ()
+
+
 # Claims to be the release's program, and tells when it was run.
 CLAIMS = recorder("claims", f'echo "oke-credential-provider {VERSION}"\n')
 

@@ -177,6 +177,14 @@ def test_a_file_that_is_not_there_is_an_error_of_its_own(config: Config) -> None
     assert b"config-unreadable: /nowhere/config.yaml: No such file" in result.stderr
 
 
+def test_a_file_is_judged_whole_or_not_at_all(config: Config, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(GOOD + "#" * (1 << 20) + "\nbad: [")
+    result = config("--validate", str(path))
+    assert result.returncode == 16
+    assert b"larger than 1 MiB" in result.stderr
+
+
 # --- the gate before a restart of the kubelet ---------------------------------------------------
 
 

@@ -327,6 +327,15 @@ def test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so(
     assert written.exists()
 
 
+def test_flags_are_read_as_the_kubelet_reads_them(node: Node) -> None:
+    written = installed(node)
+    node.flags = tuple(
+        word.replace("image-credential-provider", "image_credential_provider") for word in FLAGS
+    )
+    assert uninstall(node).returncode == 74
+    assert written.exists()
+
+
 def test_uninstall_respects_a_kubelet_that_another_user_can_replace(node: Node) -> None:
     written = installed(node)
     node.before = f"mkdir {FOLDER}/theirs; mv {KUBELET} {FOLDER}/theirs; chmod 777 {FOLDER}/theirs"

@@ -14,6 +14,7 @@ under a folder named bin, which SELinux's reference policy labels bin_t also und
 import hashlib
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,8 +85,8 @@ def unpack(destination: Path) -> Path:
 def differences(place: Path) -> list[str]:
     """How the files under ``place`` differ from its manifest, one line each; empty when they do not.
 
-    A file that the manifest does not list counts: Python imports a module that it finds there. Raises
-    Damaged when there is no manifest to compare with.
+    A file that the manifest does not list counts, because Python imports a module that it finds there. So
+    does an owner or a mode that lets another user change the program. Raises Damaged when there is no manifest to compare with.
     """
     entries = manifest(place)
     listed = {MANIFEST, *(entry.path for entry in entries)}
@@ -94,6 +95,12 @@ def differences(place: Path) -> list[str]:
         for path in place.rglob("*")
         if (path.is_symlink() or not path.is_dir()) and str(path.relative_to(place)) not in listed
     ]
+    for path in (place, *place.rglob("*")):
+        status = path.lstat()
+        if status.st_uid not in (0, os.geteuid()):
+            found.append(f"{path}: belongs to user {status.st_uid}")
+        elif stat.S_ISDIR(status.st_mode) and status.st_mode & 0o022:
+            found.append(f"{path}: other users can write to it")
     for entry in entries:
         path = place / entry.path
         try:
@@ -103,8 +110,8 @@ def differences(place: Path) -> list[str]:
             continue
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             found.append(f"{path}: changed")
-        elif path.stat().st_mode & 0o777 != entry.mode:
-            found.append(f"{path}: mode is {path.stat().st_mode & 0o777:o}, not {entry.mode:o}")
+        elif path.stat().st_mode & 0o7777 != entry.mode:
+            found.append(f"{path}: mode is {path.stat().st_mode & 0o7777:o}, not {entry.mode:o}")
     return found
 
 

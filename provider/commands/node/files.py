@@ -4,6 +4,7 @@ All reading is here; the running kubelet is in ``processes``. Config and program
 else than root can replace them: ``check`` neither believes nor executes those.
 """
 
+import errno
 import os
 import subprocess
 import sys
@@ -21,6 +22,7 @@ USUAL_CONFIG: Final = "/etc/kubernetes/credential-provider-config.yaml"
 USUAL_BIN_DIR: Final = "/usr/local/bin"
 INIT_SCRIPTS: Final = ("/var/run/oke-init.sh", "/etc/oke")
 _MAX_BYTES: Final = 1 << 20
+_TOO_LARGE: Final = "larger than 1 MiB"
 _SECONDS: Final = 10.0
 
 
@@ -89,8 +91,11 @@ def _others(*paths: str) -> str | None:
 
 def read_standard_input() -> ConfigFiles:
     """A config that is piped in."""
+    data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        return ConfigFiles("-", {}, error=_TOO_LARGE)
     try:
-        return ConfigFiles("-", {"-": sys.stdin.buffer.read(_MAX_BYTES).decode("utf-8")})
+        return ConfigFiles("-", {"-": data.decode("utf-8")})
     except ValueError:
         return ConfigFiles("-", {}, error="not UTF-8 text")
 
@@ -101,7 +106,11 @@ def _is_config(name: str) -> bool:
 
 def _text(path: str) -> str:
     with open(path, "rb") as file:
-        return file.read(_MAX_BYTES).decode("utf-8")
+        data = file.read(_MAX_BYTES + 1)
+    if len(data) > _MAX_BYTES:
+        # A judgement of its beginning would say nothing of what the kubelet reads.
+        raise OSError(errno.EFBIG, _TOO_LARGE, path)
+    return data.decode("utf-8")
 
 
 def look_at(bin_dir: str, names: Sequence[str]) -> list[Executable]:

@@ -12,7 +12,7 @@ UNIT: Final = "kubelet.service"
 DROP_IN: Final = f"/etc/systemd/system/{UNIT}.d/zz-oke-credential-provider.conf"
 TRIAL: Final = f"/run/systemd/system/{UNIT}.d/zz-oke-credential-provider.trial.conf"
 _FLAG: Final = re.compile(
-    r"(--image-credential-provider-(?:config|bin-dir))(?:=|\s+)[\"']?([^\s\"'\\]+)"
+    r"(--image[-_]credential[-_]provider[-_](?:config|bin[-_]dir))(?:=|\s+)[\"']?([^\s\"'\\]+)"
 )
 _PREFIXES: Final = "@-:+!|"  # systemd.service(5), before an ExecStart's path
 _MARK: Final = "# Written by: oke-credential-provider enable."
@@ -125,7 +125,7 @@ def without_ours(files: Sequence[UnitFile]) -> list[UnitFile]:
 def flags_in(files: Sequence[UnitFile]) -> list[FlagSetting]:
     """Every place that names one of the two flags, in the files' order."""
     return [
-        FlagSetting(match[1], match[2], file.path)
+        FlagSetting(match[1].replace("_", "-"), match[2], file.path)
         for file in files
         for line in logical_lines(file.text)
         for match in _FLAG.finditer(line)
