@@ -22,7 +22,7 @@ from elftools.elf.gnuversions import GNUVerNeedSection
 from PyInstaller.archive.writers import ZlibArchiveWriter
 
 from provider import __version__
-from provider.licenses import OWN_NAME, as_text, license_of
+from provider.commands.licenses import OWN_NAME, as_text, license_of
 
 Toc = list[tuple[str, str, str]]
 
@@ -53,8 +53,8 @@ SLOW_PATH = _names("""
     argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
     inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
     tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
-    provider.check provider.configure provider.installation provider.kubelet_config provider.licenses
-    provider.unpack
+    provider.commands.check provider.commands.config provider.commands.install provider.commands.kubelet_config provider.commands.licenses
+    provider.commands.install.layout
 """)
 
 # What Python itself imports, before PyInstaller's importer is at work, from base_library.zip; and the

@@ -20,4 +20,4 @@ if [ ! -e "$root" ]; then
     docker export "$container" | tar --extract --directory "$root.part"
     mv "$root.part" "$root" # whole or not at all
 fi
-.venv/bin/python -m tests.userland --root "$root" "$binary"
+.venv/bin/python -m tests.support.userland --root "$root" "$binary"

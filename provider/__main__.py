@@ -1,13 +1,13 @@
-"""The program. Called by the kubelet it answers a request; every other use is in ``provider.cli``."""
+"""The program. Called by the kubelet it answers a request; every other use is in ``provider.commands.cli``."""
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from provider.arguments import kubelet_call
 from provider.errors import ProviderError, Terminated
 from provider.frozen import enter, leave
+from provider.plugin.arguments import kubelet_call
 
 
 def main() -> NoReturn:
@@ -33,17 +33,17 @@ def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
     try:
         _close_side_doors()
         if name.startswith("docker-credential-"):
-            from provider.docker_credential import serve
+            from provider.plugin.docker_helper import serve
 
             _end_on_signals()
             code, line = serve(argv[0] if len(argv) == 1 else None, environ)
             _write(1, line + "\n")
             return code
         if call is None:
-            from provider.cli import run_command
+            from provider.commands.cli import run_command
 
             return run_command(argv)
-        from provider.kubelet import answer
+        from provider.plugin.kubelet import answer
 
         _end_on_signals()
         outcome = answer(call.settings_file, environ)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from provider.errors import BadSettings
-from provider.realm import HostPattern, is_domain_name, parse_host_pattern
+from provider.ocir.hosts import HostPattern, is_domain_name, parse_host_pattern
 
 INSTANCE_PRINCIPAL = "INSTANCE_PRINCIPAL"
 USER_PRINCIPAL = "USER_PRINCIPAL"

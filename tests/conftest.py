@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests import built
 from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.namespace import REPOSITORY, Completed
+from tests.support import built
 
 ONE_FILE, INSTALLED = "one file", "installed"
 

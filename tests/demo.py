@@ -15,7 +15,7 @@ import time
 from tests.cloud.harness import Cloud
 from tests.cloud.model import PAUSE, DynamicGroup, Iam, Seen
 from tests.cloud.namespace import REPOSITORY, Completed
-from tests.kubelet import Kubelet, request
+from tests.support.kubelet import Kubelet, request
 
 # The source: the demo has no build, and only the packages of packaging/demo.txt.
 PROGRAM = [sys.executable, "-m", "provider"]

@@ -2,21 +2,23 @@
 # cloud-init for OKE worker nodes: installs the OCIR credential provider, then joins the cluster.
 #
 #   cloud-init.sh            install, then join
-#   cloud-init.sh install    only install; the exit code tells how it went (see daemonset.yaml)
+#   cloud-init.sh install    only install; the exit code is not 0 after a failure (see daemonset.yaml)
 #
-# The kubelet exits when its flags name a provider that is missing or broken, and such a node never
-# joins. So the flags are passed only if the installation worked. Otherwise the node joins without
-# the provider and says so in /var/log/cloud-init-output.log, in the journal and on the console.
+# The kubelet exits if its flags name a missing or broken provider, and the node never joins.
+# Therefore this script passes the flags only after a successful installation. After a failure the
+# node joins without the provider. The script logs the reason to /var/log/cloud-init-output.log, to
+# the journal and to the console.
 
 VERSION=0.1.0
 REPOSITORY=https://github.com/oracle-devrel/oke-credential-provider-for-ocir
-# The URL of the folder that has the release's files. For nodes that cannot reach GitHub, set the URL of
-# a bucket (https://) or of a folder in the node's image (file:///usr/local/share/...).
+# The URL of the directory with the release's files. For nodes that cannot reach GitHub, set the URL
+# of a bucket (https://) or of a directory in the node's image (file:///usr/local/share/...).
 BASE_URL=$REPOSITORY/releases/download/v$VERSION
-# The SHA-256 of each binary. With a sum, each run gets the binary, verifies it, and lets it install
-# itself over whatever is there: no file on the node is trusted, whatever version it claims to be.
-# Without a sum, the SHA256SUMS beside the binary is trusted, and so is an installed program of this
-# version: that detects a broken download, but not a release or a program that someone replaced.
+# The SHA-256 of each binary. If it is set, each run downloads the binary, verifies it and runs its
+# install command, which replaces every file that differs. No installed file is trusted, whatever
+# version it reports. If it is not set, the script trusts the SHA256SUMS next to the binary, and an
+# installed program of this version. This detects a broken download, but not a replaced release or
+# program.
 SHA256_AMD64=
 SHA256_ARM64=
 # Your own kubelet flags, for example --v=4.
@@ -26,18 +28,18 @@ PROVIDER=/usr/local/bin/oke-credential-provider
 CONFIG=/etc/kubernetes/credential-provider-config.yaml
 FLAGS="--image-credential-provider-bin-dir=${PROVIDER%/*} --image-credential-provider-config=$CONFIG"
 
-say() { # each place may be missing; standard error goes to cloud-init's log
+say() { # the journal and the console are optional; cloud-init logs standard error
     local line="oke-credential-provider: $*"
     echo "$line" >&2
     logger --tag cloud-init "$line" 2>/dev/null
     { echo "$line" >/dev/console; } 2>/dev/null
 }
 
-fetch() { # NAME: one file of the release into the working directory
+fetch() { # NAME: downloads one file of the release to the working directory
     local pause host=${BASE_URL#*://}
     for pause in 0 3 10; do
         sleep "$pause"
-        # The binary has 32 MB. Not --retry: curl does not count a reset connection as transient.
+        # The binary has 32 MB. curl's --retry does not retry after a reset connection.
         curl --fail --silent --show-error --location --proto '=https,file' \
             --proto-redir '=https' --connect-timeout 10 --max-time 90 --output "$1" "$BASE_URL/$1" </dev/null && return
     done
@@ -45,7 +47,7 @@ fetch() { # NAME: one file of the release into the working directory
     return 1
 }
 
-install_provider() { # 0: the provider is whole and may be named to the kubelet
+install_provider() { # returns 0 if the kubelet can use the provider
     local arch sha256 asset work
     case $(uname -m) in
         x86_64) arch=amd64 sha256=$SHA256_AMD64 ;;
@@ -55,13 +57,17 @@ install_provider() { # 0: the provider is whole and may be named to the kubelet
             return 1
             ;;
     esac
+    if [ -z "$sha256" ] && [ -n "$SHA256_AMD64$SHA256_ARM64" ]; then
+        say "no SHA-256 is set for $arch: set both SHA256_AMD64 and SHA256_ARM64, or neither"
+        return 1
+    fi
     if [ -z "$sha256" ] && [ -s "$CONFIG" ] && [ "oke-credential-provider $VERSION" = \
         "$(timeout 20 "$PROVIDER" version 2>/dev/null | sed -n 1p)" ]; then
         say "$VERSION is already installed"
         return
     fi
     asset=oke-credential-provider-for-ocir-linux-$arch
-    # Not in /tmp: hardened nodes mount it noexec. TMPDIR is where the one-file binary unpacks.
+    # Hardened nodes mount /tmp noexec. The one-file binary unpacks itself in TMPDIR.
     work=$(mktemp -d /usr/local/lib/oke-credential-provider.XXXXXX) || return
     (
         cd "$work" || exit
@@ -86,9 +92,9 @@ install_provider() { # 0: the provider is whole and may be named to the kubelet
     return "$status"
 }
 
-metadata() { # KEY: prints the instance's metadata value; fails when there is none
+metadata() { # KEY: prints a value of the instance's metadata; fails if there is none
     local host answer _
-    for _ in {1..30}; do # a node that has just started may have to wait for the service
+    for _ in {1..30}; do # the service may not be ready when the node starts
         for host in 169.254.169.254 '[fd00:c1::a9fe:a9fe]'; do
             answer=$(curl --silent --globoff --noproxy '*' --max-time 10 --write-out '\n%{http_code}' \
                 --header 'Authorization: Bearer Oracle' \
@@ -107,13 +113,13 @@ metadata() { # KEY: prints the instance's metadata value; fails when there is no
     return 1
 }
 
-join_cluster() { # [FLAGS]: runs what this image joins a cluster with, once
+join_cluster() { # [FLAGS]: runs this image's join script once
     local flags=$1 more script host ca dns
-    # Karpenter leaves its taints and labels in the metadata, for the script to pass on.
+    # Karpenter puts its taints and labels into the metadata. Pass them on.
     for more in "$(metadata kubelet-extra-args)" "$KUBELET_EXTRA_ARGS"; do
         flags=$more${more:+${flags:+ }}$flags
     done
-    # "--kubelet-extra-args FLAGS": written with "=" OKE's scripts drop the flags and say nothing.
+    # Use a space: with "--kubelet-extra-args=FLAGS" OKE's scripts drop the flags silently.
     if grep -q '^ID=ubuntu' /etc/os-release; then
         oke bootstrap ${flags:+--kubelet-extra-args "$flags"}
     elif script=$(metadata oke_init_script); then # a managed node

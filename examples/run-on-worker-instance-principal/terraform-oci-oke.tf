@@ -1,4 +1,4 @@
-# Worker pools of the module oracle-terraform-modules/oke with this folder's cloud-init.sh.
+# Worker pools of the module oracle-terraform-modules/oke that run cloud-init.sh from this directory.
 module "oke" {
   source = "oracle-terraform-modules/oke/oci"
   # ... your cluster ...
@@ -7,7 +7,7 @@ module "oke" {
     workers = {
       size       = 3
       cloud_init = [{ content = file("${path.module}/cloud-init.sh") }]
-      # The module's own script would run OKE's a second time, without our kubelet flags.
+      # Otherwise the module's own script runs OKE's script again, without the provider's flags.
       disable_default_cloud_init = true
     }
   }

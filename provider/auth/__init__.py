@@ -1,0 +1,1 @@
+"""Principals: who asks OCI, and how requests are signed."""

@@ -1,0 +1,144 @@
+"""The cluster as the node itself knows it: by the kubeconfig of the kubelet that started this program.
+
+The kubelet trusts this file with the node's own credentials. It is read only if root alone could have
+written it. A pod's token is sent to whom it names.
+"""
+
+import base64
+import json
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from provider.root_only import who_can_replace
+
+_MAX_BYTES = 256 * 1024
+# The kubelet uses the first of them that exists.
+_FLAGS = ("--kubeconfig", "--bootstrap-kubeconfig")
+
+
+class Unusable(Exception):
+    """A file that is not there, is not root's alone, or does not say what it should."""
+
+
+class Kubeconfig(NamedTuple):
+    """The API server's host and its CA's certificates as PEM; empty where the kubeconfig has none.
+
+    ``source`` is the file, or why there is none that can be used.
+    """
+
+    host: str
+    ca: str
+    source: str
+
+
+def kubelet_command() -> tuple[str, ...]:
+    """The command line of the kubelet that started this program; empty if root's kubelet did not."""
+    process = f"/proc/{os.getppid()}"
+    try:
+        with open(f"{process}/status", "rb") as file:
+            users = next(line for line in file if line.startswith(b"Uid:")).split()[1:]
+        program = os.path.basename(os.readlink(f"{process}/exe"))
+        with open(f"{process}/cmdline", "rb") as file:
+            words = os.fsdecode(file.read()).rstrip("\0").split("\0")
+    except (OSError, StopIteration):
+        return ()
+    # Real, effective, saved and file-system user: a set-uid program has another real user.
+    return tuple(words) if program == "kubelet" and users == [b"0"] * 4 else ()
+
+
+def flag(command: Sequence[str], name: str) -> str | None:
+    """A flag's value in a command line. The last one counts, and the kubelet reads ``_`` as ``-``
+    (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+    """
+    value = None
+    for word, following in zip(command, (*command[1:], ""), strict=False):
+        given, equals, text = word.partition("=")
+        if given.replace("_", "-") == name:
+            value = text if equals else following
+    return value or None
+
+
+def kubeconfig_of(command: Sequence[str]) -> Kubeconfig:
+    """What the kubeconfig says that a kubelet's command line names."""
+    reasons = []
+    for path in filter(None, (flag(command, name) for name in _FLAGS)):
+        try:
+            return parse(root_owned(path), path)
+        except Unusable as error:
+            reasons.append(f"{path}: {error}")
+    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet of root's names a kubeconfig")
+
+
+def parse(data: bytes, path: str) -> Kubeconfig:
+    """Read a kubeconfig, in YAML or JSON: the cluster of its current context. Raises Unusable."""
+    content = _load(data)
+    try:
+        context = _named(content["contexts"], content["current-context"])["context"]
+        cluster = _named(content["clusters"], context["cluster"])["cluster"]
+        server, inline, file = (
+            str(cluster.get(key) or "")
+            for key in ("server", "certificate-authority-data", "certificate-authority")
+        )
+        unverified = bool(cluster.get("insecure-skip-tls-verify"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Unusable("its current context leads to no cluster") from error
+    if unverified:
+        raise Unusable("it does not verify the API server")
+    return Kubeconfig(_host(server), _authority(inline, file, os.path.dirname(path)), path)
+
+
+def _load(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        import yaml
+    try:
+        return yaml.safe_load(data)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        # No cause attached: it would quote the file.
+        raise Unusable("it is neither YAML nor JSON") from None
+
+
+def _named(entries: Any, name: Any) -> Any:
+    # As for the kubelet, the first one counts.
+    return next((entry for entry in entries if entry["name"] == name), None)
+
+
+def _host(server: str) -> str:
+    from urllib.parse import urlsplit
+
+    try:
+        parts = urlsplit(server)
+    except ValueError:
+        raise Unusable("its server is not a URL") from None
+    if parts.scheme != "https" or not parts.hostname:
+        raise Unusable("its server is not an https URL")
+    return parts.hostname
+
+
+def _authority(inline: str, file: str, folder: str) -> str:
+    """The CA's certificates; what is inline wins, as for the kubelet."""
+    try:
+        if inline:
+            return base64.b64decode(inline, validate=True).decode("ascii")
+        return root_owned(os.path.join(folder, file)).decode("ascii") if file else ""
+    except ValueError:
+        raise Unusable("its CA is not a PEM certificate") from None
+
+
+def root_owned(path: str) -> bytes:
+    """What a file holds that root alone can change or replace. Raises Unusable."""
+    if not os.path.isabs(path):
+        raise Unusable("it is not an absolute path")
+    try:
+        if others := who_can_replace(path):
+            raise Unusable(f"others than root can replace it: {others}")
+        # Not to wait for a writer, if it is a pipe.
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        raise Unusable(getattr(error, "strerror", None) or "no such path") from error
+    if len(data) > _MAX_BYTES:
+        raise Unusable(f"it is larger than {_MAX_BYTES} bytes")
+    return data

@@ -1,0 +1,1 @@
+"""The commands that people run. A kubelet call imports nothing of this package."""

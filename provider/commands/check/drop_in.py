@@ -1,0 +1,69 @@
+"""The drop-in that ``enable`` wrote: is it in effect, and still right? No I/O."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from provider.commands.check.flags import enable
+from provider.commands.check.step import Step, failed, ok, warning
+from provider.commands.check.unit import Unit
+from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_BIN_DIR, USUAL_CONFIG
+from provider.commands.node.kubelet_unit import (
+    DROP_IN,
+    TRIAL,
+    UnitFile,
+    UnsupportedCommand,
+    command_of,
+    flags_in,
+    is_written_by_enable,
+    without_ours,
+)
+from provider.commands.node.processes import Kubelet
+
+_NAME: Final = "drop-in"
+
+
+def judge_drop_in(unit: Unit, kubelet: Kubelet | None) -> Iterator[Step]:
+    """One step; none where ``enable`` left nothing."""
+    text = unit.files.get(DROP_IN, "")
+    if TRIAL in unit.files:
+        yield warning(
+            _NAME,
+            "on-trial",
+            TRIAL,
+            "enable or disable runs on this node now, and watches the kubelet",
+            "Wait until it has ended, and check again.",
+        )
+    elif is_written_by_enable(text):
+        yield _judge(text, unit, kubelet)
+
+
+def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
+    ours = [UnitFile(DROP_IN, text)]
+    given = {flag: value for flag, value, _ in flags_in(ours)}
+    again = enable(given.get(BIN_DIR_FLAG, USUAL_BIN_DIR), given.get(CONFIG_FLAG, USUAL_CONFIG))
+    if kubelet and any(kubelet.flag(flag) != value for flag, value in given.items()):
+        return failed(
+            _NAME,
+            "drop-in-not-in-effect",
+            DROP_IN,
+            "it gives the kubelet both flags, and the running kubelet was started without them",
+            "To put it into effect, with a way back:",
+            f"  sudo systemctl daemon-reload && {again}",
+        )
+    others = without_ours([UnitFile(*item) for item in unit.files.items()])
+    try:
+        outdated = not command_of(ours).startswith(f"{command_of(others)} ")
+    except UnsupportedCommand:
+        outdated = True
+    if outdated:
+        return warning(
+            _NAME,
+            "drop-in-outdated",
+            DROP_IN,
+            "it hides another ExecStart= of the unit, which was changed after enable",
+            "To derive it again from the unit as it is now:",
+            f"  {again}",
+        )
+    return ok(
+        _NAME, DROP_IN, "enable gave the kubelet both flags; the rest is the unit's own command"
+    )

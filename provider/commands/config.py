@@ -1,0 +1,180 @@
+"""The ``config`` command: writes a CredentialProviderConfig for this provider, or judges one."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+
+import click
+
+from provider.commands.kubelet_config import (
+    TokenAttributes,
+    parse_version,
+    render,
+)
+from provider.errors import ConfigUnreadable, ProviderError
+from provider.net.deadline import Deadline
+from provider.ocir.exchange import instance_region
+from provider.ocir.hosts import REALM_DOMAINS, parse_host_pattern
+from provider.settings import WORKLOAD_IDENTITY
+
+ALL = "all"
+# Those of Oracle's Go provider, in the order of its example; a kubelet shows them to who looks.
+ENVIRONMENT = {
+    "REGISTRY_TOKEN_PATH": "/20180419/docker/token",
+    "DEFAULT_USER": "BEARER_TOKEN",
+    "REGISTRY_PROTOCOL": "https",
+    "OCIR_AUTH_METHOD": "INSTANCE_PRINCIPAL",
+    "TOKEN_VALIDATION": "enabled",
+}
+# docs.oracle.com, "Granting Workloads Access to OCI Resources"; kubernetes.io, "Service account token
+# audience restriction".
+_WORKLOAD_NOTE = """
+# The nodes must be allowed to ask for tokens of this audience. For kubectl apply -f:
+#
+#   apiVersion: rbac.authorization.k8s.io/v1
+#   kind: ClusterRole
+#   metadata:
+#     name: oke-credential-provider
+#   rules:
+#     - apiGroups: [""]
+#       resources: ["{audience}"]
+#       verbs: ["request-serviceaccounts-token-audience"]
+#   ---
+#   apiVersion: rbac.authorization.k8s.io/v1
+#   kind: ClusterRoleBinding
+#   metadata:
+#     name: oke-credential-provider
+#   roleRef:
+#     apiGroup: rbac.authorization.k8s.io
+#     kind: ClusterRole
+#     name: oke-credential-provider
+#   subjects:
+#     - apiGroup: rbac.authorization.k8s.io
+#       kind: Group
+#       name: system:nodes
+#
+# And OCI must be told what each service account may read, by a policy:
+#
+#   Allow any-user to read repos in compartment <name> where all {{
+#     request.principal.type = 'workload',
+#     request.principal.cluster_id = '<OCID of the cluster>',
+#     request.principal.namespace = '<namespace>',
+#     request.principal.service_account = '<service account>' }}
+#
+# Whether OCIR takes workload identities is not verified anywhere: this is experimental.
+"""
+# Off OCI nobody answers, and a person waits.
+_METADATA_SECONDS = 3.0
+
+
+def write(
+    realm: str | None,
+    hosts: Sequence[str],
+    as_json: bool,
+    audience: str | None = None,
+    kubelet_version: str | None = None,
+) -> str:
+    """The config as text; with ``audience`` for workload identity. Raises click.BadParameter for a
+    realm, host, audience or version that is none.
+    """
+    for host in hosts:
+        if parse_host_pattern(host) is None:
+            raise click.BadParameter(
+                f"{host!r} is no host name (a * stands for a whole label, but not for the last two)",
+                param_hint="--host",
+            )
+    environment = {**ENVIRONMENT, **({"OCIR_HOSTS": ",".join(hosts)} if hosts else {})}
+    token = None
+    if audience is not None:
+        token = _token_attributes(audience, kubelet_version)
+        environment |= {"OCIR_AUTH_METHOD": WORKLOAD_IDENTITY}
+    text = render(
+        realm_domains=_realm_domains(realm), hosts=hosts, env=environment, token_attributes=token
+    )
+    if not as_json:
+        return text + (_WORKLOAD_NOTE.format(audience=audience) if audience else "")
+    import yaml
+
+    return json.dumps(yaml.safe_load(text), indent=2) + "\n"
+
+
+def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttributes:
+    """What the kubelet is to send: its cache keeps accounts apart by uid with either cacheType, and a
+    registry token is its account's, so that the pods of one account may share it.
+    """
+    try:
+        version = parse_version(kubelet_version)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
+    if version < (1, 33):
+        raise click.BadParameter(
+            "kubelets send service-account tokens since 1.33", param_hint="--kubelet-version"
+        )
+    if not re.fullmatch(r"[!-~]+", audience) or set(audience) & {'"', "\\"}:
+        raise click.BadParameter(f"{audience!r} is no audience", param_hint="--workload-identity")
+    return TokenAttributes(audience, cache_type="ServiceAccount" if version > (1, 33) else "")
+
+
+def _realm_domains(realm: str | None) -> tuple[str, ...]:
+    """The realm's domain; () for all realms."""
+    if realm == ALL:
+        return ()
+    if realm is not None:
+        domain = REALM_DOMAINS.get(realm.lower())
+        if domain is None:
+            known = ", ".join(REALM_DOMAINS)
+            raise click.BadParameter(
+                f"{realm!r} is none of {known}, {ALL}; for a dedicated region use --host",
+                param_hint="--realm",
+            )
+        return (domain,)
+    try:
+        return (instance_region(Deadline(_METADATA_SECONDS)).realm_domain,)
+    except ProviderError:
+        return ()
+
+
+def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: bool) -> int:
+    """Print what is wrong with the config at ``path`` ("-": standard input). Returns the exit code.
+
+    ``bin_dir`` and ``kubelet_version`` None: those of this node. Raises ConfigUnreadable.
+    """
+    from provider.commands.check.gate import default_bin_dir, judge_files
+    from provider.commands.node.files import read_config, read_standard_input
+    from provider.commands.node.processes import find_kubelets
+
+    files = read_standard_input() if path == "-" else read_config(path)
+    if files.error:
+        hint = "Run it as root." if files.denied else None
+        raise ConfigUnreadable(f"{path}: {files.error}", hint)
+    running = find_kubelets(ask_version=True).kubelet
+    bin_dir = bin_dir or default_bin_dir(running)
+    version = kubelet_version or (running.version if running else None)
+    try:
+        findings = judge_files(files, bin_dir, version)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
+    severities = {finding.severity for finding in findings}
+    refused, works = "fatal" in severities, not severities & {"fatal", "error"}
+    if as_json:
+        content = {
+            "path": path,
+            "bin_dir": bin_dir,
+            "accepted": not refused,
+            "holds": works,
+            "findings": [dataclasses.asdict(finding) for finding in findings],
+        }
+        click.echo(json.dumps(content, indent=2))
+        return int(not works)
+    for finding in findings:
+        field = f"{finding.path}: " if finding.path else ""
+        click.echo(f"{finding.severity}: {field}{finding.message}")
+        if finding.hint:
+            click.echo(f"  {finding.hint}")
+    if bin_dir is None:
+        click.echo("not judged: the programs, since no kubelet is on this machine; use --bin-dir")
+    verdict = "refuses this config, and does not start" if refused else "takes this config"
+    but = "" if works or refused else ", but pulls from OCIR fail with it"
+    click.echo(f"{path}: the kubelet {verdict}{but}")
+    return int(not works)

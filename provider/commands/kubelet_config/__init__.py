@@ -1,0 +1,51 @@
+"""The kubelet's CredentialProviderConfig: written, read and judged as the kubelet would.
+
+A config that the kubelet does not accept ends the kubelet at its start, and the node never
+joins. All here is pure: text in, text or findings out.
+"""
+
+from provider.commands.kubelet_config.decode import load, merge
+from provider.commands.kubelet_config.go_duration import parse_go_duration
+from provider.commands.kubelet_config.match_images import (
+    match_images,
+    matches,
+    may_match_ocir,
+    patterns_that_match,
+    providers_for,
+    suggest_pattern,
+)
+from provider.commands.kubelet_config.model import (
+    ALIAS,
+    PROVIDER_NAME,
+    ConfigError,
+    CredentialProvider,
+    CredentialProviderConfig,
+    Finding,
+    TokenAttributes,
+    parse_version,
+)
+from provider.commands.kubelet_config.render import render
+from provider.commands.kubelet_config.rules import validate, validate_directory
+
+__all__ = [
+    "ALIAS",
+    "PROVIDER_NAME",
+    "ConfigError",
+    "CredentialProvider",
+    "CredentialProviderConfig",
+    "Finding",
+    "TokenAttributes",
+    "load",
+    "match_images",
+    "matches",
+    "may_match_ocir",
+    "merge",
+    "parse_go_duration",
+    "parse_version",
+    "patterns_that_match",
+    "providers_for",
+    "render",
+    "suggest_pattern",
+    "validate",
+    "validate_directory",
+]

@@ -1,0 +1,97 @@
+"""A CredentialProviderConfig for this provider, written for people to read."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from provider.commands.kubelet_config.match_images import match_images
+from provider.commands.kubelet_config.model import (
+    CONFIG_API_VERSION,
+    FEATURE_GATE,
+    PROVIDER_API_VERSION,
+    PROVIDER_NAME,
+    ConfigError,
+    TokenAttributes,
+)
+from provider.commands.kubelet_config.rules import validate
+
+_HEAD: Final = f"""\
+# Tells the kubelet which program has credentials for which images. Flags of the kubelet:
+#   --image-credential-provider-config=<this file>
+#   --image-credential-provider-bin-dir=<the folder that holds {PROVIDER_NAME}>
+# A mistake in this file keeps the kubelet from starting: check it first with
+#   {PROVIDER_NAME} config --validate <this file>
+apiVersion: {CONFIG_API_VERSION}
+kind: CredentialProviderConfig
+providers:
+  # The name of the program's file in the bin-dir.
+  - name: {PROVIDER_NAME}
+    apiVersion: {PROVIDER_API_VERSION}
+    # The registry hosts that the program is asked about. A * stays within one part of the
+    # name: "*.ocir.io" does not cover "ocir.eu-frankfurt-1.oci.oraclecloud.com". A tag, a
+    # scheme (https://) or a * in the path would make a pattern match nothing.
+    matchImages:"""
+_CACHE_NOTE: Final = """\
+    # How long the kubelet keeps credentials whose answer names no time. This program's
+    # answers always name one."""
+
+
+def render(
+    *,
+    realm_domains: Sequence[str] = (),
+    hosts: Sequence[str] = (),
+    default_cache_duration: str = "5m",
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    token_attributes: TokenAttributes | None = None,
+) -> str:
+    """A config for this provider, in YAML, with comments for people.
+
+    ``realm_domains`` (such as "oraclegovcloud.com") and ``hosts`` are those of
+    ``match_images``. The same arguments give the same text. Raises ConfigError when the kubelet
+    would refuse the result or when a host would never match.
+    """
+    lines = [_HEAD]
+    lines += [f"      - {_quoted(each)}" for each in match_images(realm_domains, hosts)]
+    lines.append(_CACHE_NOTE)
+    lines.append(f"    defaultCacheDuration: {_quoted(default_cache_duration)}")
+    if args:
+        lines += ["    args:", *(f"      - {_quoted(each)}" for each in args)]
+    if env:
+        lines.append("    env:")
+        for name, value in sorted(env.items()):
+            lines += [f"      - name: {_quoted(name)}", f"        value: {_quoted(value)}"]
+    if token_attributes is not None:
+        lines += _token_lines(token_attributes)
+    text = "\n".join(lines) + "\n"
+    without_cache_type = token_attributes is not None and not token_attributes.cache_type
+    findings = validate(text, kubelet_version="1.33" if without_cache_type else None)
+    wrong = [f for f in findings if f.severity == "fatal" or "matchImages" in f.path]
+    if wrong:
+        raise ConfigError(wrong)
+    return text
+
+
+def _token_lines(token: TokenAttributes) -> Iterator[str]:
+    since = "1.34" if token.cache_type else f"1.33, with the feature gate {FEATURE_GATE}"
+    yield "    # The kubelet sends the pod's service-account token along, so that each workload"
+    yield "    # pulls with its own identity. RBAC must allow the node this audience: verb"
+    yield "    # request-serviceaccounts-token-audience."
+    yield f"    # Written for kubelet {since}."
+    yield "    tokenAttributes:"
+    yield f"      serviceAccountTokenAudience: {_quoted(token.audience)}"
+    if token.cache_type:
+        yield f"      cacheType: {_quoted(token.cache_type)}"
+    yield f"      requireServiceAccount: {json.dumps(token.require_service_account)}"
+    for field, keys in (
+        ("requiredServiceAccountAnnotationKeys", token.required_annotation_keys),
+        ("optionalServiceAccountAnnotationKeys", token.optional_annotation_keys),
+    ):
+        if keys:
+            yield f"      {field}:"
+            yield from (f"        - {_quoted(key)}" for key in keys)
+
+
+def _quoted(text: str) -> str:
+    """A JSON string is a YAML string too."""
+    return json.dumps(text, ensure_ascii=False)

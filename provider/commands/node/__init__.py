@@ -1,0 +1,1 @@
+"""Facts about this node: its kubelets, their systemd unit, and files."""

@@ -1,0 +1,1 @@
+"""The exec contract: what the kubelet and container tools call."""

@@ -1,0 +1,49 @@
+"""CredentialProviderRequest: what the kubelet asks (credentialprovider.kubelet.k8s.io/v1)."""
+
+import json
+from typing import NamedTuple
+
+from provider.errors import BadRequest
+from provider.image import Image, parse_image
+
+API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
+KIND = "CredentialProviderRequest"
+MAX_BYTES = 1 << 20
+
+
+class Request(NamedTuple):
+    """The parts of a request that matter here.
+
+    ``service_account_token`` is secret: a JWT of the pod's service account, when the config has
+    tokenAttributes (KEP-4412). The account's annotations are not read: whoever may edit an account
+    must gain nothing here.
+    """
+
+    image: Image
+    service_account_token: str | None = None
+
+
+def parse_request(data: bytes) -> Request:
+    """Read a request. Unknown fields are ignored: newer kubelets add some. Raises BadRequest."""
+    if len(data) > MAX_BYTES:
+        raise BadRequest(f"the request is larger than {MAX_BYTES} bytes")
+    if not data.strip():
+        raise BadRequest("there is no request on standard input")
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        # Not the parser's own text, which may quote a service-account token.
+        raise BadRequest("the request is not JSON") from error
+    if not isinstance(content, dict):
+        raise BadRequest("the request is not a JSON object")
+    for field, expected in (("kind", KIND), ("apiVersion", API_VERSION)):
+        if content.get(field) != expected:
+            raise BadRequest(
+                f"the request's {field} is {str(content.get(field))[:100]!r}, not {expected!r}"
+            )
+    image = content.get("image")
+    if not isinstance(image, str) or not image:
+        raise BadRequest("the request names no image")
+    # Read by who needs it (provider.auth.service_account): a call as the node is not lost to a bad one.
+    token = content.get("serviceAccountToken")
+    return Request(parse_image(image), token if isinstance(token, str) and token else None)

@@ -1,0 +1,187 @@
+"""The figures as Markdown, and the bars that they must meet."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from tests.campaigns.bench.hour import IMAGES, Hour
+from tests.campaigns.bench.measure import (
+    LATENCIES,
+    NAIVE,
+    STORM_LATENCY,
+    STORMS,
+    Asked,
+    Figures,
+)
+from tests.conftest import INSTALLED, ONE_FILE
+
+# A large cluster that starts anew.
+_NODES = 10_000
+_IMAGES = 30
+_WITHIN_SECONDS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A figure and the most that it may be."""
+
+    what: str
+    value: float
+    most: float
+    unit: str = ""
+
+    @property
+    def holds(self) -> bool:
+        return self.value <= self.most
+
+
+def bars(figures: Figures) -> list[Bar]:
+    """What must hold. Times are ratios within one run: to the naive program, or to a cold call."""
+    naive = figures.cold[NAIVE, STORM_LATENCY].seconds
+    cold = figures.cold[INSTALLED, STORM_LATENCY]
+    warm = figures.warm[INSTALLED, STORM_LATENCY]
+    found = [
+        Bar("cold, of naive", cold.seconds / naive, 0.60),
+        Bar("warm, of naive", warm.seconds / naive, 0.05),
+        Bar("cold, peak memory", cold.peak_mb, 45, " MB"),
+        Bar("warm, peak memory", warm.peak_mb, 20, " MB"),
+    ]
+    if (ONE_FILE, STORM_LATENCY) in figures.warm:
+        one_file = figures.warm[ONE_FILE, STORM_LATENCY].seconds
+        found.append(Bar("warm as one file, of naive", one_file / naive, 0.10))
+    ours = [storm.asked for (form, _), storm in figures.storms.items() if form != NAIVE]
+    found.append(Bar("exchanges in any storm of any form", max(a.tokens for a in ours), 1))
+    found.append(Bar("IMDS requests in any storm of any form", max(a.imds for a in ours), 5))
+    for at_once, most in ((30, 3), (100, 6)):
+        last = figures.in_cold_calls[INSTALLED, at_once]
+        found.append(Bar(f"storm of {at_once}: last answer, in cold calls", last, most))
+    return found
+
+
+def bars_table(found: Sequence[Bar]) -> str:
+    rows = (
+        (bar.what, f"{bar.value:.3g}{bar.unit}", f"{bar.most:g}{bar.unit}", _yes(bar.holds))
+        for bar in found
+    )
+    return _table(("bar", "measured", "at most", "holds"), rows)
+
+
+def markdown(figures: Figures) -> str:
+    """All tables."""
+    return "\n\n".join(
+        (
+            f"{_machine()}. {_runs(figures)}",
+            f"One call, milliseconds, when each answer of OCI takes {_list(LATENCIES)} ms:",
+            _singles(figures),
+            f"Calls for different images, all at once, {STORM_LATENCY} ms per answer:",
+            _storms(figures),
+            f"What {_NODES:,} nodes ask when they boot within a minute with {_IMAGES} images each:",
+            _cluster({form: figures.storms[form, _IMAGES].asked for form in figures.forms}),
+        )
+    )
+
+
+def hours(found: Sequence[Hour]) -> str:
+    """What one node asks in an hour."""
+    rows = (
+        (
+            hour.name,
+            *(f"{value:,.0f}" for value in (hour.calls, hour.imds, hour.tokens, hour.manifests)),
+            f"{hour.cpu_seconds:.1f}",
+            f"{hour.cpu_seconds / 36:.2f}",
+        )
+        for hour in found
+    )
+    header = (
+        f"{IMAGES} images",
+        *("calls", "IMDS", "tokens", "manifests"),
+        *("CPU s", "% of a core"),
+    )
+    return _table(header, rows)
+
+
+def _machine() -> str:
+    return f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
+
+
+def _runs(figures: Figures) -> str:
+    runs = next(iter(figures.cold.values())).runs
+    return f"Medians of {runs} calls, the programs taking turns"
+
+
+def _singles(figures: Figures) -> str:
+    def milliseconds(kind: str, form: str) -> list[str]:
+        table = figures.cold if kind == "cold" else figures.warm
+        return [f"{table[form, latency].seconds * 1000:.0f}" for latency in LATENCIES]
+
+    rows = []
+    for kind, table in (("cold", figures.cold), ("warm", figures.warm)):
+        for form in figures.forms:
+            if (form, STORM_LATENCY) not in table:
+                continue
+            single = table[form, STORM_LATENCY]
+            ratio = single.seconds / figures.cold[NAIVE, STORM_LATENCY].seconds
+            rows.append(
+                (
+                    form,
+                    kind,
+                    *milliseconds(kind, form),
+                    f"{ratio:.3f}",
+                    f"{single.cpu_seconds * 1000:.0f}",
+                    f"{single.peak_mb:.0f}",
+                )
+            )
+    latencies = (f"{latency} ms" for latency in LATENCIES)
+    return _table(
+        ("program", "call", *latencies, f"of naive at {STORM_LATENCY} ms", "CPU ms", "peak MB"),
+        rows,
+    )
+
+
+def _storms(figures: Figures) -> str:
+    rows = []
+    for at_once in STORMS:
+        for form in figures.forms:
+            storm = figures.storms[form, at_once]
+            asked = storm.asked
+            counts = (asked.tokens, asked.imds, asked.federation, asked.manifests)
+            rows.append(
+                (
+                    str(at_once),
+                    form,
+                    f"{storm.seconds:.2f}",
+                    f"{storm.cpu_seconds:.2f}",
+                    *(str(count) for count in counts),
+                )
+            )
+    return _table(
+        ("calls", "program", "last answer s", "CPU s", "tokens", "IMDS", "federation", "manifests"),
+        rows,
+    )
+
+
+def _cluster(storms: Mapping[str, Asked]) -> str:
+    rows = []
+    for form, asked in storms.items():
+        ocir = asked.tokens + asked.manifests
+        rates = (f"{count * _NODES / _WITHIN_SECONDS:,.0f}" for count in (asked.federation, ocir))
+        rows.append((form, str(asked.imds), *rates, f"{asked.tokens * _NODES:,}"))
+    header = ("program", "IMDS, per node", "federation, per s", "OCIR, per s", "tokens in all")
+    return _table(header, rows)
+
+
+def _list(values: Iterable[int]) -> str:
+    *most, last = map(str, values)
+    return f"{', '.join(most)} and {last}"
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

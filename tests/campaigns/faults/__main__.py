@@ -1,0 +1,94 @@
+"""`python -m tests.campaigns.faults`: the whole fault matrix, as a table. Ends with 1 when a cell fails."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
+
+from tests.campaigns.faults.matrix import ENDPOINTS, STORM, Cell, cells, expected, nature, troubles
+from tests.campaigns.faults.run import judge, observe
+from tests.cloud.harness import Cloud
+from tests.conftest import Program, programs
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.faults", description=__doc__)
+    parser.add_argument("--clouds", type=int, default=2, help="how many cells to run at a time")
+    parser.add_argument("--only", default="", help="cells whose id has this in it")
+    options = parser.parse_args()
+    chosen = [cell for cell in cells() if options.only in cell.id]
+    began, failed = time.monotonic(), 0
+    for program in programs():
+        results = run_all(program, chosen, options.clouds)
+        print(table(program, chosen, results))
+        for cell, wrong in results.items():
+            for fault in wrong:
+                print(f"FAILED {program.name} {cell}: {fault}")
+            failed += bool(wrong)
+    seconds = time.monotonic() - began
+    count = len(chosen) * len(programs())
+    processes = sum(cell.calls for cell in chosen) * len(programs())
+    print(f"{count} cells, {processes} calls, {failed} cells failed, {seconds / 60:.0f} minutes")
+    return 1 if failed else 0
+
+
+def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[str, list[str]]:
+    """Judge the cells, several at a time, each in a cloud of its own."""
+    clouds: SimpleQueue[Cloud] = SimpleQueue()
+    made = [Cloud() for _ in range(at_once)]
+    for cloud in made:
+        clouds.put(cloud)
+
+    def one(cell: Cell) -> list[str]:
+        cloud = clouds.get()
+        try:
+            return judge(cell, observe(cell, cloud, program.argv, program.env))
+        finally:
+            clouds.put(cloud)
+
+    results: dict[str, list[str]] = {}
+    try:
+        with ThreadPoolExecutor(at_once) as pool:
+            for number, (cell, wrong) in enumerate(zip(chosen, pool.map(one, chosen), strict=True)):
+                results[cell.id] = wrong
+                if sys.stderr.isatty():
+                    print(f"\r{number + 1} of {len(chosen)}", end="", file=sys.stderr)
+    finally:
+        for cloud in made:
+            cloud.close()
+    return results
+
+
+def table(program: Program, chosen: Sequence[Cell], results: dict[str, list[str]]) -> str:
+    """A row for each trouble, a column for each endpoint: the code that every call ended with."""
+    lines = [
+        f"{program.name}: the outcome of one call alone, and of {STORM} at once; FAILED where it differs",
+        "",
+        f"| trouble | its nature | {' | '.join(ENDPOINTS)} |",
+        f"|---|---|{'---|' * len(ENDPOINTS)}",
+    ]
+    for name, trouble in troubles().items():
+        columns = []
+        for endpoint in ENDPOINTS:
+            here = [c for c in chosen if (c.name, c.endpoint) == (name, endpoint)]
+            columns.append(_outcome(here, results))
+        if any(columns):
+            lines.append(f"| {name} | {nature(trouble).value} | {' | '.join(columns)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _outcome(here: Sequence[Cell], results: dict[str, list[str]]) -> str:
+    if not here:
+        return ""
+    must = expected(here[0])
+    credentials = "credentials" if must.proven else "credentials for 120 s"
+    outcome = must.error.code if must.error else credentials
+    return f"FAILED ({outcome})" if any(results[cell.id] for cell in here) else outcome
+
+
+if __name__ == "__main__":
+    sys.exit(main())

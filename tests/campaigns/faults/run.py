@@ -1,0 +1,210 @@
+"""One cell of the matrix: put it into a cloud, run the calls, judge what came."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.campaigns.faults.matrix import (
+    UNREACHABLE,
+    Cell,
+    Clock,
+    Dns,
+    Expected,
+    expected,
+    later_than,
+)
+from tests.cloud.harness import Cloud
+from tests.cloud.model import Fault, Report
+from tests.cloud.namespace import REPOSITORY, Completed, hosts_file
+from tests.support.kubelet import read_response, request
+
+REGISTRY = "fra.ocir.io"
+_NAMES = {"federation": "auth.eu-frankfurt-1.oraclecloud.com", "token": REGISTRY}
+# A start on a busy machine, and the end of the process.
+_SLACK_SECONDS = 5.0
+_LONG_SECONDS = 120  # what the kubelet keeps longer than this has been proven
+_LINE = re.compile(r"oke-credential-provider: ([a-z-]+): .+ \| .+\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What came of a cell."""
+
+    calls: tuple[Completed, ...]
+    report: Report
+    tokens: frozenset[str]  # registry tokens that were handed out
+    strays: tuple[int, ...]
+
+
+def observe(cell: Cell, cloud: Cloud, argv: Sequence[str], env: Mapping[str, str]) -> Observed:
+    """Run the cell's calls in the cloud, which is as new before and after."""
+    cloud.reset()
+    settings = {**env, "DEADLINE_SECONDS": f"{expected(cell).deadline:g}"}
+    with _trouble(cell, cloud):
+        calls = together(cloud, argv, cell.calls, settings)
+    report = cloud.control.report()
+    tokens = frozenset(s.value for s in cloud.control.secrets() if s.kind == "registry token")
+    observed = Observed(calls, report, tokens, tuple(cloud.strays()))
+    cloud.reset()
+    return observed
+
+
+def together(
+    cloud: Cloud, argv: Sequence[str], count: int, env: Mapping[str, str]
+) -> tuple[Completed, ...]:
+    """Calls for `count` images at once, each to its end."""
+    if count == 1:
+        return (cloud.ns.run(argv, stdin=request(f"{REGISTRY}/ns/repo"), env=env, timeout=60),)
+    started = []
+    for number in range(count):
+        process = cloud.ns.popen(argv, env=env, stdin=subprocess.PIPE)
+        started.append((process, time.perf_counter()))
+        assert process.stdin is not None
+        process.stdin.write(request(f"{REGISTRY}/ns/many/{number}"))
+        process.stdin.close()
+        process.stdin = None
+    ended = []
+    for process, began in started:
+        try:
+            out, err = process.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+        seconds = time.perf_counter() - began
+        ended.append(Completed(tuple(argv), process.returncode, out, err, seconds))
+    return tuple(ended)
+
+
+@contextmanager
+def _trouble(cell: Cell, cloud: Cloud) -> Iterator[None]:
+    match cell.trouble:
+        case Fault() as fault:
+            cloud.control.fault(cell.endpoint, fault)
+            yield
+        case Clock(ahead):
+            cloud.control.clock(ahead)
+            yield
+        case Dns(kind):
+            with resolver(cloud, kind, _NAMES[cell.endpoint]):
+                yield
+
+
+@contextmanager
+def resolver(cloud: Cloud, kind: str, name: str) -> Iterator[None]:
+    """Let `name` be looked up at a DNS server that behaves as `kind` says."""
+    cloud.ns.hosts(hosts_file().replace(name, ""))
+    configuration = cloud.ns.path("/etc/resolv.conf")
+    before = configuration.read_text()
+    server = None
+    if kind != "no server":
+        configuration.write_text("nameserver 127.0.0.53\noptions timeout:20 attempts:2\n")
+        argv = [sys.executable, "-m", "tests.campaigns.faults.resolver", kind]
+        server = cloud.ns.popen(argv, cwd=str(REPOSITORY), stderr=None)
+        assert server.stdout is not None
+        if server.stdout.readline() != b"ready\n":
+            raise RuntimeError("the DNS server did not start")
+    try:
+        yield
+    finally:
+        configuration.write_text(before)
+        if server is not None and server.stdout is not None:
+            server.kill()
+            server.wait(10)
+            server.stdout.close()
+
+
+def judge(cell: Cell, observed: Observed) -> list[str]:
+    """Everything that is not as it must be; nothing when the cell holds."""
+    must = expected(cell)
+    wrong = []
+    for number, call in enumerate(observed.calls):
+        found = _judge_call(must, call, observed.tokens, alone=cell.calls == 1)
+        wrong += [f"call {number}: {fault}" for fault in found]
+    report = observed.report
+    tried = report.count(cell.endpoint)
+    fewest = must.fewest if _is_seen(cell) else 0
+    if not fewest <= tried <= must.most:
+        wrong.append(f"asked {tried} times, not {fewest} to {must.most}")
+    # One connection that is opened early, one for each try, one where a kept one was closed.
+    bound = must.most + (8 if cell.group == "imds" else 2)
+    if report.connections.get(cell.group, 0) > bound:
+        wrong.append(f"{report.connections[cell.group]} connections, not at most {bound}")
+    if must.error is not None:
+        wrong += [
+            f"{later} was asked after {cell.endpoint} had failed"
+            for later in later_than(cell.endpoint)
+            if report.count(later)
+        ]
+    if report.connections.get("elsewhere", 0):
+        wrong.append("a host that is not OCI's was connected to")
+    if observed.strays:
+        wrong.append(f"{len(observed.strays)} processes were left behind")
+    return wrong
+
+
+def _is_seen(cell: Cell) -> bool:
+    """Whether the stand-in sees a request at all, and not only a connection."""
+    match cell.trouble:
+        case Dns():
+            return False
+        case Fault(kind="black_hole" | "reset_accept"):
+            return cell.group == "imds"  # one path of several at the address: it must be known
+        case Fault(kind=kind):
+            return kind != "refused" and not kind.startswith("tls")
+    return True
+
+
+def _judge_call(
+    must: Expected, call: Completed, tokens: frozenset[str], alone: bool
+) -> Iterator[str]:
+    if call.seconds > must.deadline + _SLACK_SECONDS:
+        yield f"took {call.seconds:.1f} s of {must.deadline:g} s"
+    stderr = call.stderr.decode(errors="replace")
+    if must.error is None:
+        if call.returncode or stderr:
+            yield f"exit code {call.returncode}, not 0: {stderr}"
+        else:
+            # In a storm those who wait get the token without a check of their own.
+            proven = must.proven if alone else None
+            yield from judge_response(call.stdout, tokens, proven)
+        return
+    if call.returncode != must.error.exit_code:
+        yield f"exit code {call.returncode}, not {must.error.exit_code}: {stderr}"
+    if call.stdout:
+        yield f"stdout is not empty: {call.stdout[:60]!r}"
+    line = _LINE.fullmatch(stderr)
+    if line is None:
+        yield f"stderr is not one line of ours: {stderr!r}"
+    elif line[1] != must.error.code:
+        yield f"code {line[1]}, not {must.error.code}: {stderr}"
+    elif " ".join(must.hint.split()) not in stderr:
+        yield f"advice that does not fit: {stderr}"
+    elif must.error in UNREACHABLE and ("(1 try)" in stderr) is not (must.most == 1):
+        yield f"tried too often, or not often enough: {stderr}"
+
+
+def judge_response(stdout: bytes, tokens: frozenset[str], proven: bool | None) -> Iterator[str]:
+    """What the kubelet, or OCIR, would have against a response. `proven` None: it may be or not."""
+    try:
+        answer = read_response(stdout)
+    except (ValueError, KeyError) as error:
+        yield f"the kubelet would refuse it: {error}"
+        return
+    if answer.cache_key_type != "Image":
+        yield f"cached by {answer.cache_key_type}"
+    if list(answer.auth) != [REGISTRY]:
+        yield f"credentials for {list(answer.auth)}"
+    elif answer.auth[REGISTRY][0] != "BEARER_TOKEN" or answer.password not in tokens:
+        yield "credentials that OCIR did not give"
+    if not 0 < answer.cache_seconds < 3600:
+        yield f"kept for {answer.cache_seconds} s"
+    elif proven is not None and (answer.cache_seconds > _LONG_SECONDS) is not proven:
+        yield f"kept for {answer.cache_seconds} s by a token that is proven={proven}"

@@ -1,0 +1,73 @@
+"""Which hosts may be signed for: written from Oracle's documents, sharing nothing with the program.
+
+No regular expressions and no code of `provider.ocir.hosts`: character by character, label by label.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+_DIGITS = "0123456789"
+# docs.oracle.com, "Regions and Availability Domains": the domains of the public realms.
+_DOMAINS = {"oraclecloud.com", "oraclegovcloud.com", "oraclegovcloud.uk", "oraclecloud.eu"} | {
+    f"oraclecloud{n}.com" for n in (8, 9, 10, 14, 15, 20, 21, 23, 24, 26, 29, 35, 42, 51, 52)
+}
+
+
+def registry_of(image: str) -> str:
+    """The part of an image name that the kubelet takes for the registry."""
+    first, slash, _ = image.partition("/")
+    is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
+    return first if slash and is_host else "docker.io"
+
+
+def may_sign(host: str, realm_domain: str = "") -> bool:
+    """Whether `host` (with a port, perhaps) is OCIR's; `realm_domain` is what IMDS says of this node."""
+    if not host.isascii():
+        return False
+    name, colon, port = host.partition(":")
+    if colon and port != "443":
+        return False
+    labels = _lower(name).split(".")
+    if len(name) > 253 or not all(_is_label(label) for label in labels):
+        return False
+    if labels[-2:] == ["ocir", "io"] and len(labels) == 3:
+        return True
+    if len(labels) < 5 or labels[0] != "ocir" or labels[2] != "oci":
+        return False
+    domain = ".".join(labels[3:])
+    return domain in _DOMAINS or domain == realm_domain
+
+
+def pattern_covers(pattern: str, host: str) -> bool:
+    """Whether the user's `pattern` (of OCIR_HOSTS) covers `host`, when it is one at all."""
+    name, colon, port = _lower(pattern).partition(":")
+    theirs, their_colon, their_port = _lower(host).partition(":")
+    if colon != their_colon or (colon and int(port) != int(their_port)):
+        return False
+    ours, labels = name.split("."), theirs.split(".")
+    if len(ours) != len(labels):
+        return False
+    return all(want in ("*", have) for want, have in zip(ours, labels, strict=True))
+
+
+def is_address(host: str) -> bool:
+    """Whether a host is an IP address, in any of the forms that a resolver may take for one."""
+    name = host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        # inet_aton(3): also 1, 2 or 3 numbers.
+        return all(part != "" and all(c in _DIGITS for c in part) for part in name.split("."))
+    return True
+
+
+def _lower(text: str) -> str:
+    upper = _LETTERS.upper()
+    return "".join(_LETTERS[upper.index(c)] if c in upper else c for c in text)
+
+
+def _is_label(label: str) -> bool:
+    inside = all(c in _LETTERS or c in _DIGITS or c == "-" for c in label)
+    return inside and 1 <= len(label) <= 63 and label[0] != "-" and label[-1] != "-"

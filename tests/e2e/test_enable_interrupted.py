@@ -1,0 +1,200 @@
+"""`enable` and `disable` end at each of their steps, by SIGKILL or with the power: a kubelet runs.
+
+A step is a change of a file, at which strace interrupts the program, or a systemctl that changes
+something, at which a wrapper around systemctl does.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import Popen
+from typing import NamedTuple
+
+import pytest
+
+from tests.conftest import programs
+from tests.e2e.test_enable import DROP_IN, FLAGS, GUARD, OWN, assert_settled, booted
+from tests.support.systemd_machine import DROP_INS, Machine
+
+PROGRAM = "/usr/local/bin/oke-credential-provider"
+LOG = "/run/strace"
+CALLS = ("rename", "unlink", "mkdir", "fsync")
+CHANGES = ("daemon-reload", "start", "reset-failed", "restart", "stop")
+_OF_THE_NODE = re.compile(r"/(etc|run)/systemd/")
+# Does what it is asked to, then interrupts the program that started it.
+WRAPPER = """#!/bin/sh
+/usr/bin/systemctl.real "$@"
+code=$?
+if [ "$1" != show ] && grep -q kubelet-provider-under-test "/proc/$PPID/environ"; then
+    echo "$1" >>/run/calls
+    read -r signal verb number </run/interrupt || :
+    if [ "$1" = "$verb" ] && [ "$(grep -cx -e "$1" /run/calls)" = "$number" ]; then
+        kill "-$signal" "$PPID"
+        echo stopped >/run/stopped
+    fi
+fi
+exit "$code"
+"""
+
+
+class Step(NamedTuple):
+    """The ``number``-th call of this kind that the program makes; ``what`` it is for."""
+
+    call: str  # a system call, or a command of systemctl's
+    number: int
+    what: str
+
+    @property
+    def decides(self) -> bool:
+        """True when this call makes the change last."""
+        return self.call in ("rename", "unlink") and f"/{DROP_INS}/" in self.what
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """A node on which everything ran once: folders and Python's caches are there."""
+    machine = Machine(tmp_path / "machine")
+    machine.program(programs()[0].argv)
+    machine.provider_config()
+    shutil.copy("/usr/bin/systemctl", machine.path("usr/bin/systemctl.real"))
+    machine.write("usr/bin/systemctl", WRAPPER, 0o755)
+    booted(machine)
+    machine.run(PROGRAM, "enable", "--watch", "0").check()
+    machine.run(PROGRAM, "disable", "--watch", "0").check()
+    yield machine
+    machine.power_off()
+
+
+def run(
+    machine: Machine, action: str, step: Step | None = None, signal: str = "KILL"
+) -> Popen[bytes]:
+    """Start the action, to be interrupted at a step. Every change of a file is in the log."""
+    inject = []
+    if step and step.call in CALLS:
+        inject = ["-e", f"inject={step.call}:signal={signal}:when={step.number}"]
+    elif step:
+        machine.write("run/interrupt", f"{signal} {step.call} {step.number}\n")
+    for name in ("calls", "stopped", "strace"):
+        machine.path(f"run/{name}").unlink(missing_ok=True)
+    strace = ["strace", "-y", "-qq", "-s", "300", "-o", LOG, "-e", f"trace={','.join(CALLS)}"]
+    env = ["env", "NAME=kubelet-provider-under-test"]
+    return machine.popen(*env, *strace, *inject, PROGRAM, action, "--watch", "0")
+
+
+def steps(machine: Machine, action: str) -> list[Step]:
+    """Run the action to its end; returns its steps, the files' and systemctl's."""
+    process = run(machine, action)
+    assert process.wait() == 0
+    found = []
+    counts = dict.fromkeys((*CALLS, *CHANGES), 0)
+    for line in machine.path(LOG[1:]).read_text().splitlines():
+        call = line.partition("(")[0]
+        if call not in counts:
+            continue  # a signal
+        counts[call] += 1
+        if _OF_THE_NODE.search(line) and not line.endswith("(No such file or directory)"):
+            found.append(Step(call, counts[call], line))
+    assert [step.decides for step in found].count(True) == 1, found
+    for call in machine.path("run/calls").read_text().split():
+        counts[call] += 1
+        found.append(Step(call, counts[call], f"systemctl {call}"))
+    assert set(CHANGES) == {step.call for step in found} - set(CALLS)
+    return found
+
+
+def put(machine: Machine, drop_in: str | None) -> None:
+    """Bring the node into one of its two states, by hand."""
+    path = machine.path(f"{DROP_INS}/{DROP_IN}")
+    path.unlink(missing_ok=True)
+    if drop_in:
+        path.write_text(drop_in)
+    if machine.is_on:
+        machine.run("systemctl", "daemon-reload").check()
+        machine.run("systemctl", "restart", "kubelet").check()
+        machine.wait_for_kubelet()
+
+
+def wait_until_settled(machine: Machine) -> None:
+    deadline = time.monotonic() + 60
+    while machine.show("ActiveState", GUARD) not in ("inactive", "failed"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    machine.wait_for_kubelet()
+
+
+def assert_state(machine: Machine, enabled: bool, step: Step) -> None:
+    """The kubelet that runs is the one of the files, and nothing of a trial is left."""
+    assert (machine.drop_ins == [DROP_IN]) == enabled, step
+    assert machine.command_line == [OWN, *(FLAGS if enabled else [])], step
+    assert_settled(machine)
+
+
+ACTIONS = ["enable", "disable"]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_killed_at_each_step_systemd_settles_what_was_half_done(
+    machine: Machine, action: str
+) -> None:
+    before, after = states(machine, action)
+    put(machine, before)
+    for step, decided in decided_steps(steps(machine, action), entering=True):
+        put(machine, before)
+        killed = run(machine, action, step)
+        assert killed.wait() in (-9, 128 + 9), step
+        wait_until_settled(machine)
+        assert_state(machine, bool(after if decided else before), step)
+    put(machine, before)
+    machine.run(PROGRAM, action, "--watch", "0").check()
+    assert machine.command_line == [OWN, *(FLAGS if after else [])]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_with_the_power_gone_after_each_step_the_node_boots_with_a_kubelet(
+    machine: Machine, action: str
+) -> None:
+    before, after = states(machine, action)
+    machine.power_off()
+    put(machine, before)
+    booted(machine)  # with an empty /run
+    for step, decided in decided_steps(steps(machine, action), entering=False):
+        machine.power_off()
+        put(machine, before)
+        booted(machine)
+        run(machine, action, step, "STOP")
+        wait_until_stopped(machine)
+        machine.power_off()
+        booted(machine)
+        assert_state(machine, bool(after if decided else before), step)
+
+
+def states(machine: Machine, action: str) -> tuple[str | None, str | None]:
+    """The drop-in before the action and after it."""
+    machine.run(PROGRAM, "enable", "--watch", "0").check()
+    text = machine.path(f"{DROP_INS}/{DROP_IN}").read_text()
+    return (None, text) if action == "enable" else (text, None)
+
+
+def decided_steps(found: list[Step], *, entering: bool) -> Iterator[tuple[Step, bool]]:
+    """Each step, and whether an interruption comes after the one that decides. strace's SIGKILL comes
+    when a call is entered, its SIGSTOP takes effect when it is over.
+    """
+    files = [step for step in found if step.call in CALLS and (entering or step.call != "fsync")]
+    (deciding,) = [index for index, step in enumerate(files) if step.decides]
+    for index, step in enumerate(files):
+        yield step, index > deciding or (index == deciding and not entering)
+    for step in found:
+        if step.call in CHANGES:
+            yield step, step.call == "stop"
+
+
+def wait_until_stopped(machine: Machine) -> None:
+    deadline = time.monotonic() + 60
+    log, mark = machine.path(LOG[1:]), machine.path("run/stopped")
+    while not (mark.exists() or (log.exists() and "stopped by SIGSTOP" in log.read_text())):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -1,0 +1,669 @@
+"""The main job: a kubelet request in, credentials out, a private image pulled with them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cloud.harness import Cloud
+from tests.cloud.model import (
+    ACME,
+    COMPARTMENT,
+    LANGLEY,
+    USER,
+    DynamicGroup,
+    Fault,
+    Iam,
+    Imds,
+    Policy,
+)
+from tests.conftest import Program
+from tests.support.kubelet import read_response, request
+
+pytestmark = pytest.mark.every_form
+
+DIGEST = "sha256:" + "a" * 64
+IMAGE = "fra.ocir.io/ns/repo"
+
+
+def test_each_form_of_ocirs_host_names_gets_a_token_that_the_registry_honours(
+    cloud: Cloud, program: Program
+) -> None:
+    registry = cloud.registry
+    for image in (
+        "fra.ocir.io/ns/repo",
+        "eu-frankfurt-1.ocir.io/ns/repo",
+        "ocir.eu-frankfurt-1.oci.oraclecloud.com/ns/repo",
+        f"fra.ocir.io/ns/repo@{registry.digest}",
+        f"fra.ocir.io/ns/repo:v1@{registry.digest}",
+        "FRA.ocir.io/ns/repo",
+    ):
+        answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+        host = image.partition("/")[0]
+        assert list(answer.auth) == [host]
+        assert answer.auth[host][0] == "BEARER_TOKEN"
+        assert answer.cache_key_type == "Image"
+        # Less its age: later calls get the first one's token.
+        assert answer.cache_seconds == pytest.approx(3300, abs=60)
+        pull = image if "@" not in image else f"{host}/ns/repo@{registry.digest}"
+        registry.pull_with_skopeo(pull.lower(), answer.password).check()
+
+
+def test_containerd_and_skopeo_pull_with_the_credentials_and_not_without(
+    cloud: Cloud, program: Program
+) -> None:
+    registry = cloud.registry
+    password = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout).password
+    registry.pull_with_skopeo(f"{IMAGE}:latest", password).check()
+    registry.pull_with_containerd(f"{IMAGE}:latest", password).check()
+    for refused in (
+        registry.pull_with_skopeo(f"{IMAGE}:latest", None),
+        registry.pull_with_containerd(f"{IMAGE}:latest", None),
+        registry.pull_with_skopeo(f"{IMAGE}:latest", password[:-4] + "AAAA"),
+        registry.pull_with_skopeo("fra.ocir.io/other/secret:latest", password),
+    ):
+        assert refused.returncode != 0
+
+
+def test_a_cold_call_makes_four_imds_requests_one_federation_and_one_token_request(
+    cloud: Cloud, program: Program
+) -> None:
+    program.run(cloud, stdin=request(IMAGE)).check()
+    report = cloud.control.report()
+    assert report.of_group("imds") == 4
+    assert report.count("federation") == 1
+    assert report.count("token") == 1
+    assert report.count("manifest") == 1
+    assert report.connections == {"imds": 4, "federation": 1, "registry": 1}
+    assert report.refusals() == []
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "docker.io/library/busybox",
+        "busybox",
+        "localhost/x",
+        "fra.ocir.io.elsewhere.example/ns/repo",
+        "evilocir.io/ns/repo",
+        "a.fra.ocir.io/ns/repo",
+        "ocir.io/ns/repo",
+        "fra.ocir.io:8443/ns/repo",
+        "127.0.0.1:5000/ns/repo",
+        "[::1]:5000/ns/repo",
+        "ocir.eu-frankfurt-1.oci.oraclecloud.com.elsewhere.example:5000/ns/repo",
+    ],
+)
+def test_another_registry_gets_an_empty_answer_without_a_packet_sent(
+    cloud: Cloud, program: Program, image: str, tmp_path: Path
+) -> None:
+    sends = "trace=connect,sendto,sendmsg,?sendmmsg"
+    strace = ["strace", "-f", "-qq", "-e", sends, "-o", str(tmp_path / "sent")]
+    result = cloud.ns.run([*strace, *program.argv], stdin=request(image), env=program.env).check()
+    answer = read_response(result.stdout)
+    assert answer.auth == {}
+    assert answer.cache_seconds == 0
+    assert cloud.control.report().connections == {}
+    sent = (tmp_path / "sent").read_text()
+    assert "AF_UNIX" in sent  # the journal's socket
+    assert "AF_INET" not in sent  # not to a DNS server either
+
+
+def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says(
+    cloud: Cloud, program: Program
+) -> None:
+    image = "ocir.eu-frankfurt-1.oci.elsewhere.example/ns/repo"
+    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    assert answer.auth == {}
+    report = cloud.control.report()
+    assert report.connections == {"imds": 1}
+
+
+def test_a_dedicated_region_is_known_by_imds(cloud: Cloud, program: Program) -> None:
+    cloud.control.imds(Imds(region=ACME))
+    image = "ocir.us-acme-1.oci.acmecloud.example/ns/repo"
+    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    assert answer.password
+    assert cloud.control.report().of_group("imds") == 5
+
+
+def test_a_dedicated_region_can_be_listed(cloud: Cloud, program: Program) -> None:
+    cloud.control.imds(Imds(region=ACME))
+    image = "ocir.us-acme-1.oci.acmecloud.example/ns/repo"
+    env = {"OCIR_HOSTS": "registry.example.org, ocir.*.oci.acmecloud.example"}
+    answer = read_response(program.run(cloud, stdin=request(image), env=env).check().stdout)
+    assert answer.password
+    assert cloud.control.report().of_group("imds") == 4
+
+
+def test_the_government_realm_works(cloud: Cloud, program: Program) -> None:
+    cloud.control.imds(Imds(region=LANGLEY))
+    image = "ocir.us-langley-1.oci.oraclegovcloud.com/ns/repo"
+    assert read_response(program.run(cloud, stdin=request(image)).check().stdout).password
+
+
+# --- the pull check ----------------------------------------------------------------------------
+
+
+def test_a_denied_image_is_kept_for_two_minutes_and_the_log_says_why(
+    cloud: Cloud, program: Program
+) -> None:
+    cloud.control.iam(Iam(policies=()))
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.cache_seconds == pytest.approx(120, abs=10)
+    (entry,) = cloud.ns.log()
+    assert entry.fields["PRIORITY"] == "4"
+    assert "policy or the dynamic group is missing" in entry.fields["OKE_PULL_CHECK"]
+    assert entry.fields["OKE_REGISTRY_CODE"] == "DENIED"
+
+
+@pytest.mark.parametrize("image", [f"{IMAGE}@{DIGEST}", "fra.ocir.io/ns/untagged"])
+def test_an_absent_tag_proves_that_the_principal_may_read(
+    cloud: Cloud, program: Program, image: str
+) -> None:
+    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    assert answer.cache_seconds == 3300
+    head, get = (seen for seen in cloud.control.report().requests if seen.endpoint == "manifest")
+    assert (head.method, get.method) == ("HEAD", "GET")
+    assert head.path == get.path
+    assert head.connection == get.connection
+    (entry,) = cloud.ns.log()
+    assert entry.fields["OKE_REGISTRY_CODE"] == "MANIFEST_UNKNOWN"
+
+
+OTHER_404 = [
+    "",
+    "Not Found",
+    "[]",
+    '{"errors": []}',
+    '{"errors": [{"code": ["MANIFEST_UNKNOWN"]}]}',
+    '{"errors": [{"code": "NAME_UNKNOWN"}]}',
+    '{"errors": [{"code": "no code of ours", "message": "MANIFEST_UNKNOWN"}]}',
+    '{"code": "NotAuthorizedOrNotFound", "message": "Authorization failed or resource not found"}',
+]
+
+
+@pytest.mark.parametrize("body", OTHER_404)
+def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str) -> None:
+    fault = Fault("status", status=404, body=body or " ")
+    cloud.control.fault("manifest", fault)
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.cache_seconds == pytest.approx(120, abs=5)
+    (entry,) = cloud.ns.log()
+    assert entry.fields["OKE_PULL_CHECK"].startswith("unclear: GET ")
+    assert "no code of ours" not in entry.text
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message", "reason"),
+    [
+        (403, "DENIED", "User UserId(x) not authorized", "policy or the dynamic group is missing"),
+        (403, "DENIED", "User UserId(x) not authorized", "there is no such repository"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "Free tier", "this tenancy's tier or region"),
+        (401, "UNKNOWN", "Unauthorized", "does not accept the token itself"),
+        (401, "UNAUTHORIZED", "authentication required", "does not accept the token itself"),
+    ],
+)
+def test_a_refusal_is_named_by_its_code_and_never_by_the_registrys_text(
+    cloud: Cloud, program: Program, status: int, code: str, message: str, reason: str
+) -> None:
+    body = json.dumps({"errors": [{"code": code, "message": message}]})
+    cloud.control.fault("manifest", Fault("status", status=status, body=body))
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.cache_seconds == pytest.approx(120, abs=5)
+    (entry,) = cloud.ns.log()
+    assert entry.fields["OKE_REGISTRY_CODE"] == code
+    check = entry.fields["OKE_PULL_CHECK"]
+    assert f"answered {status} (opc-request-id " in check
+    assert f", {code}; " in check
+    assert reason in check
+    assert message not in entry.text
+
+
+def test_a_manifest_that_comes_by_get_alone_is_proof(cloud: Cloud, program: Program) -> None:
+    """Some proxies refuse HEAD."""
+    cloud.control.fault("manifest", Fault("status", status=405, times=1))
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.cache_seconds == 3300
+
+
+@pytest.mark.parametrize("fault", [Fault("status", status=500), Fault("reset_headers")])
+def test_a_pull_check_without_an_answer_never_costs_the_credentials(
+    cloud: Cloud, program: Program, fault: Fault
+) -> None:
+    cloud.control.fault("manifest", fault)
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.password
+    assert answer.cache_seconds == pytest.approx(120, abs=10)
+
+
+def test_the_pull_check_can_be_switched_off(cloud: Cloud, program: Program) -> None:
+    env = {"TOKEN_VALIDATION": "Disabled"}
+    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    assert answer.cache_seconds == 3300
+    assert cloud.control.report().count("manifest") == 0
+
+
+@pytest.mark.parametrize(("life", "cached"), [(90_000, 89_700), (3600, 3300), (300, 150), (3, 1)])
+def test_the_cache_duration_is_shorter_than_the_token_lives(
+    cloud: Cloud, program: Program, life: int, cached: int
+) -> None:
+    cloud.control.fault("token", Fault("patch", patch={"expires_in": life}))
+    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    assert answer.cache_seconds == cached
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+FAILURES = [
+    ("federation", Fault("status", status=401), "federation-refused", 31),
+    ("federation", Fault("invalid_json"), "federation-malformed", 32),
+    ("federation", Fault("redirect"), "federation-refused", 31),
+    ("federation", Fault("tls_unknown_ca"), "tls-untrusted", 51),
+    ("federation", Fault("status", status=503), "federation-unreachable", 30),
+    ("token", Fault("status", status=401), "token-refused", 41),
+    ("token", Fault("status", status=403), "token-refused", 41),
+    ("token", Fault("patch", patch={"token": "", "access_token": ""}), "token-malformed", 42),
+    ("token", Fault("cut_body"), "registry-unreachable", 40),
+    ("token", Fault("invalid_json"), "token-malformed", 42),
+    ("token", Fault("html"), "token-malformed", 42),
+    ("token", Fault("patch", patch={"expires_in": -1}), "token-malformed", 42),
+    ("token", Fault("patch", patch={"expires_in": "3600"}), "token-malformed", 42),
+    ("token", Fault("redirect"), "token-refused", 41),
+    ("token", Fault("echo", status=401), "token-refused", 41),
+    ("token", Fault("refused"), "registry-unreachable", 40),
+    ("token", Fault("tls_expired"), "tls-untrusted", 51),
+    ("imds.cert", Fault("status", status=429), "imds-throttled", 21),
+    ("imds.cert", Fault("html"), "imds-unusable", 22),
+    ("imds.key", Fault("status", status=404), "imds-unusable", 22),
+    ("imds.region", Fault("refused"), "imds-unreachable", 20),
+    ("imds.region", Fault("invalid_json"), "imds-unusable", 22),
+]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "fault", "code", "exit_code"),
+    FAILURES,
+    ids=[f"{endpoint}-{fault.kind}-{fault.status}" for endpoint, fault, _, _ in FAILURES],
+)
+def test_a_failure_has_its_own_code_and_prints_no_password(
+    cloud: Cloud, program: Program, endpoint: str, fault: Fault, code: str, exit_code: int
+) -> None:
+    cloud.control.fault(endpoint, fault)  # type: ignore[arg-type] # it is one of the literals
+    result = program.run(cloud, stdin=request(IMAGE))
+    assert (result.returncode, result.stdout) == (exit_code, b"")
+    lines = result.stderr.decode().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"oke-credential-provider: {code}: ")
+    assert " | " in lines[0]
+    (entry,) = cloud.ns.log()
+    assert entry.fields["OKE_CODE"] == code
+    assert cloud.control.report().of_group("elsewhere") == 0
+
+
+@pytest.mark.parametrize("offset", [600, -600])
+def test_a_wrong_clock_is_called_that(cloud: Cloud, program: Program, offset: float) -> None:
+    cloud.control.clock(offset)
+    result = program.run(cloud, stdin=request(IMAGE))
+    assert result.returncode == 50
+    side = "behind" if offset > 0 else "ahead of"
+    assert f" s {side} OCI's" in result.stderr.decode()
+
+
+def test_one_deadline_ends_a_call_that_hangs(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("federation", Fault("black_hole"))
+    env = {"DEADLINE_SECONDS": "3"}
+    result = program.run(cloud, stdin=request(IMAGE), env=env)
+    assert result.returncode == 60
+    assert result.seconds < 6
+    assert "auth.eu-frankfurt-1.oraclecloud.com" in result.stderr.decode()
+
+
+def test_what_heals_is_tried_again(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("imds.key", Fault("status", status=429, times=2))
+    cloud.control.fault("federation", Fault("reset_accept", times=1))
+    cloud.control.fault("token", Fault("status", status=503, times=1))
+    assert read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout).password
+
+
+def test_retry_after_is_honoured_within_the_deadline(cloud: Cloud, program: Program) -> None:
+    wait = Fault("status", status=429, headers=(("Retry-After", "1"),), times=1)
+    cloud.control.fault("token", wait)
+    assert program.run(cloud, stdin=request(IMAGE)).check().seconds > 1
+    cloud.reset()
+    wait = Fault("status", status=429, headers=(("Retry-After", "3600"),))
+    cloud.control.fault("token", wait)
+    result = program.run(cloud, stdin=request(IMAGE))
+    assert result.returncode == 40
+    assert cloud.control.report().count("token") == 1
+
+
+def test_sigterm_ends_a_call_with_a_reason(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("federation", Fault("black_hole"))
+    process = cloud.ns.popen([*program.argv], env=dict(program.env), stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(request(IMAGE))
+    process.stdin.close()
+    process.stdin = None
+    end = time.monotonic() + 10
+    while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stdout) == (61, b"")
+    assert b"terminated" in stderr
+
+
+def test_a_traceback_is_shown_only_on_demand(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("token", Fault("status", status=401))
+    quiet = program.run(cloud, stdin=request(IMAGE)).stderr.decode()
+    cloud.reset()
+    cloud.control.fault("token", Fault("status", status=401))
+    verbose = program.run(cloud, "--verbose", stdin=request(IMAGE)).stderr.decode()
+    assert "Traceback" not in quiet
+    assert "Traceback" in verbose
+    assert verbose.splitlines()[0].startswith("oke-credential-provider: token-refused: ")
+
+
+# --- requests ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "stdin",
+    [
+        b"",
+        b"\n",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'{"kind":"CredentialProviderRequest","image":"fra.ocir.io/ns/repo"}',
+        request("").replace(b'"image":""', b'"image":7'),
+        request(""),
+        request("user@fra.ocir.io/ns/repo"),
+        request("https://fra.ocir.io/ns/repo"),
+        request("fra.ocir.io/ns/repo\n"),
+        request(IMAGE).replace(b"v1", b"v1beta1"),
+        request(IMAGE).replace(b"Request", b"Response"),
+        request(IMAGE, padding="x" * (1 << 20)),
+        b"[" * 100_000,
+    ],
+    ids=range(16),
+)
+def test_a_bad_request_is_refused_without_a_packet_sent(
+    cloud: Cloud, program: Program, stdin: bytes
+) -> None:
+    result = program.run(cloud, stdin=stdin)
+    assert (result.returncode, result.stdout) == (10, b"")
+    assert result.stderr.startswith(b"oke-credential-provider: bad-request: ")
+    assert cloud.control.report().connections == {}
+
+
+def test_fields_of_newer_kubelets_are_ignored(cloud: Cloud, program: Program) -> None:
+    stdin = request(IMAGE, serviceAccountToken="no token at all", more={"nested": [1]})
+    assert read_response(program.run(cloud, stdin=stdin).check().stdout).password
+
+
+def test_a_terminal_on_standard_input_gets_an_explanation(cloud: Cloud, program: Program) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.run(
+            cloud.ns.command([*program.argv]),
+            stdin=theirs,
+            capture_output=True,
+            timeout=10,
+            check=False,
+            env={"PATH": os.environ["PATH"], **program.env},
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert process.returncode == 10
+    assert b"standard input is a terminal" in process.stderr
+    assert b"--help" in process.stderr
+
+
+# --- settings ----------------------------------------------------------------------------------
+
+
+def test_a_settings_file_is_used_alone_in_each_form_of_the_option(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    settings = tmp_path / "config.yaml"
+    settings.write_text("defaultUser: somebody\nocirAuthMethod: instance_principal\n")
+    for words in (
+        ["-config", str(settings)],
+        ["--config", str(settings)],
+        [f"-config={settings}"],
+        [f"--config={settings}"],
+    ):
+        # What the environment says counts no more.
+        env = {"DEFAULT_USER": "other", "OCIR_AUTH_METHOD": "nonsense"}
+        result = program.run(cloud, *words, stdin=request(IMAGE), env=env).check()
+        assert read_response(result.stdout).auth["fra.ocir.io"][0] == "somebody"
+
+
+def test_a_settings_file_alone_says_which_oci_config_is_read(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    session = cloud.control.session()
+    (tmp_path / "token").write_text(session.token)
+    config = config_file(
+        tmp_path,
+        f"[DEFAULT]\nkey_file=KEY\nsecurity_token_file={tmp_path}/token\n",
+        session.private_pem,
+    )
+    (tmp_path / "settings.yaml").write_text("ocirAuthMethod: user_principal\n")
+    env = {"OCI_CONFIG_FILE": str(config), "HOME": str(tmp_path / "none")}
+    args = ("--config", str(tmp_path / "settings.yaml"))
+    result = program.run(cloud, *args, stdin=request(IMAGE), env=env)
+    assert result.returncode == 12
+    assert b"~/.oci/config" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("env", "named"),
+    [
+        ({"OCIR_AUTH_METHOD": "RESOURCE"}, "OCIR_AUTH_METHOD is 'RESOURCE'; allowed: "),
+        ({"REGISTRY_PROTOCOL": "ftp"}, "REGISTRY_PROTOCOL is 'ftp'"),
+        ({"REGISTRY_PROTOCOL": "http"}, "REGISTRY_PROTOCOL is http"),
+        ({"REGISTRY_TOKEN_PATH": "token"}, "REGISTRY_TOKEN_PATH is 'token'"),
+        ({"REGISTRY_TOKEN_PATH": "/x\r\ny: z"}, "REGISTRY_TOKEN_PATH is "),
+        ({"TOKEN_VALIDATION": "maybe"}, "TOKEN_VALIDATION is 'maybe'"),
+        ({"OCIR_HOSTS": "*.com"}, "OCIR_HOSTS is '*.com'"),
+        ({"OCIR_HOSTS": "10.0.0.1"}, "OCIR_HOSTS is '10.0.0.1'"),
+        ({"DEADLINE_SECONDS": "60"}, "DEADLINE_SECONDS is '60'"),
+        ({"LOG_LEVEL": "loud"}, "LOG_LEVEL is 'loud'"),
+        ({"SSL_CERT_FILE": "/nowhere"}, "SSL_CERT_FILE is '/nowhere'"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
+)
+def test_a_wrong_setting_is_named_with_what_is_allowed(
+    cloud: Cloud, program: Program, env: dict[str, str], named: str
+) -> None:
+    result = program.run(cloud, stdin=request(IMAGE), env=env)
+    assert (result.returncode, result.stdout) == (11, b"")
+    assert named in result.stderr.decode()
+    report = cloud.control.report()
+    assert report.of_group("federation") == report.of_group("registry") == 0
+
+
+# --- who asks ----------------------------------------------------------------------------------
+
+
+def config_file(folder: Path, text: str, key: str) -> Path:
+    (folder / "key.pem").write_text(key)
+    config = folder / "config"
+    config.write_text(text.replace("KEY", str(folder / "key.pem")))
+    return config
+
+
+@pytest.mark.parametrize("passphrase", [None, "a secret phrase"])
+def test_a_user_with_an_api_key(
+    cloud: Cloud, program: Program, tmp_path: Path, passphrase: str | None
+) -> None:
+    key = cloud.control.api_key(passphrase=passphrase)
+    config = config_file(
+        tmp_path,
+        f"[WORK]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
+        f"region=eu-frankfurt-1\nkey_file=KEY\n{f'pass_phrase={passphrase}' if passphrase else ''}\n",
+        key.private_pem,
+    )
+    home = tmp_path / "home"
+    (home / ".oci").mkdir(parents=True)
+    (home / ".oci" / "config").write_text("[WORK]\nuser=somebody else\n")
+    env = {
+        "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
+        "OCI_CONFIG_FILE": str(config),
+        "OCI_CLI_PROFILE": "WORK",
+        "HOME": str(home),  # the file that is named decides
+    }
+    result = program.run(cloud, stdin=request(IMAGE), env=env).check()
+    assert read_response(result.stdout).password
+    report = cloud.control.report()
+    assert report.of_group("imds") == report.of_group("federation") == 0
+    assert USER in cloud.ns.log()[-1].text
+
+
+def test_a_users_session_token(cloud: Cloud, program: Program, tmp_path: Path) -> None:
+    session = cloud.control.session()
+    token = tmp_path / "token"
+    token.write_text(session.token + "\n")
+    config = config_file(
+        tmp_path,
+        f"[DEFAULT]\ntenancy={session.tenancy}\nregion=eu-frankfurt-1\nfingerprint=00\n"
+        f"key_file=KEY\nsecurity_token_file={token}\n",
+        session.private_pem,
+    )
+    env = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)}
+    assert read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout).password
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[DEFAULT]\n", "is missing"),
+        ("[OTHER]\nuser=x\n", "Profile 'WORK' not found"),
+        ("nonsense", "cannot be read"),
+        ("[DEFAULT]\ntenancy=t\nuser=u\nfingerprint=f\nkey_file=/none\n", "/none"),
+    ],
+    ids=["empty", "profile", "nonsense", "key"],
+)
+def test_a_bad_user_configuration_says_what_is_wrong(
+    cloud: Cloud, program: Program, tmp_path: Path, text: str, expected: str
+) -> None:
+    config = tmp_path / "config"
+    config.write_text(text)
+    profile = "WORK" if "OTHER" in text else "DEFAULT"
+    env = {
+        "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
+        "OCI_CONFIG_FILE": str(config),
+        "OCI_CLI_PROFILE": profile,
+    }
+    result = program.run(cloud, stdin=request(IMAGE), env=env)
+    assert (result.returncode, result.stdout) == (12, b"")
+    assert expected in result.stderr.decode()
+
+
+def test_an_oci_config_never_takes_the_instances_place(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / ".oci").mkdir()
+    key = cloud.control.api_key()
+    config_file(
+        tmp_path / ".oci",
+        f"[DEFAULT]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
+        "region=eu-frankfurt-1\nkey_file=KEY\n",
+        key.private_pem,
+    )
+    env = {"HOME": str(tmp_path)}
+    program.run(cloud, stdin=request(IMAGE), env=env).check()
+    cloud.reset()
+    cloud.control.fault("imds", Fault("refused"))
+    assert program.run(cloud, stdin=request(IMAGE), env=env).returncode == 20
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+def test_success_is_one_structured_line_in_the_journal(cloud: Cloud, program: Program) -> None:
+    result = program.run(cloud, stdin=request(IMAGE)).check()
+    assert result.stderr == b""
+    (entry,) = cloud.ns.log()
+    fields = entry.fields
+    assert fields["SYSLOG_IDENTIFIER"] == "oke-credential-provider"
+    assert fields["OKE_REGISTRY"] == "fra.ocir.io"
+    assert fields["OKE_IMAGE"] == "ns/repo"
+    assert fields["OKE_PRINCIPAL"].startswith("ocid1.instance.")
+    assert fields["OKE_TOKEN"] == "fresh"
+    assert fields["OKE_PULL_CHECK"] == "allowed"
+    assert fields["OKE_TOKEN_REQUEST_ID"] != "none"
+    assert float(fields["OKE_SECONDS"]) > 0
+    assert read_response(result.stdout).password not in entry.text
+
+
+def test_the_log_level_is_honoured(cloud: Cloud, program: Program) -> None:
+    program.run(cloud, stdin=request(IMAGE), env={"LOG_LEVEL": "Warning"}).check()
+    assert cloud.ns.log() == []
+
+
+def test_without_a_journal_it_is_syslog_and_without_both_nothing_fails(program: Program) -> None:
+    with Cloud(log="devlog") as cloud:
+        program.run(cloud, stdin=request(IMAGE)).check()
+        (entry,) = cloud.ns.log()
+        assert entry.text.startswith("<30>oke-credential-provider[")
+    with Cloud(log="") as cloud:
+        program.run(cloud, stdin=request(IMAGE)).check()
+
+
+# --- the commands ------------------------------------------------------------------------------
+
+
+def test_version_is_told_to_people_and_to_machines(cloud: Cloud, program: Program) -> None:
+    text = program.run(cloud, "version").check().stdout.decode()
+    told = json.loads(program.run(cloud, "version", "--output", "json").check().stdout)
+    assert text.startswith(f"oke-credential-provider {told['version']}\n")
+    assert {"commit", "python", "oci", "architecture"} <= told.keys()
+    assert told["version"].encode() in program.run(cloud, "--version").check().stdout
+
+
+def test_help_tells_of_the_kubelet_and_the_commands(cloud: Cloud, program: Program) -> None:
+    text = program.run(cloud, "--help").check().stdout.decode()
+    assert "CredentialProviderRequest" in text
+    assert "version" in text
+
+
+def test_an_unknown_command_is_refused(cloud: Cloud, program: Program) -> None:
+    assert program.run(cloud, "nonsense").returncode == 2
+
+
+def test_nothing_is_written_into_the_working_directory(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    shell = f"cd {folder} && exec {' '.join(program.argv)}"
+    cloud.ns.run(["/bin/sh", "-c", shell], stdin=request(IMAGE), env=dict(program.env)).check()
+    assert list(folder.iterdir()) == []
+    shutil.rmtree(folder)
+
+
+def test_a_late_dynamic_group_is_honoured_by_the_next_call(cloud: Cloud, program: Program) -> None:
+    env = {"TOKEN_CACHE": "disabled"}
+    late = Iam(dynamic_groups=(DynamicGroup(compartment="ocid1.compartment.oc1..other"),))
+    cloud.control.iam(late)
+    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    assert answer.cache_seconds == pytest.approx(120, abs=10)
+    time.sleep(1.1)  # the stand-in's tokens tell their age in whole seconds
+    group = DynamicGroup(compartment=COMPARTMENT, since=time.time() - 1)
+    cloud.control.iam(Iam(dynamic_groups=(group,), policies=(Policy(),)))
+    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    assert answer.cache_seconds == 3300

@@ -1,0 +1,792 @@
+"""``install`` and ``uninstall``, by the built binary: at each moment what is in place works."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provider import __version__
+from provider.commands.config import ALL, write
+from provider.commands.kubelet_config import validate
+from tests.e2e.test_cloud_init import FLAGS, FOLDER, MANAGED, SCRIPT, joined_with
+from tests.e2e.test_daemonset import run_install
+from tests.support.built import BARE, REQUEST, one_file, tree
+from tests.support.node import REPOSITORY, Node, World, recorder
+from tests.support.processes import AS_OTHER, OTHER
+from tests.support.processes import kubelet as kubelet_at
+
+NAME, ALIAS = "oke-credential-provider", "credential-provider-oke"
+EXECUTABLE = f"bin/{NAME}"
+OLD = "0.0.9"
+# No process of the machine is seen, and /run is empty.
+ALONE = (
+    *("unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+    *("sh", "-c", 'mount -t tmpfs -o mode=755 none /run && exec "$@"', "sh"),
+)
+# What is told of a file or a folder: kind and mode, contents, inode, time of change.
+Snapshot = Mapping[str, tuple[object, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    code: int
+    stdout: str
+    stderr: str
+
+    def check(self) -> Done:
+        assert self.code == 0, self.stderr
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Places of a test's own, below one folder that is there."""
+
+    folder: Path
+
+    @property
+    def bin_dir(self) -> Path:
+        return self.folder / "bin"
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "etc" / "credential-provider-config.yaml"
+
+    @property
+    def prefix(self) -> Path:
+        return self.folder / "lib"
+
+    @property
+    def link(self) -> Path:
+        return self.bin_dir / NAME
+
+    @property
+    def current(self) -> str:
+        """The name of the version that the link leads to."""
+        return Path(os.readlink(self.link)).parents[1].name
+
+    @property
+    def versions(self) -> set[str]:
+        return {path.name for path in self.prefix.iterdir() if path.is_dir()}
+
+    def install(self, *args: str, program: Path | None = None, before: Sequence[str] = ()) -> Done:
+        """Run the one-file binary's install, behind the command ``before``, without a network."""
+        places: list[str | Path] = [
+            *("--prefix", self.prefix),
+            *("--bin-dir", self.bin_dir),
+            *("--config-dir", self.config.parent),
+        ]
+        program = program or one_file()
+        return run(["unshare", "--net", *before, program, "install", *places, *args])
+
+    def uninstall(self, *args: str, kubelet: Sequence[str] = ()) -> Done:
+        """Run the installed program's uninstall among processes of its own, a kubelet perhaps."""
+        program = self.prefix / self.current / EXECUTABLE
+        script = '"$PROGRAM" uninstall --prefix "$PREFIX" $OPTIONS'
+        if kubelet:
+            path = kubelet_at(self.folder.parent / "kubelet")
+            wait = f'until [ "$(readlink /proc/$!/exe)" = {path} ]; do sleep 0.01; done'
+            script = f'{path} "$@" >/dev/null 2>&1 & {wait}; {script}'
+        return run(
+            [*ALONE, "bash", "-c", script, "bash", *kubelet],
+            PROGRAM=str(program),
+            PREFIX=str(self.prefix),
+            OPTIONS=" ".join(args),
+        )
+
+    def works(self, name: str = NAME) -> str:
+        """Check that what the kubelet would start answers. Returns the first line of `version`."""
+        assert os.access(self.bin_dir / name, os.X_OK)
+        return version_of(self.bin_dir / name)
+
+    def snapshot(self) -> Snapshot:
+        return {str(path): state(path) for path in sorted(self.folder.rglob("*"))}
+
+    def older(self, version: str = OLD) -> Path:
+        """Lay out another version and switch to it, as an install of it would have done."""
+        folder = self.prefix / version
+        executable = folder / EXECUTABLE
+        executable.parent.mkdir(parents=True)
+        executable.write_text(f'#!/bin/sh\necho "{NAME} {version}"\n')
+        executable.chmod(0o755)
+        for number in range(3):
+            (folder / "bin" / f"part{number}").write_text(version)
+        write_manifest(folder)
+        self.bin_dir.mkdir(exist_ok=True)
+        self.link.unlink(missing_ok=True)
+        self.link.symlink_to(executable)
+        return folder
+
+
+def run(argv: Sequence[str | Path], stdin: bytes = b"", **environ: str) -> Done:
+    done = subprocess.run(
+        [*map(str, argv)],
+        input=stdin,
+        env={**BARE, **environ},
+        cwd="/",
+        capture_output=True,
+        timeout=120,
+    )
+    return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def version_of(program: Path) -> str:
+    said = run([program, "version"]).check().stdout.splitlines()[0]
+    return said.removeprefix(f"{NAME} ")
+
+
+def state(path: Path) -> tuple[object, ...]:
+    status = path.lstat()
+    content = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
+    return status.st_mode, content, status.st_ino, status.st_mtime_ns
+
+
+def write_manifest(folder: Path) -> None:
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode & 0o777:o}"
+        f" {path.relative_to(folder)}\n"
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "MANIFEST"
+    ]
+    (folder / "MANIFEST").write_text("".join(lines))
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    folder = tmp_path / "node"
+    folder.mkdir()
+    return Target(folder)
+
+
+# ---- what is there afterwards --------------------------------------------------------------------
+
+
+def test_both_names_lead_to_the_unpacked_program_and_the_config_is_one_that_the_kubelet_takes(
+    target: Target,
+) -> None:
+    target.install().check()
+    assert target.works() == target.works(ALIAS) == __version__
+    answer = run([target.bin_dir / ALIAS], REQUEST).check().stdout
+    assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+    assert target.link.resolve() == target.prefix / __version__ / EXECUTABLE
+    assert target.config.read_text() == write(ALL, (), as_json=False)
+    assert validate(target.config.read_text()) == []
+
+
+def test_it_is_what_was_built_and_everybody_may_read_it_whatever_the_umask(target: Target) -> None:
+    target.install(before=["sh", "-c", 'umask 077; exec "$@"', "sh"]).check()
+    folder = target.prefix / __version__
+    assert {p.relative_to(folder) for p in folder.rglob("*")} == {
+        path.relative_to(tree()) for path in tree().rglob("*")
+    }
+    for path in target.folder.rglob("*"):
+        if path.is_symlink():
+            continue
+        wanted = 0o755 if path.is_dir() else 0o644
+        if path.is_relative_to(folder):
+            built = tree() / path.relative_to(folder)
+            wanted = 0o755 if path.is_dir() or os.access(built, os.X_OK) else 0o644
+            assert path.is_dir() or path.read_bytes() == built.read_bytes()
+        if os.access(path, os.X_OK):
+            wanted = 0o755
+        assert path.stat().st_mode & 0o777 == wanted, path
+
+
+def test_run_again_it_changes_nothing(target: Target) -> None:
+    target.install().check()
+    before = target.snapshot()
+    again = target.install().check()
+    assert "nothing to change" in again.stdout
+    assert target.snapshot() == before
+
+
+def test_the_installed_program_installs_itself_where_it_is(target: Target) -> None:
+    target.install().check()
+    before = target.snapshot()
+    target.install(program=target.link).check()
+    assert target.snapshot() == before
+
+
+def test_a_dry_run_says_what_it_would_do_and_does_nothing(target: Target) -> None:
+    said = target.install("--dry-run").check().stdout
+    assert not list(target.folder.iterdir())
+    done = target.install().check().stdout
+    assert said.replace("would be ", "") == done
+    before = target.snapshot()
+    said = target.uninstall("--dry-run").check().stdout
+    assert target.snapshot() == before
+    assert said.replace("would be ", "") == target.uninstall().check().stdout
+
+
+def test_the_source_says_that_only_the_binary_can_be_installed(tmp_path: Path) -> None:
+    done = run(
+        [sys.executable, "-m", "provider", "install", "--prefix", tmp_path / "lib"],
+        PYTHONPATH=str(REPOSITORY),
+    )
+    assert done.code == 73
+    assert "only the standalone binary can be installed" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+# ---- versions ------------------------------------------------------------------------------------
+
+
+def test_an_older_version_is_kept_to_go_back_to_and_those_before_it_are_removed(
+    target: Target,
+) -> None:
+    for version in ("0.0.7", "0.0.8", OLD):
+        target.older(version)
+    target.install().check()
+    assert target.works() == __version__
+    assert target.versions == {OLD, __version__}
+
+
+def test_a_newer_version_is_replaced_by_an_older_one(target: Target) -> None:
+    target.older("9.9.9")
+    target.install().check()
+    assert target.works() == __version__
+    assert target.versions == {"9.9.9", __version__}
+
+
+def test_going_back_is_the_install_of_the_version_that_was_kept(target: Target) -> None:
+    target.install().check()
+    target.older("9.9.9")
+    target.install(program=target.prefix / __version__ / EXECUTABLE).check()
+    assert target.works() == __version__
+    assert target.versions == {"9.9.9", __version__}
+
+
+def test_a_version_that_still_runs_is_not_removed(target: Target) -> None:
+    runs = target.older("0.0.7")
+    shutil.copy("/bin/sleep", runs / EXECUTABLE)
+    write_manifest(runs)
+    target.older("0.0.8")
+    target.older(OLD)
+    with running([runs / EXECUTABLE, "60"]):
+        target.install().check()
+        assert target.versions == {"0.0.7", OLD, __version__}
+    target.install().check()
+    assert target.versions == {OLD, __version__}
+
+
+def test_another_bin_dir_keeps_its_version(target: Target) -> None:
+    target.install().check()
+    target.older("0.0.8")
+    target.older("0.0.7")
+    other = target.folder / "bin2"
+    target.install("--bin-dir", str(other)).check()
+    assert target.works() == "0.0.7"
+    assert target.versions == {"0.0.7", __version__}
+    assert version_of(other / NAME) == __version__
+
+
+def rebuild(folder: Path) -> None:
+    some_file(folder).write_bytes(b"?")
+    write_manifest(folder)
+
+
+def some_file(folder: Path) -> Path:
+    return folder / "bin" / "program" / "_internal" / "licenses.txt"
+
+
+DAMAGE: Mapping[str, Callable[[Path], object]] = {
+    "changed": lambda folder: some_file(folder).write_bytes(b"?"),
+    "missing": lambda folder: some_file(folder).unlink(),
+    "not to be run": lambda folder: (folder / EXECUTABLE).chmod(0o644),
+    "without a manifest": lambda folder: (folder / "MANIFEST").unlink(),
+    "another build": rebuild,
+    # Python's hashlib imports this one where it finds it.
+    "one file more": lambda folder: (some_file(folder).parent / "_hashlib.py").write_text("1/0"),
+    "a folder elsewhere": lambda folder: move_out(folder / "bin" / "program"),
+}
+
+
+def move_out(inner: Path) -> None:
+    """A symbolic link takes the folder's place."""
+    outside = inner.parents[3] / "outside"
+    inner.rename(outside)
+    inner.symlink_to(outside)
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_version_is_replaced_by_a_whole_one(target: Target, damage: str) -> None:
+    target.install().check()
+    DAMAGE[damage](target.prefix / __version__)
+    target.install().check()
+    assert target.works() == __version__
+    assert target.current == f"{__version__}+2"
+    before = target.snapshot()
+    target.install().check()
+    assert target.snapshot() == before
+    # Only a build that is whole is worth going back to. What install did not write is left alone.
+    left = ("another build", "without a manifest", "one file more", "a folder elsewhere")
+    assert (__version__ in target.versions) == (damage in left)
+
+
+# ---- what stands in the way ----------------------------------------------------------------------
+
+GO = b"\x7fELF...\xff Go buildinf:...path\tgithub.com/devrocks/credential-provider-oke/cmd..."
+
+
+@pytest.mark.parametrize("name", [NAME, ALIAS])
+@pytest.mark.parametrize("content", [b"#!/bin/sh\n", b"\x7fELF\xff Go buildinf:/other", b""])
+def test_a_program_of_others_by_our_name_is_not_touched(
+    target: Target, name: str, content: bytes
+) -> None:
+    target.bin_dir.mkdir()
+    (target.bin_dir / name).write_bytes(content)
+    before = target.snapshot()
+    done = target.install()
+    assert done.code == 73
+    assert str(target.bin_dir / name) in done.stderr
+    assert target.snapshot() == before
+
+
+@pytest.mark.parametrize("name", [NAME, ALIAS])
+@pytest.mark.parametrize("form", ["Oracle's Go provider", "one file", "another installation"])
+def test_a_provider_that_was_there_makes_way_and_comes_back(
+    target: Target, name: str, form: str
+) -> None:
+    target.bin_dir.mkdir()
+    path = target.bin_dir / name
+    if form == "another installation":
+        path.symlink_to(tree() / EXECUTABLE)
+    else:
+        path.write_bytes(one_file().read_bytes() if form == "one file" else GO)
+    before = state(path)
+    target.install().check()
+    assert target.works(name) == __version__
+    target.uninstall().check()
+    assert [path.name for path in target.bin_dir.iterdir()] == [name]
+    assert state(path) == before
+
+
+def test_as_a_credential_helper_it_has_one_more_name(target: Target) -> None:
+    target.install().check()
+    target.install("--credential-helper").check()
+    helper = target.bin_dir / "docker-credential-ocir"
+    assert run([helper, "version"]).check().stdout.startswith("docker-credential-ocir")
+    before = target.snapshot()
+    target.install().check()
+    assert target.snapshot() == before
+    target.uninstall().check()
+    assert not list(target.folder.iterdir())
+
+
+USERS = write(ALL, (), as_json=False).replace("5m", "7m")
+
+
+def test_a_config_of_the_users_own_is_kept(target: Target) -> None:
+    target.config.parent.mkdir()
+    target.config.write_text(USERS)
+    before = state(target.config)
+    said = target.install().check().stdout
+    assert "yours is kept" in said
+    assert state(target.config) == before
+    target.uninstall().check()
+    assert state(target.config) == before
+
+
+def test_a_config_that_install_wrote_is_brought_up_to_date(target: Target) -> None:
+    target.install().check()
+    target.config.write_text(USERS)
+    record = target.prefix / "installed.json"
+    content = json.loads(record.read_text())
+    content["configs"][str(target.config)] = hashlib.sha256(USERS.encode()).hexdigest()
+    record.write_text(json.dumps(content))
+    target.install().check()
+    assert target.config.read_text() == write(ALL, (), as_json=False)
+
+
+def test_a_config_by_the_go_providers_name_works(target: Target) -> None:
+    target.config.parent.mkdir()
+    target.config.write_text(USERS.replace(f"name: {NAME}", f"name: {ALIAS}"))
+    assert f"neither {NAME}" not in target.install().check().stdout
+
+
+REFUSED = {
+    "an unknown field": USERS + "    unknown: field\n",
+    "no YAML": "providers: [",
+    "a program that is not there": USERS.replace(f"name: {NAME}", "name: ecr-credential-provider"),
+}
+
+
+@pytest.mark.parametrize("config", REFUSED)
+def test_with_a_config_that_keeps_the_kubelet_from_starting_nothing_is_installed(
+    target: Target, config: str
+) -> None:
+    target.older()
+    target.config.parent.mkdir()
+    target.config.write_text(REFUSED[config])
+    before = target.snapshot()
+    for args in ([], ["--dry-run"]):
+        done = target.install(*args)
+        assert done.code == 73
+        assert "the kubelet would not start" in done.stderr
+        assert target.snapshot() == before
+
+
+def test_a_config_that_never_asks_for_us_is_told(target: Target) -> None:
+    target.config.parent.mkdir()
+    target.bin_dir.mkdir()
+    target.config.write_text(REFUSED["a program that is not there"])
+    (target.bin_dir / "ecr-credential-provider").write_text("#!/bin/sh\n")
+    (target.bin_dir / "ecr-credential-provider").chmod(0o755)
+    assert f"names neither {NAME} nor {ALIAS}" in target.install().check().stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [("size=16m", "No space left on device"), ("noexec", "the self-test"), ("ro", "Read-only")],
+)
+def test_where_it_cannot_be_laid_out_and_run_the_version_before_stays(
+    target: Target, options: str, says: str
+) -> None:
+    target.older()
+    before = target.snapshot()
+    mount = f'mount -t tmpfs -o mode=755,{options} none {target.prefix} && exec "$@"'
+    done = target.install(before=["unshare", "--mount", "sh", "-c", mount, "sh"])
+    assert done.code == 73
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert target.snapshot() == before
+
+
+def test_without_the_rights_it_says_so_and_leaves_nothing(target: Target) -> None:
+    target.folder.chmod(0o755)
+    program = target.folder.parent / "program"
+    shutil.copy(one_file(), program)
+    nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    done = run([*nobody, program, "install", "--dry-run"])
+    assert done.code == 0, done.stderr
+    done = run([*nobody, program, "install", "--prefix", "/usr/local/lib/of-nobody"])
+    assert done.code == 73
+    assert "Run it as root." in done.stderr
+
+
+# Shell, in the folder $1: a place in it in which another user could put other files.
+UNSAFE_PLACES = {
+    "another's": 'mkdir "$1/theirs"; chown $OTHER "$1/theirs"; echo "$1/theirs"',
+    "another's, above": 'mkdir -p "$1/theirs/mine"; chown $OTHER "$1/theirs"; echo "$1/theirs/mine"',
+    "a group's": 'mkdir -m 775 "$1/theirs"; echo "$1/theirs"',
+    "everybody's": 'mkdir -m 1777 "$1/theirs"; echo "$1/theirs"',
+    "everybody's, above": 'mkdir -m 1777 "$1/theirs"; echo "$1/theirs/new"',
+    "another's link": (
+        'mkdir -m 1777 "$1/theirs"; mkdir "$1/mine"; ln -s "$1/mine" "$1/theirs/link";'
+        ' chown -h $OTHER "$1/theirs/link"; echo "$1/theirs/link"'
+    ),
+}
+
+
+@pytest.mark.parametrize("option", ["--prefix", "--bin-dir", "--config-dir"])
+@pytest.mark.parametrize("unsafe", UNSAFE_PLACES)
+def test_where_another_user_could_put_other_files_nothing_is_installed(
+    target: Target, option: str, unsafe: str
+) -> None:
+    script = UNSAFE_PLACES[unsafe].replace("$OTHER", str(OTHER))
+    place = run(["sh", "-c", script, "sh", target.folder]).check().stdout.strip()
+    before = target.snapshot()
+    for args in ([], ["--dry-run"]):
+        done = target.install(option, place, *args)
+        assert done.code == 73
+        assert "cannot-install" in done.stderr
+        assert "whoever can write there would own the node" in done.stderr
+        assert "chown root:root" in done.stderr
+        assert target.snapshot() == before
+
+
+def test_an_unprivileged_user_may_install_into_folders_of_his_own(open_folder: Path) -> None:
+    shutil.copy(one_file(), open_folder / "program")
+    target = Target(open_folder / "home")
+    target.folder.mkdir()
+    os.chown(target.folder, OTHER, OTHER)
+    target.install(program=open_folder / "program", before=AS_OTHER).check()
+    assert target.works() == __version__
+
+
+NO_CACHE_TYPE = USERS + (
+    "    tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}\n"
+)
+
+
+@pytest.mark.parametrize("versions", [("1.33.5",), ("1.33.5", "1.34.1"), ("1.34.1", "1.33.5")])
+def test_each_kubelet_that_runs_must_be_able_to_start_with_the_config(
+    target: Target, versions: Sequence[str]
+) -> None:
+    target.config.parent.mkdir()
+    target.config.write_text(NO_CACHE_TYPE)
+    script = ""
+    for version in versions:
+        folder = target.folder.parent / version
+        folder.mkdir()
+        path = kubelet_at(folder / "kubelet", version)
+        script += (
+            f'{path} >/dev/null 2>&1 & until [ "$(readlink /proc/$!/exe)" = {path} ]; do :; done;'
+        )
+    # No kubelet is installed: only those that run count.
+    script += 'for folder in /usr/local/sbin /usr/local/bin; do mount -t tmpfs none $folder; done; "$@"; exit $?'
+    done = target.install(before=[*ALONE, "bash", "-c", script, "bash"])
+    if versions == ("1.33.5",):
+        done.check()
+    else:
+        assert done.code == 73
+        assert "cacheType" in done.stderr
+
+
+@pytest.mark.parametrize("mode", ["755", "775"])
+def test_an_installed_kubelet_is_asked_only_if_root_alone_can_replace_it(
+    target: Target, mode: str
+) -> None:
+    mark = target.folder.parent / "mark"
+    kubelet = target.folder.parent / "kubelet"
+    kubelet.write_text(f"#!/bin/sh\ntouch {mark}\necho Kubernetes v1.34.1\n")
+    kubelet.chmod(0o755)
+    script = f'mount -t tmpfs -o mode={mode} none /usr/local/sbin && cp {kubelet} /usr/local/sbin && "$@"'
+    target.install(before=["unshare", "--mount", "sh", "-c", script, "sh"]).check()
+    assert mark.exists() == (mode == "755")
+
+
+# ---- interrupted ---------------------------------------------------------------------------------
+
+# Each change to the file system that Python makes; the launcher, which unpacks in TMPDIR, makes its
+# own by mkdirat(2) and openat(2).
+CHANGES = "mkdir,rename,symlink,unlink,rmdir,linkat,fsync"
+
+
+def trace(target: Target, log: Path, *options: str) -> Done:
+    return target.install(
+        before=["strace", "-o", str(log), "-y", "-e", f"trace={CHANGES}", *options]
+    )
+
+
+def test_killed_at_any_step_it_leaves_a_program_that_works_and_the_next_run_mends_the_rest(
+    tmp_path: Path,
+) -> None:
+    def node(name: str) -> Target:
+        target = Target(tmp_path / name)
+        target.folder.mkdir()
+        target.older("0.0.8")
+        target.older()
+        target.bin_dir.joinpath(ALIAS).write_bytes(GO)
+        return target
+
+    whole = node("whole")
+    log = tmp_path / "log"
+    trace(whole, log).check()
+    # All but the syncs, which change nothing that this test could see; a few of those while the
+    # files are written, and none in the folder that the one file itself is unpacked in.
+    counted: dict[str, int] = {}
+    inside = 0
+    points = []
+    for line in log.read_text().splitlines():
+        call = line.partition("(")[0]
+        counted[call] = counted.get(call, 0) + 1
+        if str(whole.folder) not in line or " = -1 " in line:
+            continue
+        inside += "/.aside/" in line
+        if inside % 30 == 0 if "/.aside/" in line else call != "fsync":
+            points.append((call, counted[call]))
+    assert {"mkdir", "rename", "symlink", "unlink", "rmdir", "linkat"} <= {
+        call for call, _ in points
+    }
+    seen = set()
+    for number, (call, count) in enumerate(points):
+        target = node(str(number))
+        killed = trace(target, log, "-e", f"inject={call}:signal=SIGKILL:when={count}")
+        assert killed.code in (-signal.SIGKILL, 128 + signal.SIGKILL), (call, count, killed)
+        seen.add(target.works())
+        target.install().check()
+        assert target.works() == target.works(ALIAS) == __version__
+        assert layout(target) == layout(whole), (call, count)
+        shutil.rmtree(target.folder)
+    assert seen == {OLD, __version__}
+
+
+def layout(target: Target) -> dict[str, tuple[object, ...]]:
+    """All that is there, apart from inodes, times, and the test's own folder in texts."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in target.folder.rglob("*"):
+        mode, content, *_ = state(path)
+        if isinstance(content, bytes) and path.suffix in (".json", ".yaml"):
+            content = content.decode()
+        if isinstance(content, str):
+            content = content.replace(str(target.folder), "")
+            content = re.sub("[0-9a-f]{64}", "", content)
+        found[str(path.relative_to(target.folder))] = (mode, content)
+    return found
+
+
+def test_all_of_it_is_on_the_disk_before_the_switch(target: Target, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    trace(target, log).check()
+    synced = set()
+    for line in log.read_text().splitlines():
+        if found := re.match(r"fsync\(\d+<(.*)>\)", line):
+            synced.add(found[1].replace("/.aside", f"/{__version__}"))
+        if line.startswith("rename(") and f'"{target.link}"' in line:
+            break
+    else:
+        raise AssertionError("nothing was switched")
+    folder = target.prefix / __version__
+    assert {str(path) for path in [target.prefix, folder, *folder.rglob("*")]} <= synced
+
+
+def test_of_two_at_once_one_waits_for_the_other(target: Target) -> None:
+    argv = [str(one_file()), "install", "--prefix", str(target.prefix)]
+    argv += ["--bin-dir", str(target.bin_dir), "--config-dir", str(target.config.parent)]
+    both = [
+        subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate(timeout=60) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    # The one that waits may have made the prefix: then it notes that.
+    assert sorted("laid out" in stdout for stdout, _ in said) == [False, True]
+    assert target.works() == __version__
+    assert target.versions == {__version__}
+
+
+# ---- uninstall -----------------------------------------------------------------------------------
+
+
+def test_uninstall_leaves_no_trace(target: Target) -> None:
+    target.install().check()
+    target.uninstall().check()
+    assert not list(target.folder.iterdir())
+
+
+def test_uninstall_leaves_what_it_did_not_put_there(target: Target) -> None:
+    target.install().check()
+    others = [
+        target.bin_dir / "ecr-credential-provider",
+        target.config.parent / "kubelet.conf",
+        target.prefix / "notes",
+        target.prefix / __version__ / "bin" / "notes",
+    ]
+    for path in others:
+        path.write_text("somebody's")
+    target.config.write_text(USERS)
+    target.uninstall().check()
+    assert {p for p in target.folder.rglob("*") if p.is_file()} == {*others, target.config}
+
+
+@pytest.mark.parametrize("flag", ["bin-dir", "config", "config's folder"])
+def test_uninstall_refuses_while_the_kubelet_needs_it(target: Target, flag: str) -> None:
+    target.install().check()
+    before = target.snapshot()
+    kubelet = {
+        "bin-dir": [f"--image-credential-provider-bin-dir={target.bin_dir}/"],
+        "config": ["--image-credential-provider-config", str(target.config)],
+        "config's folder": [f"--image-credential-provider-config={target.config.parent}"],
+    }[flag]
+    done = target.uninstall(kubelet=kubelet)
+    assert done.code == 74
+    assert kubelet[-1] in done.stderr
+    assert target.snapshot() == before
+    target.uninstall("--force", kubelet=kubelet).check()
+    assert not list(target.folder.iterdir())
+
+
+def test_uninstall_does_not_mind_a_kubelet_that_uses_something_else(target: Target) -> None:
+    target.install().check()
+    target.uninstall(kubelet=["--image-credential-provider-bin-dir=/opt/bin"]).check()
+
+
+def test_uninstall_has_nothing_to_do_where_nothing_is(target: Target) -> None:
+    done = run([one_file(), "uninstall", "--prefix", target.prefix]).check()
+    assert "nothing is installed" in done.stdout
+
+
+# ---- nodes ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    node = Node(tmp_path / "worker")
+    node.machine("x86_64")
+    return node
+
+
+def github() -> World:
+    """A managed node, and a release with the binary that was built."""
+    asset = one_file().name
+    content = one_file().read_bytes()
+    sums = f"{hashlib.sha256(content).hexdigest()}  {asset}\n".encode()
+    return World(MANAGED, {f"{FOLDER}/{asset}": content, f"{FOLDER}/SHA256SUMS": sums})
+
+
+def test_cloud_init_installs_the_real_binary_and_passes_the_flags(node: Node) -> None:
+    run = node.run(github(), SCRIPT)
+    assert run.returncode == 0, run.stderr
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
+    run = node.run(World({}, None), SCRIPT, "install")
+    assert f"{__version__} is already installed" in run.stderr
+    assert os.listdir(node.path("usr/local/lib")) == [NAME]
+
+
+def test_the_daemonsets_container_installs_the_real_binary_with_its_few_rights(
+    node: Node, tmp_path: Path
+) -> None:
+    done = run_install(node, github(), tmp_path)
+    assert done.returncode == 0, done.stderr
+    done = node.run(World({}, None), f"{NAME} version; {ALIAS} version")
+    assert done.stderr.count(f"{NAME} {__version__}") == 2, done.stderr
+    again = run_install(node, github(), tmp_path / "again")
+    assert "is already installed" in again.stderr
+
+
+INSTALL = "cp /cloud/binary /root/binary && /root/binary install\n"
+
+
+def selinux_node(node: Node, then: str = "") -> None:
+    node.write("sys/fs/selinux/enforce", "1")
+    node.write("cloud/script", "")
+    shutil.copy(one_file(), node.path("cloud/binary"))
+    if then:
+        node.program("usr/sbin/restorecon", recorder("restorecon", then))
+
+
+def test_files_get_their_selinux_labels_before_the_switch(node: Node) -> None:
+    selinux_node(node, f"test ! -e /usr/local/bin/{NAME} || echo switched >>/calls/late\n")
+    done = node.run(World({}, None), INSTALL)
+    assert done.returncode == 0, done.stderr
+    first, *others = [call[1:] for call in node.calls("restorecon")]
+    assert first == ["-R", f"/usr/local/lib/{NAME}/.aside"]
+    assert ["-R", f"/usr/local/bin/.{NAME}.new"] in others
+    assert ["-R", "/etc/kubernetes/.credential-provider-config.yaml.new"] in others
+    assert node.run(World({}, None), INSTALL).returncode == 0
+    # The policy may have changed since.
+    assert node.calls("restorecon")[-1][1:] == ["-R", f"/usr/local/lib/{NAME}/{__version__}"]
+
+
+@pytest.mark.parametrize(
+    ("then", "says"), [("", "no restorecon"), ("echo no policy >&2; exit 1\n", "no policy")]
+)
+def test_without_selinux_labels_nothing_is_installed(node: Node, then: str, says: str) -> None:
+    selinux_node(node, then)
+    done = node.run(World({}, None), INSTALL)
+    assert done.returncode == 73
+    assert says in done.stderr
+    assert not list(node.path("usr/local").glob("*/*"))
+
+
+@contextmanager
+def running(argv: Sequence[str | Path]) -> Iterator[None]:
+    process = subprocess.Popen([*map(str, argv)])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()

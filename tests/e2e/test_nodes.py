@@ -1,0 +1,434 @@
+"""What real nodes do to the binary: odd /tmp folders, kills, bare and hostile environments."""
+
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from provider.errors import CannotUnpack, Damaged
+from provider.frozen import enter
+from tests.support.built import BARE, CONTENTS, REQUEST, installed, one_file, tree
+from tests.support.processes import AS_OTHER, OTHER
+
+Form = Callable[[], Path]
+FORMS = pytest.mark.parametrize("form", [one_file, installed], ids=["one file", "installed"])
+
+NOEXEC = "mount -t tmpfs -o noexec none {}\n"
+# Everywhere that the one-file form looks, besides /tmp.
+ELSEWHERE = "".join(NOEXEC.format(place) for place in ("/var/tmp", "/run", "/dev/shm"))
+
+# Mounts happen in a namespace of the test's own. The program's folder is reached by /mnt, since it
+# may lie in what is mounted over; so may its folder for odds and ends, by /media.
+NODE = """
+set -e
+root=$1 name=$2 odds=$3 umask=$4
+shift 4
+mount --bind "$root" /mnt
+mount --bind "$odds" /media
+for place in /tmp /var/tmp /run /dev/shm; do
+    mount -t tmpfs -o mode=1777 none "$place"
+done
+{setup}
+cd /
+umask "$umask"
+code=0
+"/mnt/$name" "$@" || code=$?
+for place in /tmp /var/tmp /run /dev/shm; do
+    ls -d "$place"/oke-credential-provider.* 2>/dev/null || true
+done >/media/left
+exit $code
+"""
+
+
+IN_NAMESPACE = ("unshare", "--mount", "--net", "sh", "-c")
+
+
+class Done(NamedTuple):
+    """How a call on a node ended. ``left`` are the folders of the program that remained."""
+
+    code: int
+    stdout: bytes
+    stderr: str
+    left: list[str]
+
+
+def on_node(
+    form: Form,
+    odds: Path,
+    setup: str = "",
+    stdin: bytes = REQUEST,
+    umask: str = "022",
+    **environ: str,
+) -> Done:
+    """Answer a request on a node that was prepared by the shell commands ``setup``."""
+    program = form()
+    root = tree() if form is installed else program.parent
+    name = str(program.relative_to(root))
+    done = subprocess.run(
+        [*IN_NAMESPACE, NODE.format(setup=setup), "sh", str(root), name, str(odds), umask],
+        input=stdin,
+        env={**BARE, **environ},
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    left = (odds / "left").read_text().split()
+    return Done(done.returncode, done.stdout, done.stderr.decode(), left)
+
+
+def assert_answered(done: Done) -> None:
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == "CredentialProviderResponse"
+    assert done.stderr == ""
+    assert done.left == []
+
+
+@FORMS
+@pytest.mark.parametrize(
+    "setup",
+    [
+        NOEXEC.format("/tmp"),
+        "mount -t tmpfs -o ro none /tmp",
+        "mount -t tmpfs -o size=1m none /tmp",
+        # Room for bytes but not for files: found out half way.
+        "mount -t tmpfs -o nr_inodes=20 none /tmp",
+        "mount -t tmpfs -o mode=0777 none /tmp",
+        NOEXEC.format("/tmp") + NOEXEC.format("/var/tmp") + NOEXEC.format("/run"),
+        # Ours, and the machine's.
+        "umount /dev/shm\numount /dev/shm 2>/dev/null || true",
+    ],
+    ids=["noexec", "read-only", "full", "no inodes", "not sticky", "only /dev/shm", "no /dev/shm"],
+)
+def test_answers_whatever_is_wrong_with_tmp(form: Form, setup: str, tmp_path: Path) -> None:
+    assert_answered(on_node(form, tmp_path, setup))
+
+
+@pytest.mark.parametrize(
+    ("tmp", "reason"),
+    [
+        (NOEXEC.format("/tmp"), "/tmp: mounted noexec;"),
+        ("mount -t tmpfs -o ro none /tmp\n", "/tmp: read-only;"),
+        ("mount -t tmpfs -o size=1m none /tmp\n", "/tmp: full;"),
+        ("mount -t tmpfs -o nr_inodes=20 none /tmp\n", "/tmp: No space left on device;"),
+        ("mount -t tmpfs -o mode=0777 none /tmp\n", "/tmp: others could replace what is in it;"),
+    ],
+)
+def test_the_one_file_form_names_reason_and_remedy_when_it_can_run_nowhere(
+    tmp: str, reason: str, tmp_path: Path
+) -> None:
+    done = on_node(one_file, tmp_path, tmp + ELSEWHERE)
+    assert done.code == CannotUnpack.exit_code
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"oke-credential-provider: {CannotUnpack.code}: ")
+    assert done.stderr.endswith(f"| {CannotUnpack.default_hint}\n")
+    assert reason in done.stderr
+    assert done.stdout == b""
+    assert done.left == []
+
+
+def test_the_one_file_form_follows_the_remedy(tmp_path: Path) -> None:
+    setup = NOEXEC.format("/tmp") + ELSEWHERE
+    done = on_node(one_file, tmp_path, setup, TMPDIR="/media")
+    assert_answered(done)
+    assert [path.name for path in tmp_path.iterdir()] == ["left"]
+
+
+def test_a_damaged_installation_says_so(tmp_path: Path) -> None:
+    lonely = tmp_path / "bin" / "oke-credential-provider"
+    lonely.parent.mkdir()
+    lonely.write_bytes(installed().read_bytes())
+    lonely.chmod(0o755)
+    done = subprocess.run([lonely], capture_output=True, text=True, check=False)
+    assert done.returncode == Damaged.exit_code
+    assert done.stderr.startswith(f"oke-credential-provider: {Damaged.code}: ")
+    assert done.stderr.endswith(f"| {Damaged.default_hint}\n")
+
+
+def test_planted_folders_and_links_are_left_alone(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "pid").write_text("1\n")
+    setup = """
+    cd /tmp
+    ln -s /media/precious oke-credential-provider.aaaaaa
+    mkdir -m 700 oke-credential-provider.bbbbbb oke-credential-provider.cccccc
+    touch oke-credential-provider.bbbbbb/not-our-marker
+    touch oke-credential-provider.cccccc/pid
+    chown -R nobody oke-credential-provider.cccccc
+    mkdir -m 755 oke-credential-provider.dddddd
+    touch oke-credential-provider.dddddd/pid oke-credential-provider.eeeeee
+    mkdir -m 700 oke-credential-provider.backups _MEI0000
+    touch oke-credential-provider.backups/pid
+    # Ours, but full of links that lead elsewhere.
+    mkdir -m 700 oke-credential-provider.ffffff
+    echo 1 >oke-credential-provider.ffffff/pid
+    ln -s /media/precious oke-credential-provider.ffffff/bin
+    """
+    done = on_node(one_file, tmp_path, setup)
+    assert done.code == 0, done.stderr
+    assert [Path(path).suffix for path in done.left] == [
+        *(".aaaaaa", ".backups", ".bbbbbb", ".cccccc", ".dddddd", ".eeeeee")
+    ]
+    assert (precious / "pid").exists()
+
+
+# Shell, in $1: a folder for TMPDIR that another user could swap for one of his.
+SWAPPED = {
+    "his": 'mkdir "$1/his"; chown $OTHER "$1/his"; echo "$1/his"',
+    "below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; echo "$1/his/t"',
+    "below a group's": 'mkdir -p "$1/his/t"; chmod 775 "$1/his"; echo "$1/his/t"',
+    "his link": (
+        'mkdir -m 1777 "$1/all"; mkdir "$1/t"; ln -s "$1/t" "$1/all/link";'
+        ' chown -h $OTHER "$1/all/link"; echo "$1/all/link"'
+    ),
+    "link below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; ln -s his/t "$1/l"; echo "$1/l"',
+}
+KEPT = {
+    "root's": 'mkdir "$1/t"; echo "$1/t/"',
+    "in a sticky folder": 'mkdir -m 1777 "$1/all"; mkdir "$1/all/t"; echo "$1/all/../all/./t"',
+    "root's links": 'mkdir "$1/t"; ln -s t "$1/l"; ln -s "$1/l/." "$1/m"; echo "$1/m"',
+}
+
+
+@pytest.mark.parametrize("how", [*SWAPPED, *KEPT])
+def test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder(
+    how: str, tmp_path: Path
+) -> None:
+    script = {**SWAPPED, **KEPT}[how].replace("$OTHER", str(OTHER))
+    made = subprocess.run(["sh", "-c", script, "sh", tmp_path], check=True, capture_output=True)
+    with started(one_file(), Path(made.stdout.decode().strip())) as process:
+        until = time.monotonic() + 10
+        while (program := os.readlink(f"/proc/{process.pid}/exe")) == str(one_file()):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        answer, _ = process.communicate(REQUEST, timeout=30)
+    assert program.startswith(str(tmp_path)) == (how in KEPT)
+    assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+
+
+# Another user's: as soon as something is unpacked in $1/t, his own program takes its place.
+SWAP = """
+mark=$2
+cd "$1"
+while :; do
+    for found in t/oke-credential-provider.??????; do
+        [ -d "$found" ] || continue
+        mv t was
+        mkdir -p "$found/bin/program"
+        printf '#!/bin/sh\\nid -u >%s\\n' "$mark" >"$found/bin/program/oke-credential-provider"
+        chmod 755 "$found/bin/program/oke-credential-provider"
+        exit
+    done
+done
+"""
+
+
+def test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run(open_folder: Path) -> None:
+    home = open_folder / "home"
+    (home / "t").mkdir(parents=True)
+    os.chown(home, OTHER, OTHER)
+    mark = home / "mark"
+    with subprocess.Popen([*AS_OTHER, "bash", "-c", SWAP, "bash", home, mark]) as attacker:
+        for _ in range(3):
+            with started(one_file(), home / "t") as process:
+                process.communicate(REQUEST, timeout=30)
+        attacker.kill()
+    assert not mark.exists()
+
+
+@contextmanager
+def started(program: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The program, waiting for its request, unpacked in ``folder``."""
+    with subprocess.Popen(
+        [program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**BARE, "TMPDIR": str(folder)},
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def is_closed(pipe: int) -> bool:
+    """True when nobody can write to the pipe any more; waits for that for two seconds."""
+    ready, _, _ = select.select([pipe], [], [], 2)
+    return bool(ready) and os.read(pipe, 1) == b""
+
+
+@FORMS
+def test_a_kill_at_any_moment_leaves_no_process_and_one_folder(form: Form, tmp_path: Path) -> None:
+    for milliseconds in (*range(0, 20, 2), 25, 30, 40, 60, 100, 200):
+        with started(form(), tmp_path) as process:
+            time.sleep(milliseconds / 1000)
+            process.kill()
+            assert process.stdout is not None
+            assert is_closed(process.stdout.fileno()), f"killed after {milliseconds} ms"
+        assert len(list(tmp_path.iterdir())) <= 1, f"killed after {milliseconds} ms"
+    subprocess.run([form()], input=REQUEST, env={**BARE, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_use_is_not_swept(tmp_path: Path) -> None:
+    with started(one_file(), tmp_path) as waiting:
+        until = time.monotonic() + 10
+        while not os.readlink(f"/proc/{waiting.pid}/exe").startswith(str(tmp_path)):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        subprocess.run(
+            [one_file()], input=REQUEST, env={**BARE, "TMPDIR": str(tmp_path)}, check=True
+        )
+        assert len(list(tmp_path.iterdir())) == 1
+        answer, _ = waiting.communicate(REQUEST, timeout=30)
+        assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_calls_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
+    calls = [
+        subprocess.Popen(
+            [one_file()],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            env={**BARE, "TMPDIR": str(tmp_path)},
+        )
+        for _ in range(10)
+    ]
+    for call in calls:
+        call.communicate(REQUEST, timeout=60)
+    assert [call.returncode for call in calls] == [0] * 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
+    with started(one_file(), tmp_path) as process:
+        until = time.monotonic() + 10
+        # Until the program has taken the signal over; before that it is as a kill.
+        while not signal_is_caught(process.pid):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        process.terminate()
+        process.wait(timeout=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def signal_is_caught(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    [mask] = [line.split()[1] for line in status.splitlines() if line.startswith("SigCgt:")]
+    return bool(int(mask, 16) & 1 << 14)  # SIGTERM is 15
+
+
+@FORMS
+def test_answers_with_nothing_in_the_environment(form: Form) -> None:
+    done = subprocess.run([form()], input=REQUEST, env={}, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["kind"] == "CredentialProviderResponse"
+    assert done.stderr == b""
+
+
+@FORMS
+def test_answers_under_umask_077_in_a_read_only_root(form: Form, tmp_path: Path) -> None:
+    setup = "mount -o remount,bind,ro /"
+    assert_answered(on_node(form, tmp_path, setup, umask="077"))
+    assert_answered(on_node(form, tmp_path, umask="0777"))
+
+
+@FORMS
+@pytest.mark.parametrize("closed", ["0", "1", "2", "012"])
+def test_closed_descriptors_give_an_error_and_no_hang(
+    form: Form, closed: str, tmp_path: Path
+) -> None:
+    redirections = "".join(f" {fd}<&-" for fd in closed)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0"{redirections}', form()],
+        input=REQUEST,
+        env={**BARE, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == (0 if closed in ("1", "2") else 10), done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@FORMS
+@pytest.mark.parametrize("name", ["libc.so.6", "libz.so.1", "libssl.so.3", "libpython"])
+def test_libraries_of_the_node_do_not_reach_it(form: Form, name: str, tmp_path: Path) -> None:
+    if name == "libpython":
+        [name] = [path.name for path in (tree() / CONTENTS).glob("libpython3*")]
+    (tmp_path / name).write_text("no library")
+    done = subprocess.run(
+        [form()],
+        input=REQUEST,
+        env={
+            **BARE,
+            "LD_LIBRARY_PATH": str(tmp_path),
+            "LD_PRELOAD": str(tmp_path / name),
+            "LD_AUDIT": str(tmp_path / name),
+            "LD_BIND_NOW": "1",
+        },
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == b""
+
+
+@FORMS
+def test_python_variables_of_the_node_do_not_reach_it(form: Form, tmp_path: Path) -> None:
+    (tmp_path / "json.py").write_text("raise SystemExit(99)")
+    done = subprocess.run(
+        [form()],
+        input=REQUEST,
+        env={
+            **BARE,
+            "PYTHONPATH": str(tmp_path),
+            "PYTHONHOME": str(tmp_path),
+            "PYTHONVERBOSE": "1",
+            "LC_ALL": "C",
+            "PYTHONUTF8": "0",
+        },
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_its_own_variables_do_not_reach_what_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """enter() runs first in the program; this is what the launcher hands over."""
+    handed = {
+        "LD_LIBRARY_PATH": f"/x/{CONTENTS}",
+        "_PYI_ARCHIVE_FILE": "/x",
+        "_PYI_PARENT_PROCESS_LEVEL": "1",
+    }
+    for name, value in handed.items():
+        monkeypatch.setenv(name, value)
+    enter()
+    seen = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
+    assert "LD_LIBRARY_PATH" not in seen
+    assert "_PYI_" not in seen
+
+
+def test_the_installed_form_starts_by_any_name_and_link(tmp_path: Path) -> None:
+    first = tmp_path / "credential-provider-oke"
+    first.symlink_to(installed())
+    second = tmp_path / "relative"
+    second.symlink_to(first.name)
+    for command in ([first], [second], ["something"]):
+        done = subprocess.run(
+            command,
+            executable=second if command == ["something"] else None,
+            input=REQUEST,
+            capture_output=True,
+            env=BARE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr

@@ -1,0 +1,432 @@
+"""What the program touches, held against a written list; and what cannot be turned against it.
+
+strace records a cold and a warm call. A file, an address or a program that is not on the list here
+fails the test: whoever adds one says so in this file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provider.net.tls import NODE_BUNDLES, NODE_FOLDERS
+from tests.cloud.harness import Cloud
+from tests.cloud.model import Fault
+from tests.cloud.namespace import REPOSITORY
+from tests.conftest import Program
+from tests.support.kubelet import read_response, request
+
+pytestmark = pytest.mark.every_form
+
+IMAGE = "fra.ocir.io/ns/repo"
+IMDS = "169.254.169.254:80"
+FEDERATION = "127.0.1.1:443"
+REGISTRY = "127.0.2.1:443"
+JOURNAL = "/run/systemd/journal/socket"
+
+# --- the list ----------------------------------------------------------------------------------
+
+STORE = r"/run/oke-credential-provider"
+CERTIFICATES = (
+    *(re.escape(bundle) for bundle in NODE_BUNDLES),
+    *(rf"{re.escape(folder)}(/[0-9a-f]{{8}}\.[0-9])?" for folder in NODE_FOLDERS),
+)
+# Beside what the form of the program brings along itself.
+READ = (
+    r"/etc/ld\.so\.(cache|preload)",
+    r"(/usr)?/lib(64)?/.+\.so(\.[0-9.]+)*",  # the node's own libraries
+    r"(/usr)?/lib(64)?/glibc-hwcaps.*",
+    r"/usr/lib(/.+)?/gconv/gconv-modules\.cache",
+    r"/usr/(lib|share)/locale/.*",
+    r"/(etc/localtime|usr/share/zoneinfo/.*)",  # Date headers
+    r"/etc/(hosts|host\.conf|resolv\.conf|nsswitch\.conf|gai\.conf)",  # names to addresses
+    *CERTIFICATES,
+    r"(/etc|/usr/lib|/usr/local|/etc/pki)/(ssl|tls)/openssl\.cnf",
+    r"/proc/self/mountinfo",  # is the store on tmpfs?
+    r"/proc/self/(cgroup|exe|maps)|/sys/fs/cgroup/.*|/proc/(stat|meminfo|sys/.*)|/sys/devices/system/cpu.*",  # glibc, OpenSSL
+    r"/dev/(null|u?random)",
+    rf"{STORE}(/[^/]+)?",
+)
+# A call that is answered from the store reads none of these.
+COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
+             r"/etc/(hosts|resolv\.conf)")  # fmt: skip
+WRITTEN = (
+    STORE,
+    r"/proc/self/coredump_filter",  # where the limit cannot be set
+    rf"{STORE}/v2-(fra\.ocir\.io|identity|instance)-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
+)
+CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/socket")
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one form of the program brings along: its own files, and where it unpacks itself."""
+
+    read: tuple[str, ...]
+    written: tuple[str, ...]
+    run: tuple[str, ...]
+
+
+def form_of(program: Program) -> Form:
+    """The list's part that differs between a script and a frozen program."""
+    executable = Path(program.argv[0])
+    resolved = executable.resolve()
+    if resolved.read_bytes()[:2] == b"#!" or resolved.name.startswith("python"):
+        paths = sysconfig.get_paths()
+        folders = {paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]}
+        own = [*folders, sys.prefix, str(REPOSITORY / "provider"), str(REPOSITORY)]
+        read = (
+            *(rf"{re.escape(folder)}(/.*)?" for folder in own),
+            r"/usr/lib(/.+)?/(python[0-9.]+|dist-packages).*",
+            r"/usr/(local/)?bin/(pybuilddir\.txt|pyvenv\.cfg|python[0-9.]*)",
+            r"/etc/(python[0-9.]+/.*|passwd|locale\.alias)",
+            rf"{re.escape(sys.base_prefix)}/lib/libpython[0-9.]+so[0-9.]*",
+        )
+        run = (re.escape(str(executable)), rf"{re.escape(sys.prefix)}/bin/python[0-9.]*")
+        written = (r".*/__pycache__(/.*)?",) if sys.flags.dont_write_bytecode else ()
+        return Form(read, written, run)
+    unpacked = r"(/tmp|/var/tmp|/run|/dev/shm)/oke-credential-provider\.[A-Za-z0-9]{6}(/.*)?"
+    own = [re.escape(str(resolved.parent)) + r"(/.*)?", re.escape(str(executable))]
+    # The launcher opens each folder on the way to the one in which it unpacks.
+    return Form((*own, unpacked, "/", "/tmp", "/proc/sys/.*"), (unpacked,), (*own, unpacked))
+
+
+# --- the record --------------------------------------------------------------------------------
+
+_PATHS = "open|openat|creat|mkdir|mkdirat|rename|renameat|renameat2|unlink|unlinkat|rmdir|link|linkat|symlink|symlinkat|mknod|mknodat|chmod|fchmodat|chown|lchown|fchownat|truncate|utimensat|setxattr"
+_CALLS = f"{_PATHS}|execve|execveat|connect|bind|sendto|sendmsg|ptrace|process_vm_writev|mount|bpf".replace(
+    "|", ","
+)
+_LINE = re.compile(r"^\d+ +(?P<call>\w+)\((?P<rest>.*)$")
+_AT = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<folder>[^>]*)>, )?"(?P<path>[^"]*)"')
+_ADDRESS = re.compile(
+    r"sin6?_port=htons\((?P<port>\d+)\).*?\"(?P<host>[0-9a-f.:]+)\"|sun_path=\"(?P<path>[^\"]+)\""
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a call did: absolute paths, addresses as host:port or a socket's path, programs."""
+
+    read: frozenset[str]
+    written: frozenset[str]
+    connected: frozenset[str]
+    run: frozenset[str]
+    other: frozenset[str]
+
+
+def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
+    """Run a successful call under strace."""
+    output = tmp_path / "trace"
+    strace = ["strace", "-f", "-y", "-qq", "-s", "400", "-e", f"trace=?{_CALLS.replace(',', ',?')}",
+              "-e", "signal=none", "-o", str(output)]  # fmt: skip
+    result = cloud.ns.run([*strace, *program.argv], stdin=request(IMAGE), env=program.env)
+    assert read_response(result.check().stdout).password
+    return parse(output.read_text(errors="replace").splitlines())
+
+
+def parse(lines: list[str]) -> Record:
+    read: set[str] = set()
+    written: set[str] = set()
+    connected: set[str] = set()
+    run: set[str] = set()
+    other: set[str] = set()
+    for line in lines:
+        match = _LINE.match(line)
+        if match is None or "= -1 ENO" in line or "= -1 EACCES" in line:
+            continue  # the second half of a call, or one that found nothing
+        call, rest = match["call"], match["rest"]
+        if call in ("execve", "execveat"):
+            run |= set(list(_absolute(rest))[:1])  # what follows are its arguments
+        elif call in ("connect", "bind", "sendto", "sendmsg"):
+            connected |= set(_addresses(rest))
+        elif call in ("open", "openat"):
+            writes = re.search(r"O_(WRONLY|RDWR|CREAT|TRUNC|APPEND)", rest)
+            (written if writes else read).update(_absolute(rest))
+        elif call in _PATHS.split("|"):
+            written |= set(_absolute(rest))
+        else:
+            other.add(call)
+    return Record(*map(frozenset, (read, written, connected, run, other)))
+
+
+def _absolute(rest: str) -> Iterator[str]:
+    found = False
+    for match in _AT.finditer(rest.partition(" = ")[0]):
+        found = True
+        folder = "/" if match["path"].startswith("/") else f"{match['folder'] or ''}/"
+        yield re.sub(r"(/\.)+(?=/|$)|/(?=/)", "", folder + match["path"].lstrip("/"))
+    if not found:  # by a descriptor alone
+        descriptor = re.match(r"\d+<([^>]*)>", rest)
+        if descriptor:
+            yield descriptor[1]
+
+
+def _addresses(rest: str) -> Iterator[str]:
+    for match in _ADDRESS.finditer(rest):
+        yield match["path"] or f"{match['host']}:{match['port']}"
+
+
+def unlisted(found: frozenset[str], *lists: tuple[str, ...]) -> list[str]:
+    """What no pattern covers."""
+    patterns = [re.compile(pattern) for patterns in lists for pattern in patterns]
+    return sorted(item for item in found if not any(p.fullmatch(item) for p in patterns))
+
+
+# --- the tests ---------------------------------------------------------------------------------
+
+
+def test_a_cold_and_a_warm_call_touch_nothing_that_is_not_listed(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    program.run(cloud, stdin=request("docker.io/library/nginx")).check()  # Python writes its caches
+    form = form_of(program)
+    cold = trace(program, cloud, tmp_path)
+    warm = trace(program, cloud, tmp_path)
+    for record in (cold, warm):
+        assert unlisted(record.read, READ, form.read) == []
+        assert unlisted(record.written, WRITTEN, form.written) == []
+        assert unlisted(record.connected, CONNECTED) == []
+        assert unlisted(record.run, form.run) == []
+        assert record.other == set()
+    assert {IMDS, FEDERATION, REGISTRY, JOURNAL} <= cold.connected
+    assert any(path.endswith(".new") for path in cold.written)
+    # Warm: no server, no file of the store but the lock, none of what only the network needs.
+    assert warm.connected <= {JOURNAL}
+    assert not any(path.endswith(".new") for path in warm.written)
+    crypto = re.compile("|".join(COLD_ONLY))
+    assert [path for path in warm.read if crypto.fullmatch(path)] == []
+    assert any(crypto.fullmatch(path) for path in cold.read)
+
+
+def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> None:
+    code = (
+        f"import os, socket; open('{tmp_path}/new', 'w'); os.rename('{tmp_path}/new', '{tmp_path}/n');"
+        "socket.create_connection(('127.0.3.1', 80)); os.execv('/bin/true', ['true'])"
+    )
+    output = tmp_path / "trace"
+    calls = f"trace=?{_CALLS.replace(',', ',?')}"
+    argv = ["strace", "-f", "-y", "-qq", "-e", calls, "-o", str(output), sys.executable, "-c", code]
+    cloud.ns.run(argv).check()
+    record = parse(output.read_text().splitlines())
+    assert {f"{tmp_path}/new", f"{tmp_path}/n"} <= record.written
+    assert "127.0.3.1:80" in record.connected
+    assert "/bin/true" in record.run
+    assert unlisted(record.written, WRITTEN) == [f"{tmp_path}/n", f"{tmp_path}/new"]
+    assert unlisted(record.connected, CONNECTED) == ["127.0.3.1:80"]
+
+
+def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str, bool]]:
+    """Soft and hard limit of each process of a call that waits for OCI, and whether a core would hold
+    memory; ``before`` starts it.
+    """
+    cloud.control.fault("federation", Fault("black_hole"))
+    argv = [*before, *program.argv]
+    process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(request(IMAGE))
+    process.stdin.close()
+    process.stdin = None
+    end = time.monotonic() + 10
+    while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
+        time.sleep(0.02)
+    found = [
+        (Path(f"/proc/{pid}/limits").read_text(), Path(f"/proc/{pid}/coredump_filter").read_text())
+        for pid in cloud.strays()
+    ]
+    process.terminate()
+    process.communicate(timeout=10)
+    result = set()
+    for limits, kept in found:
+        match = re.search(r"Max core file size\s+(\w+)\s+(\w+)", limits)
+        assert match
+        result.add((match[1], match[2], int(kept, 16) != 0))
+    return result
+
+
+# 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit but
+# 1, see fs/coredump.c. Root may raise a hard limit of 0 by CAP_SYS_RESOURCE, which containers lack.
+@pytest.mark.parametrize("limit", ["unlimited", "0:unlimited"])
+def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -> None:
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {("1", "1", True)}
+
+
+def test_a_call_that_may_not_raise_the_limit_keeps_memory_out_of_a_core(
+    cloud: Cloud, program: Program
+) -> None:
+    # As under sudo in a container: a limit of 0, which root without CAP_SYS_RESOURCE may not raise.
+    before = ("prlimit", "--core=0:0", "setpriv", "--bounding-set=-sys_resource")
+    assert core_limits(cloud, program, *before) == {("0", "0", False)}
+
+
+@pytest.mark.parametrize(
+    ("limit", "then"), [("unlimited", "1"), ("0:unlimited", "1"), ("0:0", "0")]
+)
+def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
+    cloud: Cloud, program: Program, limit: str, then: str
+) -> None:
+    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {
+        (then, then, then == "1")
+    }
+
+
+# --- the environment ---------------------------------------------------------------------------
+
+# Variable, a value that would hurt. None of these is honoured.
+HOSTILE = {
+    "OCI_METADATA_BASE_URL": "http://elsewhere.example/opc/v2",
+    "OCI_REGION_METADATA": '{"realmKey":"oc99","realmDomainComponent":"elsewhere.example",'
+    '"regionKey":"FRA","regionIdentifier":"eu-frankfurt-1"}',
+    "OCI_REGION": "us-ashburn-1",
+    "OCI_AUTH": "security_token",
+    "OCI_CLI_AUTH": "api_key",
+    "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2",
+    "OCI_SDK_AUTH_CLIENT_REGION_URL": "http://elsewhere.example",
+    "HTTP_PROXY": "http://proxy.example:3128",
+    "http_proxy": "http://proxy.example:3128",
+    "ALL_PROXY": "http://proxy.example:3128",
+    "all_proxy": "http://proxy.example:3128",
+    "SSL_CERT_DIR": "{folder}",
+    "CURL_CA_BUNDLE": "{folder}/file",
+    "NETRC": "{folder}/netrc",
+    "HOME": "{folder}",
+    "SSLKEYLOGFILE": "{folder}/keys",
+    "OPENSSL_CONF": "{folder}/openssl.cnf",
+    "OPENSSL_MODULES": "{folder}",
+    "OPENSSL_ENGINES": "{folder}",
+    "XDG_RUNTIME_DIR": "{folder}",  # root's store is in /run
+}
+# What Python itself honours: the frozen program does not.
+INTERPRETERS = {
+    "PYTHONPATH": "{folder}",
+    "PYTHONHOME": "{folder}",
+    "PYTHONSTARTUP": "{folder}/json.py",
+    "PYTHONINSPECT": "1",
+    "PYTHONVERBOSE": "1",
+    "PYTHONBREAKPOINT": "os.system",
+    "PYTHONWARNINGS": "error",
+    "LD_PRELOAD": "{folder}/preload.so",
+    "LD_LIBRARY_PATH": "{folder}",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_the_environment_turns_nothing_against_the_node(
+    cloud: Cloud, program: Program, tmp_path: Path, name: str
+) -> None:
+    hostile_folder(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    env = {name: HOSTILE[name].replace("{folder}", str(tmp_path))}
+    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    assert answer.cache_seconds > 3000
+    report = cloud.control.report()
+    assert (report.of_group("imds"), report.count("federation"), report.count("token")) == (4, 1, 1)
+    assert report.connections.keys() <= {"imds", "federation", "registry"}
+    assert sorted(tmp_path.iterdir()) == before
+    if name.startswith("OPENSSL"):
+        cloud.reset()
+        record = trace(Program(program.name, program.argv, {**program.env, **env}), cloud, tmp_path)
+        assert not [path for path in record.read if path.startswith(str(tmp_path))]
+
+
+def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program: Program) -> None:
+    runtime = cloud.ns.path("/run/runtime-of-a-user")
+    runtime.mkdir(mode=0o700)
+    os.chown(runtime, 65534, 65534)
+    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program.argv]
+    env = {**program.env, "XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
+    try:
+        first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
+        assert read_response(first.stdout).password == read_response(second.stdout).password
+        assert cloud.control.report().count("federation") == 1
+        assert list((runtime / "oke-credential-provider").iterdir())
+    finally:
+        shutil.rmtree(runtime)
+
+
+def test_no_variable_reaches_python_inside_a_frozen_program(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    frozen = b"frozen        true" in program.run(cloud, "version").check().stdout
+    hostile_folder(tmp_path)
+    for name, value in INTERPRETERS.items():
+        # As source, the interpreter is the user's, with all that it honours; what it never does is
+        # to let a module of the standard library be replaced by PYTHONSTARTUP and the like.
+        if not frozen and name not in ("PYTHONSTARTUP", "PYTHONBREAKPOINT", "LD_LIBRARY_PATH"):
+            continue
+        # Set by a shell, so that nothing else starts with it.
+        command = ("sh", "-c", f'{name}="$0" exec "$@"', value.replace("{folder}", str(tmp_path)))
+        argv = [*command, *program.argv]
+        result = cloud.ns.run(argv, stdin=request(IMAGE), env=program.env).check()
+        assert read_response(result.stdout).password
+        assert result.stderr == b"", name
+
+
+def hostile_folder(folder: Path) -> None:
+    """Files that would do harm, if somebody read them."""
+    (folder / "openssl.cnf").write_text("openssl_conf = nowhere\n[nowhere]\nengines = x\n[x]\n")
+    (folder / "file").write_text("no certificates")
+    hosts = ("auth.eu-frankfurt-1.oraclecloud.com", "fra.ocir.io", "169.254.169.254", "default")
+    for name in ("netrc", ".netrc"):
+        (folder / name).write_text(
+            "".join(f"machine {host} login a password b\n" for host in hosts)
+        )
+        (folder / name).chmod(0o600)
+    for module in ("json", "ssl", "sitecustomize", "usercustomize", "provider"):
+        (folder / f"{module}.py").write_text("raise SystemExit('taken over')\n")
+    (folder / "preload.so").write_bytes(b"\x7fELF, and nothing behind it")
+
+
+def test_a_proxy_is_for_servers_and_never_for_the_metadata_service(
+    cloud: Cloud, program: Program
+) -> None:
+    for name in ("HTTPS_PROXY", "https_proxy"):
+        cloud.reset()
+        env = {name: "http://proxy.example:3128", "HTTP_PROXY": "http://proxy.example:3128"}
+        program.run(cloud, stdin=request(IMAGE), env=env).check()
+        report = cloud.control.report()
+        targets = [seen.path for seen in report.requests if seen.endpoint == "proxy"]
+        assert sorted(targets) == ["auth.eu-frankfurt-1.oraclecloud.com:443", "fra.ocir.io:443"]
+        forwarded = ("via", "forwarded", "x-forwarded-for")
+        assert not [s for s in report.requests if set(s.header_names) & set(forwarded)]
+        assert report.of_group("imds") == 4
+
+
+@pytest.mark.parametrize(
+    ("no_proxy", "through"),
+    [("*", 0), (".oraclecloud.com", 1), ("fra.ocir.io,.oraclecloud.com", 0), ("other.example", 2)],
+)
+def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        cloud.reset()
+        env = {"HTTPS_PROXY": "http://proxy.example:3128", name: no_proxy}
+        program.run(cloud, stdin=request(IMAGE), env=env).check()
+        assert cloud.control.report().count("proxy") == through
+
+
+@pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
+def test_another_bundle_is_trusted_alone(
+    cloud: Cloud, program: Program, tmp_path: Path, name: str
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(cloud.ca)
+    program.run(cloud, stdin=request(IMAGE), env={name: str(bundle)}).check()
+    cloud.reset()
+    # The machine's own, as it is outside: without the stand-in's root.
+    bundle.write_bytes(Path("/etc/ssl/certs/ca-certificates.crt").read_bytes())
+    result = program.run(cloud, stdin=request(IMAGE), env={name: str(bundle)})
+    assert result.returncode == 51
+    cloud.reset()
+    result = program.run(cloud, stdin=request(IMAGE), env={name: str(tmp_path / "none")})
+    assert result.returncode == 11

@@ -1,0 +1,277 @@
+"""No secret goes anywhere but into the response's password.
+
+The stand-in knows every secret that it has handed out; the test adds those that it writes into
+requests, files and settings itself, and then looks for all of them in everything that came back.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tests.cloud.harness import STORES, Cloud
+from tests.cloud.model import TENANCY, USER, EchoId, Fault, Iam, Secret
+from tests.cloud.namespace import Completed
+from tests.conftest import Program
+from tests.support.kubelet import read_response, request
+
+IMAGE = "fra.ocir.io/ns/repo"
+CANARY = "canary0123456789abcdef0123456789abcdef0123456789abcdef0123456789"
+CANARY_PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{CANARY}\n-----END RSA PRIVATE KEY-----\n"
+CANARIES = (Secret("canary", CANARY), Secret("proxy password", "proxy-pass-word"))
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One way for a call to end: what is prepared, what the program is given, and its exit code."""
+
+    name: str
+    code: int
+    prepare: Callable[[Cloud], object] = lambda _: None
+    stdin: bytes = request(IMAGE)
+    env: Mapping[str, str] = field(default_factory=dict)
+    runs: int = 1
+
+
+def _fault(target: str, fault: Fault) -> Callable[[Cloud], object]:
+    return lambda cloud: cloud.control.fault(target, fault)  # type: ignore[arg-type] # a literal
+
+
+PROXY = "http://user:proxy-pass-word@proxy.example:3128"
+CASES = [
+    Case("fresh, then shared", 0, runs=2),
+    Case("not shared", 0, env={"TOKEN_CACHE": "disabled"}),
+    Case("denied", 0, lambda cloud: cloud.control.iam(Iam(policies=()))),
+    Case("another registry", 0, stdin=request("docker.io/library/nginx")),
+    Case(
+        "the certificate quoted in a refusal", 31, _fault("federation", Fault("echo", status=401))
+    ),
+    Case(
+        "the certificate quoted in an outage", 30, _fault("federation", Fault("echo", status=503))
+    ),
+    Case("the signature quoted in a refusal", 41, _fault("token", Fault("echo", status=401))),
+    Case("the signature quoted in an outage", 40, _fault("token", Fault("echo", status=503))),
+    Case("a token quoted by the manifest", 0, _fault("manifest", Fault("echo", status=500))),
+    Case("a token quoted in a denial", 0, _fault("manifest", Fault("echo", status=403))),
+    Case("a token quoted for an absent tag", 0, _fault("manifest", Fault("echo", status=404))),
+    Case("a token quoted with the manifest", 0, _fault("manifest", Fault("echo"))),
+    Case("IMDS quotes", 22, _fault("imds.key", Fault("echo", status=404))),
+    *(
+        Case(
+            f"{whom} has the {echo_id} of it in its id",
+            code,
+            _fault(whom, Fault("echo", status=status, echo_id=echo_id)),
+        )
+        for whom, status, code in (("federation", 401, 31), ("token", 200, 0), ("manifest", 403, 0))
+        for echo_id in get_args(EchoId)
+        if echo_id != "received" or status == 200
+    ),
+    Case("federation speaks no HTTP", 30, _fault("federation", Fault("echo_bare"))),
+    Case("the registry speaks no HTTP", 40, _fault("token", Fault("echo_bare"))),
+    Case("the manifest is no HTTP", 0, _fault("manifest", Fault("echo_bare"))),
+    Case(
+        "a proxy that quotes",
+        30,
+        _fault("proxy", Fault("echo", status=407)),
+        env={"HTTPS_PROXY": PROXY},
+    ),
+    Case(
+        "a proxy that speaks no HTTP",
+        30,
+        _fault("proxy", Fault("echo_bare")),
+        env={"HTTPS_PROXY": PROXY},
+    ),
+    Case("a token that never ends", 42, _fault("token", Fault("patch", patch={"expires_in": -1}))),
+    Case(
+        "a security token with a space",
+        32,
+        _fault("federation", Fault("patch", patch={"token": f"a {CANARY}"})),
+    ),
+    Case(
+        "a registry token with a space",
+        42,
+        _fault("token", Fault("patch", patch={"token": f"a {CANARY}"})),
+    ),
+    Case("an answer that is cut", 40, _fault("token", Fault("cut_body"))),
+    Case("an answer that is torn", 30, _fault("federation", Fault("reset_body"))),
+    Case("a key that is none", 22, _fault("imds.key", Fault("body", body=CANARY_PEM))),
+    Case("a certificate that is none", 22, _fault("imds.cert", Fault("body", body=CANARY_PEM))),
+    Case(
+        "an intermediate that is none", 22, _fault("imds.intermediate", Fault("body", body=CANARY))
+    ),
+    Case("no end", 60, _fault("token", Fault("black_hole")), env={"DEADLINE_SECONDS": "3"}),
+    Case("a wrong clock", 50, lambda cloud: cloud.control.clock(900)),
+    Case("a bad request", 10, stdin=request(IMAGE, serviceAccountToken=CANARY)[:-3]),
+    Case("a request of another kind", 10, stdin=request(IMAGE, kind=["x"], token=CANARY)),
+    Case("a service account's token", 0, stdin=request(IMAGE, serviceAccountToken=CANARY)),
+    Case("a proxy", 0, env={"HTTPS_PROXY": PROXY}),
+    Case("a dead proxy", 30, _fault("proxy", Fault("refused")), env={"HTTPS_PROXY": PROXY}),
+    Case("a proxy that is no URL", 11, env={"HTTPS_PROXY": PROXY + "99999"}),
+    Case("a proxy whose password has a slash", 11, env={"HTTPS_PROXY": PROXY.replace("@", "/@")}),
+    Case("a proxy of another kind", 11, env={"HTTPS_PROXY": PROXY.replace("http", "socks5")}),
+]
+
+
+def haystacks(cloud: Cloud, results: list[Completed]) -> Iterator[tuple[str, str]]:
+    """Everything by which something could have come out, but for the password."""
+    for result in results:
+        yield "stderr", result.stderr.decode(errors="replace")
+        stdout = result.stdout.decode(errors="replace")
+        if result.returncode == 0:
+            passwords = [password for _, password in read_response(result.stdout).auth.values()]
+            for password in passwords:
+                stdout = stdout.replace(password, "", 1)
+        yield "stdout", stdout
+    for entry in cloud.ns.log():
+        yield "log", entry.raw.decode(errors="replace")
+    for folder in STORES:
+        store = cloud.ns.path(folder)
+        for path in store.iterdir() if store.is_dir() else ():
+            yield "a store file's name", path.name
+            text = path.read_text(errors="replace")
+            for token in json.loads(text).get("tokens", ()) if text else ():
+                text = text.replace(token["token"], "", 1)
+            yield f"the store's {path.name}", text
+
+
+def leaks(secrets: list[Secret], found: Iterator[tuple[str, str]]) -> set[str]:
+    """Which secrets were found, and where: in whatever case, and however divided."""
+    needles = [(secret.kind, letters(needle)) for secret in secrets for needle in secret.needles()]
+    assert all(len(needle) > 10 for _, needle in needles)
+    texts = [(where, letters(text)) for where, text in found]
+    return {
+        f"{kind} in {where}" for where, text in texts for kind, needle in needles if needle in text
+    }
+
+
+def letters(text: str) -> str:
+    """The letters and digits alone, in lower case. A line break in a quoted text is no letter."""
+    return re.sub("[^a-z0-9]", "", text.lower().replace("\\n", ""))
+
+
+# Every case at the level that says most, and again at one of the others, in turns.
+@pytest.mark.parametrize("levels", [("debug",), ("info", "warning", "error")], ids="-".join)
+def test_no_outcome_shows_a_secret(cloud: Cloud, program: Program, levels: tuple[str, ...]) -> None:
+    seen = set()
+    for number, case in enumerate(CASES):
+        cloud.reset()
+        case.prepare(cloud)
+        level = levels[number % len(levels)]
+        env = {"LOG_LEVEL": level, "DEADLINE_SECONDS": "15", **case.env}
+        results = [
+            program.run(cloud, "--verbose", stdin=case.stdin, env=env) for _ in range(case.runs)
+        ]
+        assert [r.returncode for r in results] == [case.code] * case.runs, (case.name, results)
+        if case.code:
+            assert b"Traceback" in results[0].stderr  # it is looked for in tracebacks too
+        secrets = [*cloud.control.secrets(), *CANARIES]
+        assert leaks(secrets, haystacks(cloud, results)) == set(), case.name
+        seen |= {secret.kind for secret in secrets}
+    assert {"instance key", "instance certificate", "security token", "registry token"} <= seen
+
+
+def test_the_search_finds_a_leak(cloud: Cloud, program: Program) -> None:
+    result = program.run(cloud, stdin=request(IMAGE)).check()
+    found = [("stdout", result.stdout.decode())]
+    assert "registry token in stdout" in leaks(cloud.control.secrets(), iter(found))
+    pem = next(s for s in cloud.control.secrets() if s.kind == "instance key")
+    quoted = [("a log", repr(pem.value)), ("JSON", json.dumps(pem.value))]
+    assert leaks([pem], iter(quoted)) == {"instance key in a log", "instance key in JSON"}
+
+
+@pytest.mark.parametrize("level", ["debug", "error"])
+def test_a_user_principal_shows_no_secret(
+    cloud: Cloud, program: Program, tmp_path: Path, level: str
+) -> None:
+    key = cloud.control.api_key(passphrase="a-long-secret-phrase")
+    session = cloud.control.session()
+    files = {
+        "key.pem": key.private_pem,
+        "session.pem": session.private_pem,
+        "token": session.token,
+        "bad.pem": CANARY_PEM,
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o600)
+    user = f"tenancy={TENANCY}\nuser={USER}\nfingerprint={key.fingerprint}\nregion=eu-frankfurt-1\n"
+    profiles = {
+        "GOOD": f"{user}key_file={tmp_path}/key.pem\npass_phrase={key.passphrase}\n",
+        "WRONG": f"{user}key_file={tmp_path}/key.pem\npass_phrase={CANARY}\n",
+        "NONE": f"{user}key_file={tmp_path}/bad.pem\n",
+        "SESSION": f"tenancy={TENANCY}\nregion=eu-frankfurt-1\nfingerprint=00\n"
+        f"key_file={tmp_path}/session.pem\nsecurity_token_file={tmp_path}/token\n",
+        "TOKEN": f"tenancy={TENANCY}\nregion=eu-frankfurt-1\nfingerprint=00\n"
+        f"key_file={tmp_path}/session.pem\nsecurity_token_file={tmp_path}/bad.pem\n",
+        "LONG": f"{user.replace(USER, CANARY + ' x')}key_file={tmp_path}/key.pem\n",
+    }
+    config = tmp_path / "config"
+    codes = {"GOOD": 0, "SESSION": 0}
+    broken = {"BROKEN": f"[DEFAULT]\npass_phrase={CANARY}\n{CANARY} no equals sign\n"}
+    for name, text in {**profiles, **broken}.items():
+        cloud.reset()
+        config.write_text(text if name == "BROKEN" else f"[{name}]\n{text}")
+        config.chmod(0o600)
+        env = {
+            "LOG_LEVEL": level,
+            "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
+            "OCI_CONFIG_FILE": str(config),
+            "OCI_CLI_PROFILE": name,
+        }
+        result = program.run(cloud, "--verbose", stdin=request(IMAGE), env=env)
+        assert result.returncode == codes.get(name, 12), (name, result.stderr)
+        secrets = [*cloud.control.secrets(), *CANARIES]
+        assert leaks(secrets, haystacks(cloud, [result])) == set(), name
+
+
+def test_a_failing_write_shows_no_secret(cloud: Cloud, program: Program) -> None:
+    command = ("sh", "-c", 'exec "$@" > /dev/full', "sh", *program.argv, "--verbose")
+    result = cloud.ns.run(command, stdin=request(IMAGE), env=program.env)
+    assert result.returncode == 70
+    assert b"Traceback" in result.stderr
+    assert leaks(cloud.control.secrets(), haystacks(cloud, [result])) == set()
+
+
+def test_a_settings_file_that_is_none_is_not_quoted(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    for text in (f"a: {{{CANARY}", f"{CANARY}: [", f"a: !{CANARY} b", f"a: *{CANARY}", CANARY):
+        (tmp_path / "settings.yaml").write_text(text)
+        argv = ("--config", str(tmp_path / "settings.yaml"), "--verbose")
+        result = program.run(cloud, *argv, stdin=request(IMAGE))
+        assert result.returncode == 11
+        first = result.stderr.decode().splitlines()[0]
+        assert CANARY not in first
+
+
+def test_processes_show_no_secret_to_who_looks_at_them(cloud: Cloud, program: Program) -> None:
+    cloud.control.latency(150)
+    process = cloud.ns.popen(program.argv, env=program.env, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    process.stdin.write(request(IMAGE, serviceAccountToken=CANARY))
+    process.stdin.close()
+    process.stdin = None
+    seen: dict[str, str] = {}
+    while process.poll() is None:
+        for pid in cloud.strays():
+            for name in ("cmdline", "environ", "comm"):
+                try:
+                    text = Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
+                except OSError:
+                    continue  # it has ended
+                seen[f"{name} of {os.path.basename(text.partition(chr(0))[0])} {len(text)}"] = text
+        time.sleep(0.02)
+    assert process.communicate()[0]
+    assert process.returncode == 0
+    assert any("environ" in where and "PATH=" in text for where, text in seen.items())
+    secrets = [*cloud.control.secrets(), *CANARIES]
+    assert leaks(secrets, iter(seen.items())) == set()

@@ -1,0 +1,860 @@
+"""Calls at the same time, and one after the other: who makes an exchange, and who gets what.
+
+The stand-in's counters are the witness of how often OCI was asked.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.cloud.harness import STORES, Cloud
+from tests.cloud.model import (
+    OKE_PUBLIC,
+    ApiKey,
+    Count,
+    DynamicGroup,
+    Endpoint,
+    Fault,
+    Iam,
+    Imds,
+    Policy,
+    Session,
+)
+from tests.conftest import Program
+from tests.support.kubelet import Credentials, Kubelet, later, read_response, request
+
+pytestmark = pytest.mark.every_form
+
+STORE, IN_SHARED_MEMORY = STORES
+IMAGE = "fra.ocir.io/ns/repo"
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    returncode: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def credentials(self) -> Credentials:
+        assert self.returncode == 0, self.stderr
+        return read_response(self.stdout)
+
+
+def start(
+    cloud: Cloud, program: Program, image: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    process = cloud.ns.popen(
+        [*program.argv],
+        env={**program.env, **(env or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    process.stdin.write(request(image))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 60) -> list[Ended]:
+    end = time.monotonic() + seconds
+    results = []
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=max(0.1, end - time.monotonic()))
+        results.append(Ended(process.returncode, stdout, stderr.decode()))
+    return results
+
+
+def storm(cloud: Cloud, program: Program, count: int, **env: str) -> list[Ended]:
+    images = [f"fra.ocir.io/ns/many/{number}" for number in range(count)]
+    return ended([start(cloud, program, image, env) for image in images])
+
+
+def call(cloud: Cloud, program: Program, image: str = IMAGE, **env: str) -> Credentials:
+    return read_response(program.run(cloud, stdin=request(image), env=env).check().stdout)
+
+
+def call_after(cloud: Cloud, program: Program, seconds: float, image: str = IMAGE) -> Credentials:
+    """Call the program as if so many seconds had passed."""
+    return call(cloud, replace(program, argv=(*later(seconds), *program.argv)), image)
+
+
+def kubelet(cloud: Cloud, program: Program) -> Kubelet:
+    def run(prefix: tuple[str, ...], stdin: bytes) -> bytes | None:
+        result = cloud.ns.run([*prefix, *program.argv], stdin=stdin, env=program.env)
+        return result.stdout if result.returncode == 0 else None
+
+    return Kubelet(run)
+
+
+def pulls(cloud: Cloud, image: str, credentials: Credentials | None) -> bool:
+    """Whether the registry gives the image for these credentials."""
+    host, _, repository = image.partition("/")
+    assert credentials is not None
+    headers = {"Authorization": f"Bearer {credentials.password}"}
+    url = f"https://{host}/v2/{repository}/manifests/latest"
+    return cloud.client.get(url, headers).status == 200
+
+
+def entries(cloud: Cloud) -> list[Path]:
+    """The tokens in the store."""
+    return [path for path in cloud.ns.path(STORE).iterdir() if '"token"' in path.read_text()]
+
+
+def edit(cloud: Cloud, **values: Any) -> None:
+    """Change the entry in the store, or its one token."""
+    (entry,) = entries(cloud)
+    content = json.loads(entry.read_text())
+    (token,) = content["tokens"]
+    for name, value in values.items():
+        (content if name in content else token)[name] = value
+    entry.write_text(json.dumps(content))
+
+
+def boot_clock() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def wait_for(cloud: Cloud, endpoint: Endpoint) -> None:
+    end = time.monotonic() + 20
+    while not cloud.control.report().endpoints.get(endpoint, Count()).peak:
+        assert time.monotonic() < end, f"{endpoint} was not asked"
+        time.sleep(0.01)
+
+
+# --- storms ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [30, 100])
+def test_a_storm_makes_one_exchange_and_everybody_gets_credentials(
+    cloud: Cloud, program: Program, count: int
+) -> None:
+    cloud.control.imds(Imds(max_under_way=8))
+    cloud.control.latency(20)
+    results = storm(cloud, program, count)
+    assert len({result.credentials.password for result in results}) == 1
+    report = cloud.control.report()
+    assert report.of_group("imds") == 4
+    assert report.count("federation") == report.count("token") == 1
+    # One repository was proven, the others are asked about again when the token is two minutes old.
+    *others, proven = sorted(result.credentials.cache_seconds for result in results)
+    assert 90 < others[0] <= others[-1] <= 120
+    assert proven > 3000
+    assert report.count("manifest") == 1
+
+
+def test_registries_are_apart(cloud: Cloud, program: Program) -> None:
+    images = [IMAGE, "eu-frankfurt-1.ocir.io/ns/repo"]
+    results = ended([start(cloud, program, image) for image in images])
+    assert len({result.credentials.password for result in results}) == 2
+    assert cloud.control.report().count("token") == 2
+
+
+def test_imds_that_throttles_gets_its_pause(cloud: Cloud, program: Program) -> None:
+    cloud.control.imds(Imds(max_under_way=3))
+    cloud.control.latency(50)
+    assert call(cloud, program).password
+    report = cloud.control.report()
+    assert any("429" in count.statuses for count in report.endpoints.values())
+    assert report.count("federation") == 1
+
+
+def test_a_storm_shares_one_failure(cloud: Cloud, program: Program) -> None:
+    cloud.control.latency(100)
+    cloud.control.fault("federation", Fault("status", status=401))
+    results = storm(cloud, program, 30)
+    assert {result.returncode for result in results} == {31}
+    assert {result.stdout for result in results} == {b""}
+    assert all("federation-refused" in result.stderr for result in results)
+    assert cloud.control.report().count("federation") == 1
+
+
+# --- a token that is there ---------------------------------------------------------------------
+
+
+def test_a_warm_call_asks_nobody(cloud: Cloud, program: Program) -> None:
+    first = call(cloud, program)
+    cloud.control.reset_counters()
+    again = call(cloud, program)
+    assert again.password == first.password
+    assert again.cache_seconds == pytest.approx(first.cache_seconds, abs=5)
+    assert cloud.control.report().connections == {}
+    assert cloud.ns.log()[-1].fields["OKE_TOKEN"] == "shared"
+
+
+def test_sharing_can_be_switched_off(cloud: Cloud, program: Program) -> None:
+    first = call(cloud, program, TOKEN_CACHE="disabled")
+    second = call(cloud, program, TOKEN_CACHE="disabled")
+    assert first.password != second.password
+    assert not cloud.ns.path(STORE).exists()
+
+
+def test_another_repository_is_checked_once_by_itself(cloud: Cloud, program: Program) -> None:
+    first = call(cloud, program)
+    cloud.control.reset_counters()
+    for _ in range(2):
+        other = call_after(cloud, program, 60, "fra.ocir.io/ns/app")
+        assert other.password == first.password
+        assert other.cache_seconds == pytest.approx(3240, abs=5)
+    report = cloud.control.report()
+    assert report.count("manifest") == 1
+    assert report.count("token") == 0
+
+
+def test_a_token_near_its_end_is_shared_no_more(cloud: Cloud, program: Program) -> None:
+    first = call(cloud, program)
+    assert call_after(cloud, program, 3200).password == first.password
+    assert call_after(cloud, program, 3250).password != first.password
+
+
+# --- each answer rests on its own image's proof ------------------------------------------------
+
+
+def test_an_answer_is_for_its_image_alone(cloud: Cloud, program: Program) -> None:
+    assert call(cloud, program).cache_key_type == "Image"
+    assert call(cloud, program, "docker.io/library/nginx").cache_key_type == "Image"
+
+
+@pytest.mark.parametrize("public", OKE_PUBLIC)
+def test_what_a_public_image_proves_is_not_kept_for_a_private_one(
+    cloud: Cloud, program: Program, public: str
+) -> None:
+    """A booting node pulls a public image first, with a token that is older than the dynamic group."""
+    node = kubelet(cloud, program)
+    cloud.control.iam(Iam(dynamic_groups=()))
+    kept = node.credentials(f"fra.ocir.io/{public}")
+    assert kept is not None and kept.cache_seconds > 3000
+    assert not pulls(cloud, IMAGE, node.credentials(IMAGE))
+    cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
+    node.now = 120
+    healed = node.credentials(IMAGE)
+    assert healed is not None and healed.cache_seconds > 3000
+    assert pulls(cloud, IMAGE, healed)
+    # The public image's answer is still its own.
+    assert node.credentials(f"fra.ocir.io/{public}") == kept
+    assert node.calls == 3
+
+
+def test_a_denied_image_heals_within_two_minutes_while_another_one_is_proved(
+    cloud: Cloud, program: Program
+) -> None:
+    """A second dynamic group allows the denied image later; the first one allows its neighbor."""
+    neighbor, denied = "fra.ocir.io/ns/app", "fra.ocir.io/other/secret"
+    first = Iam(policies=(Policy(prefix="ns/"), Policy(subject="late", prefix="other/")))
+    cloud.control.iam(first)
+    node = kubelet(cloud, program)
+    kept = node.credentials(neighbor)
+    for node.now in (60.0, 180.0, 300.0):
+        assert not pulls(cloud, denied, node.credentials(denied))
+        assert node.expiry(denied) == pytest.approx(node.now + 120, abs=3)
+    late = (*first.dynamic_groups, DynamicGroup("late", since=time.time()))
+    cloud.control.iam(replace(first, dynamic_groups=late))
+    node.now = 421.0
+    healed = node.credentials(denied)
+    assert healed is not None and healed.cache_seconds > 3000
+    assert pulls(cloud, denied, healed)
+    # The neighbor's token was never given up.
+    assert node.credentials(neighbor) == kept
+    node.restart()
+    again = node.credentials(neighbor)
+    assert kept is not None and again is not None and again.password == kept.password
+    assert again.cache_seconds == pytest.approx(3300 - 421, abs=60)
+
+
+def test_denied_images_share_a_new_token_and_do_not_each_make_one(
+    cloud: Cloud, program: Program
+) -> None:
+    cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
+    node = kubelet(cloud, program)
+    node.credentials(IMAGE)
+    images = [f"fra.ocir.io/ns/many/{number}" for number in range(30)]
+    for number, image in enumerate(images):
+        node.now = 200.0 + 4 * number
+        node.credentials(image)
+    # The first one, and at most one every 30 s from 200 s to 320 s (and as long as the calls themselves take).
+    assert cloud.control.report().count("token") <= 1 + 6
+    for node.now in (500.0, 700.0):
+        cloud.control.reset_counters()
+        for image in images:
+            node.credentials(image)
+    report = cloud.control.report()
+    assert report.count("token") == report.count("federation") == 1
+    assert report.of_group("imds") == 4
+    # Each is asked about once more, and why it is denied.
+    assert report.count("manifest") <= 2 * len(images)
+
+
+def test_denied_images_at_once_make_one_exchange(cloud: Cloud, program: Program) -> None:
+    call(cloud, program)
+    cloud.control.reset_counters()
+    cloud.control.iam(Iam(policies=()))
+    later_program = replace(program, argv=(*later(60), *program.argv))
+    results = storm(cloud, later_program, 30)
+    assert len({result.credentials.password for result in results}) == 1
+    assert all(80 < result.credentials.cache_seconds <= 120 for result in results)
+    report = cloud.control.report()
+    assert report.count("token") == 1
+    assert report.of_group("imds") == 4
+
+
+def test_one_denied_image_does_not_keep_the_others_from_being_proved(
+    cloud: Cloud, program: Program
+) -> None:
+    """It renews the token just when the others are asked about again."""
+    cloud.control.iam(Iam(policies=(Policy(prefix="ns/"),)))
+    node = kubelet(cloud, program)
+    denied, others = "fra.ocir.io/other/secret", [f"fra.ocir.io/ns/many/{n}" for n in range(3)]
+    for node.now in (0.0, 121.0, 242.0):
+        node.credentials(denied)
+        for image in others:
+            node.credentials(image)
+    # The denied image each time; the others twice: unchecked at first, and then proved.
+    assert node.calls == 3 + 2 * len(others)
+
+
+def test_a_denied_image_gets_what_a_late_policy_allows(cloud: Cloud, program: Program) -> None:
+    cloud.control.iam(Iam(policies=()))
+    node = kubelet(cloud, program)
+    assert not pulls(cloud, IMAGE, node.credentials(IMAGE))
+    cloud.control.iam(Iam())
+    node.now = 120
+    healed = node.credentials(IMAGE)
+    assert healed is not None and healed.cache_seconds > 3000
+    assert pulls(cloud, IMAGE, healed)
+
+
+def test_a_slow_exchange_s_token_is_as_old_as_its_beginning(cloud: Cloud, program: Program) -> None:
+    """The group may have been created while the exchange was under way."""
+    cloud.control.iam(Iam(policies=()))
+    cloud.control.fault("token", Fault("latency", delay_ms=4000, times=1))
+    assert call(cloud, program).cache_seconds <= 117
+
+
+def test_a_restarted_kubelet_gets_a_token_that_works(cloud: Cloud, program: Program) -> None:
+    """The group was deleted and created again, so no older token is worth anything."""
+    node = kubelet(cloud, program)
+    assert pulls(cloud, IMAGE, node.credentials(IMAGE))
+    cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
+    node.restart()
+    node.now = 60
+    assert pulls(cloud, IMAGE, node.credentials(IMAGE))
+
+
+def test_without_a_newer_token_the_one_that_there_is_is_kept_for_seconds(
+    cloud: Cloud, program: Program
+) -> None:
+    first = call(cloud, program)
+    cloud.control.fault("federation", Fault("status", status=401))
+    cloud.control.fault("manifest", Fault("status", status=500))
+    answer = call_after(cloud, program, 1000, "fra.ocir.io/ns/app")
+    assert answer.password == first.password
+    assert answer.cache_seconds == 10
+    check = cloud.ns.log()[-1].fields["OKE_PULL_CHECK"]
+    assert check.startswith("failed: ")
+    assert check.endswith("; no newer token: federation-refused")
+
+
+def test_a_tool_gets_no_token_that_is_older_than_two_minutes(
+    cloud: Cloud, program: Program
+) -> None:
+    """It names no image, so nothing proves that the token is of any use."""
+    first = call(cloud, program).password
+
+    def secret(after: float) -> str:
+        argv = [*later(after), *program.argv, "docker-credential", "get"]
+        result = cloud.ns.run(argv, stdin=b"fra.ocir.io", env=program.env).check()
+        return str(json.loads(result.stdout)["Secret"])
+
+    assert secret(100) == first
+    assert secret(121) != first
+
+
+# --- failures ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("endpoint", "exit_code"), [("federation", 31), ("token", 41)])
+def test_a_failure_is_remembered_for_seconds_and_a_repair_shows(
+    cloud: Cloud, program: Program, endpoint: Endpoint, exit_code: int
+) -> None:
+    cloud.control.fault(endpoint, Fault("status", status=401))
+    for _ in range(5):
+        assert program.run(cloud, stdin=request(IMAGE)).returncode == exit_code
+    assert cloud.control.report().count(endpoint) == 1
+    cloud.control.clear_faults()
+    files = cloud.ns.path(STORE).iterdir()
+    (failure,) = [path for path in files if '"code"' in path.read_text()]
+    content = json.loads(failure.read_text())
+    failure.write_text(json.dumps({**content, "at": content["at"] - 6}))
+    assert call(cloud, program).password
+
+
+def test_a_remembered_failure_never_hides_a_token_that_is_there(
+    cloud: Cloud, program: Program
+) -> None:
+    call(cloud, program)
+    (entry,) = entries(cloud)
+    owner = {k: v for k, v in json.loads(entry.read_text()).items() if k in ("host", "identity")}
+    failure = {**owner, "code": "deadline", "message": "m", "hint": "h", "at": boot_clock()}
+    path = entry.with_name(entry.name + ".failure")
+    path.write_text(json.dumps(failure))
+    path.chmod(0o600)
+    assert call(cloud, program).password
+
+
+# --- the winner dies ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("phase", ["imds.region", "imds.key", "federation", "token", "manifest"])
+def test_when_the_winner_is_killed_a_waiter_takes_over(
+    cloud: Cloud, program: Program, phase: Endpoint
+) -> None:
+    cloud.control.fault(phase, Fault("latency", delay_ms=8000, times=1))
+    winner = start(cloud, program, IMAGE)
+    wait_for(cloud, phase)
+    waiters = [start(cloud, program, f"fra.ocir.io/ns/many/{n}") for n in range(5)]
+    time.sleep(0.3)
+    os.kill(winner.pid, signal.SIGKILL)
+    results = ended(waiters)
+    winner.communicate(timeout=10)
+    assert len({result.credentials.password for result in results}) == 1
+    assert cloud.control.report().count("federation") <= 2
+
+
+def test_waiting_draws_from_the_deadline(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("federation", Fault("latency", delay_ms=8000))
+    winner = start(cloud, program, IMAGE, {"DEADLINE_SECONDS": "20"})
+    wait_for(cloud, "federation")
+    began = time.monotonic()
+    (waiter,) = ended([start(cloud, program, IMAGE, {"DEADLINE_SECONDS": "1.5"})])
+    assert 1.0 < time.monotonic() - began < 5
+    assert waiter.returncode == 60
+    assert "waiting for the exchange of another call" in waiter.stderr
+    winner.kill()
+    winner.communicate(timeout=10)
+
+
+# --- a hostile store ---------------------------------------------------------------------------
+
+
+def test_the_store_is_private(cloud: Cloud, program: Program) -> None:
+    call(cloud, program)
+    folder = cloud.ns.path(STORE)
+    assert folder.stat().st_mode & 0o777 == 0o700
+    for path in folder.iterdir():
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
+def spoil(cloud: Cloud, how: str) -> None:
+    folder = cloud.ns.path(STORE)
+    (entry,) = entries(cloud)
+    text = entry.read_text()
+    match how:
+        case "folder open to others":
+            folder.chmod(0o755)
+        case "folder of another user":
+            os.chown(folder, 65534, 65534)
+        case "folder is a link":
+            elsewhere = folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
+            folder.symlink_to(elsewhere.name)
+        case "folder is a file":
+            folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
+            folder.write_text("")
+        case "entry open to others":
+            entry.chmod(0o644)
+        case "entry of another user":
+            os.chown(entry, 65534, 65534)
+        case "entry is a link":
+            entry.rename(folder / "moved")
+            entry.symlink_to("moved")
+        case "entry is a pipe":
+            entry.unlink()
+            os.mkfifo(entry, 0o600)
+            # Held open by this process, so that the pipe gives the entry's text.
+            os.write(os.open(entry, os.O_RDWR), text.encode())
+        case "entry is a folder":
+            entry.unlink()
+            entry.mkdir(0o700)
+        case "entry is cut":
+            entry.write_text(text[:50])
+        case "entry is huge":
+            entry.write_text(text + " " * (1 << 20))
+        case "entry is a list":
+            entry.write_text("[]")
+        case "entry of another host":
+            edit(cloud, host="iad.ocir.io")
+        case "entry of another identity":
+            edit(cloud, identity="USER_PRINCIPAL")
+        case "token from the future":
+            edit(cloud, made=boot_clock() + 60)
+        case "token of no number":
+            edit(cloud, made="yesterday")
+        case "token is not a number":
+            edit(cloud, made=float("nan"))
+        case "token is infinite":
+            edit(cloud, life=float("inf"))
+        case "token is empty":
+            edit(cloud, token="")
+        case "token has a line break":
+            edit(cloud, token="a\nb")
+        case "checks are nonsense":
+            edit(cloud, checks=[1])
+        case "tokens are nonsense":
+            edit(cloud, tokens={"token": 1})
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        "folder open to others",
+        "folder of another user",
+        "folder is a link",
+        "folder is a file",
+        "entry open to others",
+        "entry of another user",
+        "entry is a link",
+        "entry is a pipe",
+        "entry is a folder",
+        "entry is cut",
+        "entry is huge",
+        "entry is a list",
+        "entry of another host",
+        "entry of another identity",
+        "token from the future",
+        "token of no number",
+        "token is not a number",
+        "token is infinite",
+        "token is empty",
+        "token has a line break",
+        "checks are nonsense",
+        "tokens are nonsense",
+    ],
+)
+def test_an_odd_store_is_a_miss_and_never_a_failure(
+    cloud: Cloud, program: Program, how: str
+) -> None:
+    first = call(cloud, program)
+    spoil(cloud, how)
+    assert call(cloud, program).password != first.password
+    shared = [e for e in cloud.ns.log() if "tokens are not shared" in e.text]
+    assert bool(shared) == (
+        not how.startswith("token")
+        and "another host" not in how
+        and "identity" not in how
+        and "checks" not in how
+    )
+
+
+def on_disk(cloud: Cloud, disk: Path, *parents: str) -> None:
+    """Put folders of a disk at these places, as in a container's file system."""
+    for parent in parents:
+        # Any file system but tmpfs; what is below it may be one.
+        name = parent.replace("/", "-")
+        lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
+        for folder in (lower, upper, work):
+            folder.mkdir()
+            folder.chmod(0o1777)
+        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        cloud.ns.run(["mount", "-t", "overlay", "-o", layers, "overlay", parent]).check()
+
+
+def files(disk: Path) -> list[Path]:
+    """What the program left there."""
+    return [path for path in disk.rglob("*") if "oke-credential-provider" in str(path)]
+
+
+def test_without_tmpfs_there_is_no_store(program: Program, tmp_path: Path) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run", "/dev/shm")
+        first = call(cloud, program)
+        assert call(cloud, program).password != first.password
+        assert files(tmp_path) == []
+        # Somebody made the folder there, for example an image's build.
+        made = cloud.ns.path(STORE)
+        made.mkdir(mode=0o700)
+        assert call(cloud, program).password != call(cloud, program).password
+        assert list(made.iterdir()) == []
+        odd = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(odd) == 4
+
+
+# --- containers --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("leftover", [False, True], ids=["new", "leftover"])
+def test_where_run_is_no_tmpfs_calls_share_by_dev_shm(
+    program: Program, tmp_path: Path, leftover: bool
+) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        if leftover:  # versions before left an empty folder in images
+            cloud.ns.path(STORE).mkdir(0o700)
+        first = call(cloud, program, XDG_RUNTIME_DIR="/run")
+        assert call(cloud, program).password == first.password
+        assert cloud.control.report().count("token") == 1
+        assert files(tmp_path) == ([tmp_path / "-run" / Path(STORE).name] if leftover else [])
+        folder = cloud.ns.path(IN_SHARED_MEMORY)
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
+        assert not any("tokens are not shared" in entry.text for entry in cloud.ns.log())
+
+
+def test_each_user_has_a_folder_of_his_own_in_dev_shm(program: Program, tmp_path: Path) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        passwords = [call(cloud, program).password]
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
+        user = Program(program.name, tuple(argv), program.env)
+        passwords += [call(cloud, user).password for _ in range(2)]
+        assert passwords[0] != passwords[1] == passwords[2]
+        assert cloud.ns.path("/dev/shm/oke-credential-provider-65534").stat().st_uid == 65534
+
+
+@pytest.mark.parametrize("kind", ["folder", "open folder", "private folder", "file", "link"])
+def test_what_somebody_else_put_into_dev_shm_is_a_miss(
+    program: Program, tmp_path: Path, kind: str
+) -> None:
+    with Cloud(log="devlog") as cloud:
+        on_disk(cloud, tmp_path, "/run")
+        squatted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
+        match kind:
+            case "file":
+                squatted.write_text("")
+            case "link":
+                target = squatted.with_name("target")
+                target.mkdir(0o700)
+                os.chown(target, 65534, 65534)
+                squatted.symlink_to(target.name)
+            case _:
+                squatted.mkdir()
+                squatted.chmod({"private folder": 0o700, "open folder": 0o777}.get(kind, 0o755))
+        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
+        user = Program(program.name, tuple(argv), program.env)
+        first = call(cloud, user)
+        assert call(cloud, user).password != first.password
+        odd = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(odd) == 2  # one line a call
+        assert all("/dev/shm/oke-credential-provider-65534" in line for line in odd)
+        assert not squatted.is_dir() or list(squatted.iterdir()) == []
+
+
+# --- identities --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """An OCI config file with two profiles, and the files that they name: KEY and SESSION."""
+
+    folder: Path
+
+    def write(self, kept: ApiKey | Session, **more: str) -> dict[str, str]:
+        """Write the files for one user. Returns the settings, which are always the same."""
+        (self.folder / "key").write_text(kept.private_pem)
+        values = {"tenancy": kept.tenancy, "region": "eu-frankfurt-1"}
+        values |= {"key_file": str(self.folder / "key"), **more}
+        if isinstance(kept, Session):
+            (self.folder / "session").write_text(kept.token)
+            values["security_token_file"] = str(self.folder / "session")
+        else:
+            values |= {"user": kept.user, "fingerprint": kept.fingerprint}
+            if kept.passphrase:
+                values = {"pass_phrase": kept.passphrase, **values}
+        lines = [f"{name}={value}" for name, value in values.items()]
+        config = self.folder / "config"
+        config.write_text("\n".join(["[OTHER]", "", "[WORK]", *lines, ""]))
+        return {
+            "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
+            "OCI_CONFIG_FILE": str(config),
+            "OCI_CLI_PROFILE": "WORK",
+        }
+
+
+def users(*names: str) -> tuple[str, ...]:
+    return tuple(f"ocid1.user.oc1..aaaaaaaastandin{name}" for name in names)
+
+
+def whose(password: str) -> str:
+    """The OCID in a token of the stand-in's."""
+    payload = password.split(".")[1]
+    return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
+
+
+def test_what_is_proved_decides_who_shares_a_token(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    node = call(cloud, program).password
+    first, second = (cloud.control.api_key(user=user) for user in users("first", "second"))
+    settings = files.write(first)
+    mine = call(cloud, program, **settings).password
+    assert whose(mine) == first.user
+    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+    # The same user again, with what does not matter changed: the token is still there.
+    assert call(cloud, program, **files.write(first)).password == mine
+    config = tmp_path / "config"
+    config.write_text(f"# a comment\n{config.read_text()}")
+    assert call(cloud, program, **settings).password == mine
+    assert call(cloud, program).password == node
+
+
+def test_another_session_in_the_same_file_is_another_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    first, second = (cloud.control.session(user=user) for user in users("first", "second"))
+    assert whose(call(cloud, program, **files.write(first)).password) == first.user
+    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+
+
+def test_a_link_that_leads_to_another_session_is_another_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    sessions = [cloud.control.session(user=user) for user in users("first", "second")]
+    current = tmp_path / "current"
+    for number, session in enumerate(sessions):
+        (tmp_path / f"{number}").mkdir()
+        settings = Files(tmp_path / f"{number}").write(session)
+    config = Path(settings["OCI_CONFIG_FILE"])
+    config.write_text(config.read_text().replace(str(config.parent), str(current)))
+    for number in (0, 1, 0):
+        current.unlink(missing_ok=True)
+        current.symlink_to(f"{number}")
+        assert whose(call(cloud, program, **settings).password) == sessions[number].user
+    assert cloud.control.report().count("token") == 2
+
+
+@pytest.mark.parametrize(("spoiled", "code"), [("key", 41), ("session", 41), ("pass phrase", 12)])
+def test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof(
+    cloud: Cloud, program: Program, tmp_path: Path, spoiled: str, code: int
+) -> None:
+    files = Files(tmp_path)
+    kept: ApiKey | Session
+    match spoiled:
+        case "pass phrase":
+            kept = cloud.control.api_key(passphrase="a-long-secret-phrase")
+        case _:
+            kept = cloud.control.session()
+    settings = files.write(kept)
+    assert call(cloud, program, **settings).password
+    other = cloud.control.session()
+    match spoiled:
+        case "key":
+            (tmp_path / "key").write_text(other.private_pem)
+        case "session":
+            (tmp_path / "session").write_text(other.token)
+        case _:
+            config = tmp_path / "config"
+            config.write_text(config.read_text().replace("a-long-secret", "another-secret"))
+    result = program.run(cloud, stdin=request(IMAGE), env=settings)
+    assert (result.returncode, result.stdout) == (code, b"")
+
+
+@pytest.mark.parametrize("spoiled", ["", "RPST", "PRIVATE_PEM"])
+def test_a_resource_principal_is_known_by_what_its_files_hold(
+    cloud: Cloud, program: Program, tmp_path: Path, spoiled: str
+) -> None:
+    env = {"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL", "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2"}
+    first, second = cloud.control.resource(), cloud.control.resource()
+    for name, text in (("RPST", first.token), ("PRIVATE_PEM", first.private_pem)):
+        env[f"OCI_RESOURCE_PRINCIPAL_{name}"] = str(tmp_path / name)
+        (tmp_path / name).write_text(text)
+    password = call(cloud, program, **env).password
+    for name, text in (("RPST", second.token), ("PRIVATE_PEM", second.private_pem)):
+        if spoiled != name:
+            (tmp_path / name).write_text(text)
+    if spoiled:
+        # One half of each: nobody's proof.
+        assert program.run(cloud, stdin=request(IMAGE), env=env).returncode == 41
+    else:
+        assert call(cloud, program, **env).password != password
+
+
+def test_what_is_signed_is_what_the_token_is_shared_under(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    first, second = (cloud.control.session(user=user) for user in users("first", "second"))
+    settings = files.write(first)
+    cloud.control.fault("token", Fault("latency", delay_ms=20_000, times=1))
+    winner = start(cloud, program, IMAGE, settings)
+    wait_for(cloud, "token")
+    waiter = start(cloud, program, IMAGE, settings)
+    time.sleep(2)  # it has read the files, and waits for the winner
+    files.write(second)
+    os.kill(winner.pid, signal.SIGKILL)
+    winner.communicate(timeout=10)
+    (result,) = ended([waiter])
+    assert whose(result.credentials.password) == first.user
+    assert whose(call(cloud, program, **settings).password) == second.user
+
+
+def test_the_store_tells_nothing_of_what_proves_an_identity(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    files = Files(tmp_path)
+    call(cloud, program, **files.write(cloud.control.api_key(passphrase="a-long-secret-phrase")))
+    call(cloud, program, **files.write(cloud.control.session()))
+    resource = cloud.control.resource()
+    inline = {"RPST": resource.token, "PRIVATE_PEM": resource.private_pem, "VERSION": "2.2"}
+    env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in inline.items()}
+    call(cloud, program, **env, OCIR_AUTH_METHOD="RESOURCE_PRINCIPAL")
+    kept = [path.name for path in cloud.ns.path(STORE).iterdir()]
+    for path in entries(cloud):
+        text = path.read_text()
+        for token in json.loads(text)["tokens"]:
+            text = text.replace(token["token"], "")
+        kept.append(text)
+    needles = [needle for secret in cloud.control.secrets() for needle in secret.needles()]
+    assert "a-long-secret-phrase" in needles
+    assert len(entries(cloud)) == 3
+    assert not [needle for needle in needles for text in kept if needle in text]
+
+
+def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
+    cloud: Cloud, program: Program, tmp_path: Path
+) -> None:
+    env = {**Files(tmp_path).write(cloud.control.session()), "PYTHONPROFILEIMPORTTIME": "1"}
+    cold, warm = (program.run(cloud, stdin=request(IMAGE), env=env).check() for _ in range(2))
+    if program.name == "source":  # the frozen forms heed no variables of Python's
+        assert re.search(rb"\| +oci\n", cold.stderr)
+        assert b"configparser" in warm.stderr
+    for name in (b"oci", b"cryptography", b"ssl"):
+        assert not re.search(rb"\| +" + name + rb"\n", warm.stderr)
+
+
+def test_two_versions_of_the_store_live_side_by_side(cloud: Cloud, program: Program) -> None:
+    first = call(cloud, program)
+    (entry,) = entries(cloud)
+    newer = entry.with_name(entry.name.replace("v2-", "v3-", 1))
+    newer.write_text("something else entirely")
+    newer.chmod(0o600)
+    assert call(cloud, program).password == first.password
+    assert newer.exists()
+
+
+def test_the_store_stays_small(cloud: Cloud, program: Program) -> None:
+    call(cloud, program)
+    folder = cloud.ns.path(STORE)
+    old = time.time() - 3 * 3600
+    for number in range(50):
+        path = folder / f"v2-{number}.ocir.io-00000000.failure"
+        path.write_text("{}")
+        path.chmod(0o600)
+        os.utime(path, (old, old))
+    call_after(cloud, program, 3500)
+    kept = {path.name[:6] for path in folder.iterdir()}
+    assert kept == {"v2-fra", "v2-ide", "v2-ins"}
+    assert len(list(folder.iterdir())) == 5

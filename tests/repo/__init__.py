@@ -1,0 +1,1 @@
+"""Tests of what the repository publishes: texts, workflows, release scripts."""

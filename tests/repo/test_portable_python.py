@@ -1,0 +1,132 @@
+"""packaging/portable_python.sh builds from the newest sources that Debian lists, or stops.
+
+apt is a stand-in: it lists two versions of each source and serves those that the test says.
+"""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
+
+APT_GET = """#!/bin/bash
+echo "$*" >>"$NOTES"
+[ "$UNSERVED" != "$*" ] || exit 100
+case $* in
+    update*) ;;
+    "source -q "*) mkdir "${3%%=*}-1.2.0" ;;
+    *) exit 2 ;;
+esac
+"""
+APT_CACHE = f"""#!/bin/sh
+printf 'Package: %s\\nVersion: %s\\n\\n' "$3" {OLD} "$3" {NEW}
+"""
+# The first thing that the build does with its sources: the test looks at what it got by then.
+ZIG = """#!/bin/sh
+cat "$(dirname "$0")/../build/portable/work/versions.txt" >"$NOTES.versions"
+exit 9
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """A copy of the script in a folder of its own."""
+
+    folder: Path
+
+    def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run it to its end."""
+        return subprocess.run(
+            [self.folder / "packaging" / "portable_python.sh"],
+            cwd=self.folder,
+            env={
+                "PATH": f"{self.folder}/bin:/usr/local/bin:/usr/bin:/bin",
+                "NOTES": str(self.folder / "notes"),
+                "DEBIAN_MIRROR": "http://debian.example/debian",
+                "ZIG": str(self.folder / "bin" / "zig"),
+                "UNSERVED": "",
+                **environment,
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def run(self, **environment: str) -> tuple[list[str], str]:
+        """Run it until something fails. Returns what apt-get was asked, and standard error."""
+        done = self.start(**environment)
+        assert done.returncode != 0, "the compiler is no compiler"
+        return (self.folder / "notes").read_text().splitlines(), done.stderr
+
+    @property
+    def sources(self) -> list[str]:
+        """What the build went on with; empty when it stopped before."""
+        versions = self.folder / "notes.versions"
+        return versions.read_text().splitlines() if versions.exists() else []
+
+
+@pytest.fixture
+def build(tmp_path: Path) -> Build:
+    files = {"bin/apt-get": APT_GET, "bin/apt-cache": APT_CACHE, "bin/zig": ZIG}
+    for name in ("portable_python.sh", "debian.sh", "ziglang.txt"):
+        files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    return Build(tmp_path)
+
+
+PACKAGES = ("python3.13", "openssl", "zlib", "libffi")
+
+
+def test_it_takes_the_newest_version_that_debian_lists(build: Build) -> None:
+    build.run()
+    assert build.sources == [f"{package} {NEW}" for package in PACKAGES]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_it_stops_where_a_listed_version_is_not_served(build: Build, package: str) -> None:
+    asked, told = build.run(UNSERVED=f"source -q {package}={NEW}")
+    assert build.sources == []
+    assert asked[-1] == f"source -q {package}={NEW}"
+    assert f"{package} {NEW}: Debian lists it, and the mirror does not serve it" in told
+    assert "ALLOW_OLDER=1" in told
+
+
+def test_an_older_version_is_taken_only_when_that_is_asked_for(build: Build) -> None:
+    build.run(UNSERVED=f"source -q openssl={NEW}", ALLOW_OLDER="1")
+    assert f"openssl {OLD}" in build.sources
+    assert f"openssl {NEW}" not in build.sources
+
+
+def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
+    """apt's exit code is 0 then, unless it is told otherwise."""
+    asked, _ = build.run(UNSERVED="update --error-on=any")
+    assert asked == ["update --error-on=any"]
+    assert build.sources == []
+
+
+def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Build) -> None:
+    """A finished build is reused; this one only by whoever asks for it."""
+    files = [build.folder / "packaging" / name for name in ("portable_python.sh", "ziglang.txt")]
+    key = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    older = build.folder / "build" / "portable" / f"python-{platform.machine()}-{key}-older"
+    older.mkdir(parents=True)
+    (older / "versions.txt").touch()
+    build.run()
+    assert build.sources == [f"{package} {NEW}" for package in PACKAGES]
+    done = build.start(ALLOW_OLDER="1")
+    assert (done.returncode, done.stdout) == (0, f"{older}\n")
+
+
+def test_no_workflow_asks_for_an_older_version() -> None:
+    for workflow in (REPOSITORY / ".github").rglob("*.yml"):
+        assert "ALLOW_OLDER" not in workflow.read_text(), workflow

@@ -1,0 +1,181 @@
+"""The scripts that a release calls gh by, with a gh that only notes what it was asked."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
+TAG = "v1.2.0"
+ASSET = "oke-credential-provider-for-ocir-linux-amd64"
+BUILT = [
+    f"oke-credential-provider-for-ocir-linux-{architecture}{suffix}"
+    for architecture in ("amd64", "arm64")
+    for suffix in ("", ".cdx.json", ".licenses.txt")
+]
+
+# Notes its arguments, a line each; plays the releases that are there, and the downloads.
+GH = """#!/bin/bash
+echo "$*" >>"$NOTES"
+case "$1 $2" in
+    "release list") [ "$STATE" != unreachable ] || exit 1; echo "$STATE" ;;
+    "release download") cp -r "$SERVED" "$5" ;;
+    "attestation verify") [ "$3" != "$UNATTESTED" ] ;;
+esac
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source tree at version 1.2.0 with a collected release, and what GitHub would serve."""
+    files = {
+        "provider/__init__.py": '__version__ = "1.2.0"\n',
+        "CHANGELOG.md": "## [Unreleased]\n\n## [1.2.0] - 2026-11-23\n\n- A thing.\n",
+        str(CLOUD_INIT): "VERSION=1.2.0\n",
+        "bin/gh": GH,
+        "notes": "",
+        **{f"{folder}/{ASSET}": "program" for folder in ("dist/release", "served")},
+        "served/SHA256SUMS": f"{sha256(b'program').hexdigest()}  {ASSET}\n",
+    }
+    files |= {f"dist/{name}": name for name in BUILT}
+    files["packaging/credential-provider-config.yaml"] = "kind: CredentialProviderConfig\n"
+    scripts = ("release_assets.sh", "release_draft.sh", "release_download.sh", "release_notes.py")
+    for name in scripts:
+        files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
+    """The script's exit code, and what gh was asked."""
+    done = subprocess.run(
+        [source / "packaging" / script, *arguments],
+        env={
+            "PATH": f"{source}/bin:/usr/local/bin:/usr/bin:/bin",
+            "TAG": TAG,
+            "NOTES": str(source / "notes"),
+            "SERVED": str(source / "served"),
+            "GITHUB_REPOSITORY": "owner/name",
+            "STATE": "",
+            "UNATTESTED": "",
+            **environment,
+        },
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, (source / "notes").read_text().splitlines()
+
+
+def test_a_new_tag_gets_a_draft_with_the_changelogs_words(source: Path) -> None:
+    code, asked = run(source, "release_draft.sh")
+    assert code == 0
+    [_, create] = asked
+    assert create.startswith(f"release create {TAG} --draft --verify-tag")
+    assert "--notes - A thing." in create
+    assert create.endswith(f"dist/release/{ASSET}")
+
+
+def test_a_draft_that_is_there_is_replaced(source: Path) -> None:
+    code, asked = run(source, "release_draft.sh", STATE="true")
+    assert code == 0
+    assert [line.split(" --")[0] for line in asked[1:]] == [
+        f"release delete {TAG}",
+        f"release create {TAG}",
+    ]
+
+
+def test_a_published_release_is_left_as_it_is(source: Path) -> None:
+    code, asked = run(source, "release_draft.sh", STATE="false")
+    assert code == 0
+    assert [line.split()[1] for line in asked] == ["list"]
+
+
+def test_when_github_does_not_answer_nothing_is_made(source: Path) -> None:
+    code, asked = run(source, "release_draft.sh", STATE="unreachable")
+    assert code != 0
+    assert [line.split()[1] for line in asked] == ["list"]
+
+
+def test_a_tag_of_another_version_is_not_drafted(source: Path) -> None:
+    code, asked = run(source, "release_draft.sh", TAG="v1.3.0")
+    assert code != 0
+    assert asked == []
+
+
+def test_a_download_is_verified_file_by_file(source: Path) -> None:
+    code, asked = run(source, "release_download.sh")
+    assert code == 0
+    verified = [line.split()[2] for line in asked if line.startswith("attestation verify")]
+    assert sorted(verified) == ["SHA256SUMS", ASSET]
+    for line in asked[1:]:
+        assert (
+            "--repo owner/name --signer-workflow owner/name/.github/workflows/release.yml" in line
+        )
+        assert f"--source-ref refs/tags/{TAG} --deny-self-hosted-runners" in line
+
+
+def test_a_wrong_sum_stops_the_download(source: Path) -> None:
+    (source / "served" / ASSET).write_text("another program")
+    code, asked = run(source, "release_download.sh")
+    assert code != 0
+    assert [line.split()[1] for line in asked] == ["download"]
+
+
+@pytest.mark.parametrize("name", [ASSET, "SHA256SUMS"])
+def test_a_file_without_an_attestation_stops_the_download(source: Path, name: str) -> None:
+    code, _ = run(source, "release_download.sh", UNATTESTED=name)
+    assert code != 0
+
+
+# ---- the assets are what was built ---------------------------------------------------------------
+
+
+def sums(names: Sequence[str]) -> str:
+    """As the build jobs' outputs reach the script: a line each, and a newline at the end."""
+    return "".join(f"{sha256(name.encode()).hexdigest()}  {name}\n" for name in names)
+
+
+def test_assets_are_the_files_that_were_built(source: Path) -> None:
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    assert code == 0
+    collected = {file.name for file in (source / "dist/release").iterdir()}
+    others = {"SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"}
+    assert collected == {*BUILT, *others}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
+    source: Path, name: str
+) -> None:
+    (source / "dist" / name).write_text("replaced")
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    assert code != 0
+    assert not (source / "dist/release/SHA256SUMS").exists()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "\n\n",
+        "",
+        "no sum\n" + sums(BUILT),
+        sums(BUILT[:3]) + "\n",
+        sums(BUILT[1:]),
+        sums([*BUILT, "oke-credential-provider-for-ocir-linux-riscv64"]),
+    ],
+)
+def test_sums_that_are_not_of_exactly_these_files_stop_the_release(
+    source: Path, listed: str
+) -> None:
+    """One build job without outputs, both, an unknown line, a file less, a file more."""
+    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=listed)
+    assert code != 0
+    assert not (source / "dist/release/SHA256SUMS").exists()

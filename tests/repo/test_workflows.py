@@ -1,0 +1,410 @@
+"""The workflows hold to what a security reviewer asks, and to the rest of this repository."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+FOLDER = REPOSITORY / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+EXAMPLES = REPOSITORY / "examples" / "run-on-worker-instance-principal"
+ASSET = "oke-credential-provider-for-ocir-linux"
+_PIN = re.compile(r"\s*(?:- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
+
+Json = dict[Any, Any]
+
+
+def load(text: str) -> Json:
+    content = yaml.safe_load(text)
+    assert isinstance(content, dict)
+    # YAML 1.1 reads the key "on" as true.
+    return {("on" if key is True else key): value for key, value in content.items()}
+
+
+def jobs(content: Json) -> Iterator[tuple[str, Json]]:
+    yield from content["jobs"].items()
+
+
+def steps(content: Json) -> Iterator[tuple[str, Json]]:
+    for name, job in jobs(content):
+        for number, step in enumerate(job.get("steps", ()), 1):
+            yield f"{name}, step {number}", step
+
+
+# Each rule yields what breaks it.
+
+
+def pinned(text: str) -> Iterator[str]:
+    """Actions by commit, with the version beside it; our own workflows at the running commit."""
+    for line in text.splitlines():
+        own = re.search(r"uses: \$/(\S+)$", line)
+        if own:
+            if not (REPOSITORY / own[1]).is_file():
+                yield f"there is no {own[1]}"
+        elif "uses:" in line and not _PIN.fullmatch(line):
+            yield line
+
+
+def permissions(text: str) -> Iterator[str]:
+    """None at the top, the least for each job, each with a word why."""
+    content = load(text)
+    if content.get("permissions") != {}:
+        yield "permissions at the top are not {}"
+    for name, job in jobs(content):
+        if not isinstance(job.get("permissions"), dict):
+            yield f"{name} has no permissions of its own"
+    for line in text.splitlines():
+        if re.match(r" {6}[a-z-]+: (read|write)$", line):
+            yield f"no word why: {line.strip()}"
+
+
+def timeouts(text: str) -> Iterator[str]:
+    """Each job that runs something ends by itself."""
+    for name, job in jobs(load(text)):
+        if "uses" not in job and not isinstance(job.get("timeout-minutes"), int):
+            yield name
+
+
+def credentials(text: str) -> Iterator[str]:
+    """A checkout leaves no token behind."""
+    for place, step in steps(load(text)):
+        kept = step.get("with", {}).get("persist-credentials") is not False
+        if "actions/checkout@" in step.get("uses", "") and kept:
+            yield place
+
+
+def triggers(text: str) -> Iterator[str]:
+    """Code of unknown people never runs with secrets or a token that may write."""
+    content = load(text)
+    events = content["on"]
+    for event in ("pull_request_target", "workflow_run", "issue_comment"):
+        if event in events:
+            yield event
+    if "pull_request" in events:
+        for name, job in jobs(content):
+            if "write" in job.get("permissions", {}).values() or "secrets" in job:
+                yield f"{name} may write"
+        if "secrets." in text or "github.token" in text:
+            yield "a secret"
+
+
+def expressions(text: str) -> Iterator[str]:
+    """No ${{ }} inside a script: values reach it by the environment."""
+    for place, step in steps(load(text)):
+        if "${{" in step.get("run", ""):
+            yield place
+
+
+def short(text: str) -> Iterator[str]:
+    """A step is a make target, or short enough to read."""
+    for place, step in steps(load(text)):
+        lines = step.get("run", "").strip().splitlines()
+        if len(lines) > 6:
+            yield place
+
+
+def targets(text: str) -> Iterator[str]:
+    """Each make target that is called is there."""
+    makefile = (REPOSITORY / "Makefile").read_text()
+    known = set(re.findall(r"^([a-z][a-z0-9-]*):", makefile, re.M))
+    for place, step in steps(load(text)):
+        for line in step.get("run", "").splitlines():
+            for called in re.findall(r"\bmake((?: [a-z][a-z0-9-]*)+)", line):
+                yield from (f"{place}: make {name}" for name in called.split() if name not in known)
+
+
+def uncached(text: str) -> Iterator[str]:
+    """Nothing that is built comes from a cache."""
+    if re.search(r"actions/cache|^\s+cache:|^\s+enable-cache:", text, re.M):
+        yield "a cache"
+
+
+def runners(text: str) -> Iterator[str]:
+    """Runners by version: ubuntu-latest changes under a release."""
+    yield from re.findall(r"\S+-latest\b", text)
+
+
+RULES = (
+    *(pinned, permissions, timeouts, credentials, triggers, expressions, short, targets),
+    *(uncached, runners),
+)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_workflow_keeps_the_rule(file: Path, rule: Callable[[str], Iterator[str]]) -> None:
+    assert list(rule(file.read_text())) == []
+
+
+GOOD = """
+on:
+  pull_request:
+permissions: {}
+jobs:
+  one:
+    runs-on: ubuntu-24.04
+    timeout-minutes: 5
+    permissions:
+      contents: read # checkout
+    steps:
+      - uses: actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1
+        with:
+          persist-credentials: false
+      - run: make lint
+"""
+
+
+def test_a_good_workflow_breaks_no_rule() -> None:
+    assert [broken for rule in RULES for broken in rule(GOOD)] == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "old", "new"),
+    [
+        (pinned, "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7"),
+        (pinned, " # v7.0.1", ""),
+        (pinned, "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "$/no.yml"),
+        (permissions, "permissions: {}\n", ""),
+        (permissions, "permissions: {}\n", "permissions: read-all\n"),
+        (permissions, "    permissions:\n      contents: read # checkout\n", ""),
+        (permissions, " # checkout", ""),
+        (timeouts, "    timeout-minutes: 5\n", ""),
+        (credentials, "persist-credentials: false", "fetch-depth: 0"),
+        (triggers, "pull_request:", "pull_request_target:"),
+        (triggers, "contents: read", "contents: write"),
+        (triggers, "make lint", "make lint TOKEN=$SECRET # secrets."),
+        (expressions, "make lint", "make lint REF=${{ github.ref }}"),
+        (short, "make lint", "|\n" + "          true\n" * 7),
+        (targets, "make lint", "make lint no-such-target"),
+        (targets, "make lint", "sudo make no-such-target IMAGE=x"),
+        (
+            uncached,
+            "persist-credentials: false",
+            "persist-credentials: false\n          cache: pip",
+        ),
+        (runners, "ubuntu-24.04", "ubuntu-latest"),
+    ],
+)
+def test_a_workflow_that_breaks_a_rule_is_found(
+    rule: Callable[[str], Iterator[str]], old: str, new: str
+) -> None:
+    assert old in GOOD
+    assert list(rule(GOOD.replace(old, new))) != []
+
+
+def test_the_last_job_of_ci_waits_for_all_others() -> None:
+    content = load((FOLDER / "ci.yml").read_text())
+    green = content["jobs"]["green"]
+    others = [name for name, _ in jobs(content) if name != "green"]
+    assert green["needs"] == others
+    assert green["if"] == "always()", "a job that is skipped counts as passed"
+    [step] = green["steps"]
+    assert step["run"] == f'test "$RESULTS" = "{" ".join(["success"] * len(others))}"'
+
+
+def test_a_release_is_a_chain_in_which_publishing_comes_last() -> None:
+    content = load((FOLDER / "release.yml").read_text())
+    chain = ["agree", "build", "verify", "assets", "draft", "download", "try", "publish"]
+    assert [name for name, _ in jobs(content)] == chain
+    for before, name in itertools.pairwise(chain):
+        needs = content["jobs"][name]["needs"]
+        assert before in ([needs] if isinstance(needs, str) else needs)
+    assert [name for name, job in jobs(content) if "environment" in job] == ["publish"]
+
+
+def test_only_the_jobs_that_must_may_write() -> None:
+    writes = {
+        (file.name, name, permission)
+        for file in FILES
+        for name, job in jobs(load(file.read_text()))
+        for permission, level in job["permissions"].items()
+        if level == "write"
+    }
+    assert writes == {
+        ("release.yml", "build", "id-token"),
+        ("release.yml", "build", "attestations"),
+        ("release.yml", "assets", "id-token"),
+        ("release.yml", "assets", "attestations"),
+        ("release.yml", "draft", "contents"),
+        ("release.yml", "download", "contents"),
+        ("release.yml", "publish", "contents"),
+        ("weekly.yml", "report", "issues"),
+    }
+
+
+def release_steps(job: str) -> list[Json]:
+    found = load((FOLDER / "release.yml").read_text())["jobs"][job]["steps"]
+    assert isinstance(found, list)
+    return found
+
+
+def test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it() -> None:
+    """After the build come its sums, the attestation and then the hand-over, with nothing between."""
+    [_, build, sums, attest, upload] = release_steps("build")
+    assert build == {"run": "make binary-portable"}
+    assert sums["id"] == "sums"
+    assert attest["uses"].startswith("actions/attest-build-provenance@")
+    assert upload["uses"].startswith("actions/upload-artifact@")
+    assert attest["with"]["subject-path"] == upload["with"]["path"] == f"dist/{ASSET}-*"
+    assert not {"if", "continue-on-error"} & {key for step in (sums, attest) for key in step}
+
+
+def test_ci_builds_as_a_release_does() -> None:
+    """The release's build job has the steps of the one that ci runs, and those that sign."""
+    tried = load((FOLDER / "binaries.yml").read_text())["jobs"]["build"]
+    released = load((FOLDER / "release.yml").read_text())["jobs"]["build"]
+    assert tried["steps"] == [step for step in released["steps"] if step in tried["steps"]]
+    assert tried["strategy"]["matrix"] == released["strategy"]["matrix"]
+
+
+def test_the_sums_of_a_build_are_those_of_its_files(tmp_path: Path) -> None:
+    """The step's own script, run here: a job output for its architecture alone."""
+    [_, _, sums, _, _] = release_steps("build")
+    names = [f"{ASSET}-arm64{suffix}" for suffix in ("", ".cdx.json", ".licenses.txt")]
+    (tmp_path / "dist").mkdir()
+    for name in names:
+        (tmp_path / "dist" / name).write_text(name)
+    output = tmp_path / "output"
+    subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", sums["run"]],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "ARCHITECTURE": "arm64", "GITHUB_OUTPUT": str(output)},
+        check=True,
+    )
+    expected = [f"{sha256(name.encode()).hexdigest()}  {name}" for name in names]
+    assert output.read_text().splitlines() == ["arm64<<END", *expected, "END"]
+    outputs = load((FOLDER / "release.yml").read_text())["jobs"]["build"]["outputs"]
+    assert outputs == {a: f"${{{{ steps.sums.outputs.{a} }}}}" for a in ("amd64", "arm64")}
+
+
+def test_the_assets_are_the_named_artifacts_with_the_sums_of_the_build() -> None:
+    steps = release_steps("assets")
+    downloads = [s["with"] for s in steps if "download-artifact@" in s.get("uses", "")]
+    assert downloads == [{"name": f"binary-{a}", "path": "dist"} for a in ("amd64", "arm64")]
+    [collect] = [step for step in steps if "run" in step]
+    assert collect["run"] == 'make release-assets ARCHITECTURES="amd64 arm64"'
+    assert collect["env"]["SUMS"].split("\n") == [
+        "${{ needs.build.outputs.amd64 }}",
+        "${{ needs.build.outputs.arm64 }}",
+        "",
+    ]
+
+
+def test_each_published_file_is_attested_once() -> None:
+    attested = {
+        job: step["with"]["subject-path"].split()
+        for job, _ in jobs(load((FOLDER / "release.yml").read_text()))
+        if job in ("build", "assets")
+        for step in release_steps(job)
+        if "attest-build-provenance@" in step.get("uses", "")
+    }
+    assert attested["build"] == [f"dist/{ASSET}-*"]
+    others = {name for name in published() if not name.startswith(ASSET)}
+    assert sorted(attested["assets"]) == sorted(f"dist/release/{name}" for name in others)
+
+
+def test_the_draft_is_verified_again_right_before_it_is_published() -> None:
+    [_, verify, publish] = release_steps("publish")
+    assert verify["run"] == "make release-download"
+    assert publish["run"] == 'gh release edit "$TAG" --draft=false'
+    assert not {"if", "continue-on-error"} & {*verify, *publish}
+
+
+def test_a_job_that_may_write_to_the_repository_installs_nothing() -> None:
+    content = load((FOLDER / "release.yml").read_text())
+    makefile = (REPOSITORY / "Makefile").read_text()
+    for name, job in jobs(content):
+        if job["permissions"].get("contents") == "write":
+            for step in job["steps"]:
+                for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", "")):
+                    recipe = re.search(rf"^{target}:([^#\n]*)", makefile, re.M)
+                    assert recipe is not None
+                    assert recipe[1].strip() == "", f"{name} runs more than {target}"
+
+
+def published() -> set[str]:
+    """The names that packaging/release_assets.sh gives to what is published."""
+    script = (REPOSITORY / "packaging" / "release_assets.sh").read_text()
+    assert f"asset={ASSET}" in script
+    suffixes = set(re.findall(r"\$asset-\$architecture([\w.]*)", script))
+    assert suffixes == {"", ".cdx.json", ".licenses.txt"}
+    files = set(re.findall(r"[\w./-]+/([\w-]+\.(?:yaml|sh)) ", script)) - {"release_assets.sh"}
+    binaries = {f"{ASSET}-{arch}{suffix}" for arch in ("amd64", "arm64") for suffix in suffixes}
+    return binaries | files | {"SHA256SUMS"}
+
+
+def test_the_names_that_are_published_stay() -> None:
+    assert published() == {
+        *(f"{ASSET}-{arch}" for arch in ("amd64", "arm64")),
+        *(f"{ASSET}-{arch}.cdx.json" for arch in ("amd64", "arm64")),
+        *(f"{ASSET}-{arch}.licenses.txt" for arch in ("amd64", "arm64")),
+        *("SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"),
+    }
+
+
+@pytest.mark.parametrize(
+    "file",
+    [REPOSITORY / "README.md", REPOSITORY / "SECURITY.md", *sorted(EXAMPLES.iterdir())],
+    ids=lambda file: str(file.name),
+)
+def test_who_names_an_asset_names_one_that_is_published(file: Path) -> None:
+    named = set(re.findall(rf"{ASSET}-[\w.$]*\w", file.read_text()))
+    variables = {f"{ASSET}-$arch", f"{ASSET}-$ARCH", f"{ASSET}-"}
+    assert named - variables <= published()
+
+
+def test_cloud_init_downloads_by_the_published_names() -> None:
+    script = (EXAMPLES / "cloud-init.sh").read_text()
+    assert f"asset={ASSET}-$arch" in script
+    assert set(re.findall(r"\barch=(\w+)", script)) == {"amd64", "arm64"}
+    assert "fetch SHA256SUMS" in script
+
+
+def test_the_workflows_hand_over_the_published_names() -> None:
+    for name in ("binaries.yml", "release.yml"):
+        assert f"path: dist/{ASSET}-*" in (FOLDER / name).read_text()
+
+
+def test_security_md_tells_what_the_download_job_does() -> None:
+    """Users verify by the commands that the release was verified by."""
+
+    def verification(text: str) -> list[str]:
+        command = re.search(r"^ *gh attestation verify (.*(?:\\\n.*)+)", text, re.M)
+        assert command
+        return re.sub(r"\\\n", "", command[1]).split()[1:]
+
+    script = (REPOSITORY / "packaging" / "release_download.sh").read_text()
+    names = {"$GITHUB_REPOSITORY": "$REPOSITORY", "$TAG": "v$VERSION"}
+    for theirs, ours in names.items():
+        script = script.replace(theirs, ours)
+    text = (REPOSITORY / "SECURITY.md").read_text()
+    assert verification(text) == verification(script)
+    for each in (script, text):
+        assert re.search(r"^sha256sum --check .*SHA256SUMS$", each, re.M)
+
+
+@pytest.mark.parametrize("script", ["release_assets.sh", "release_draft.sh", "release_download.sh"])
+def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) -> None:
+    """Without gh, a tag or a binary nothing goes on half-way."""
+    (tmp_path / "packaging").mkdir()
+    for name in (script, "release_notes.py"):
+        copy = tmp_path / "packaging" / name
+        copy.write_bytes((REPOSITORY / "packaging" / name).read_bytes())
+        copy.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "packaging" / script],
+        env={"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert not (tmp_path / "dist" / "release").exists()

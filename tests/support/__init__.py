@@ -1,0 +1,1 @@
+"""What tests share: the kubelet's side, nodes, the built forms."""

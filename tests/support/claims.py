@@ -1,0 +1,454 @@
+"""What SECURITY.md and README.md claim, each claim made false in one place or more.
+
+The keys are the tests that hold the claims: every test that SECURITY.md names, and those of README's
+claims. `python -m tests.campaigns.mutations` makes each claim false in a copy of the tree, where its test must
+fail. `test_security.py` holds the list complete and each `old` current.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """In `file`, `old` (which stands there once) becomes `new`."""
+
+    file: str
+    old: str
+    new: str
+
+
+_REALM = "provider/ocir/hosts.py"
+_PLUGIN = "provider/plugin/credentials.py"
+_IMAGE = "provider/image.py"
+_IMDS = "provider/auth/imds.py"
+_STORE = "provider/cache/tmpfs.py"
+_SHARING = "provider/cache/token_cache.py"
+_TRANSPORT = "provider/net/http.py"
+_TRUST = "provider/net/tls.py"
+_REGISTRY = "provider/ocir/registry.py"
+_WORKLOAD = "provider/auth/workload_identity.py"
+_KUBECONFIG = "provider/auth/kubeconfig.py"
+_OCI_FILES = "provider/auth/oci_files.py"
+_LOG = "provider/log.py"
+_LAUNCHER = "packaging/launcher.c"
+_ROOT_ONLY = "provider/root_only.py"
+_PROCESSES = "provider/commands/node/processes.py"
+_JUDGED = "provider/commands/check/kubelet.py"
+_WALK = "provider/commands/check/walk.py"
+_INSTALL = "provider/commands/install/install.py"
+_UNINSTALL = "provider/commands/install/uninstall.py"
+_CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
+_DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
+
+_COMPONENT = r'_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"'
+_TLS = "context.minimum_version = ssl.TLSVersion.TLSv1_2"
+_TOKEN = "    return Token(text, life, answer.request_id)"
+_SIGN = (
+    '    answer = client.request("GET", path, lambda: signer.sign_get(path, client.origin.netloc))'
+)
+_CHOICES = '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")'
+_NETRC = (
+    "    def headers() -> dict[str, str]:\n"
+    "        import netrc, os\n"
+    "        try:\n"
+    "            found = netrc.netrc(FILE).authenticators(client.origin.host)\n"
+    "        except OSError:\n"
+    "            found = None\n"
+    "        signed = signer.sign_get(path, client.origin.netloc)\n"
+    '        return {**signed, "authorization": "Basic x"} if found else signed\n'
+    '    answer = client.request("GET", path, headers)'
+)
+
+CLAIMS: dict[str, tuple[Mutation, ...]] = {
+    # --- a pod's author ---
+    "test_no_host_outside_the_grammar_is_signed_for": (
+        Mutation(_REALM, 'if len(labels) == 3 and labels[1:] == ["ocir", "io"]', 'if labels[-2:] == ["ocir", "io"]'),
+        Mutation(_REALM, "return claimed_realm_domain(image_host) in REALM_DOMAINS.values()", "return claimed_realm_domain(image_host) is not None"),
+        Mutation(_REALM, "    if port not in (None, HTTPS_PORT):\n        return False\n    labels", "    labels"),
+    ),
+    "test_another_registry_gets_an_empty_answer_without_a_packet_sent": (
+        Mutation(_PLUGIN, "return Reply(NO_CREDENTIALS, None)", 'return Reply(Response(image.host, "u", "p", 0), None)'),
+        Mutation(_PLUGIN, "            return Reply(NO_CREDENTIALS, None)", "            import contextlib, socket\n            with contextlib.suppress(OSError):\n                socket.getaddrinfo(image.host, 443)\n            return Reply(NO_CREDENTIALS, None)"),
+        Mutation(_PLUGIN, "if claimed is None or not on_a_node or claimed != instance_realm_domain()", "if claimed != instance_realm_domain() or not on_a_node"),
+        Mutation("provider/plugin/response.py", "    cache_seconds: int = 0", "    cache_seconds: int = 300"),
+    ),
+    "test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says": (
+        Mutation(_PLUGIN, " or claimed != instance_realm_domain()", ""),
+    ),
+    "test_a_name_in_a_foreign_domain_asks_imds_once": (
+        Mutation(_SHARING, "                learn(known)\n", ""),
+    ),
+    "test_twelve_invented_registries_cost_no_identity": (
+        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
+        Mutation(_SHARING, "    if not is_known_registry(image.host, settings.ocir_hosts):", "    if False:"),
+    ),
+    "test_an_invented_registry_that_somebody_answers_for_costs_no_identity": (
+        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
+    ),
+    "test_one_unknown_registry_a_minute_gets_an_identity": (
+        Mutation(_SHARING, "if recent and host != self._host:", "if False:"),
+    ),
+    "test_registries_that_never_answer_delay_no_other": (
+        Mutation(_SHARING, "                work.reach(self._image)\n            grant", "                with self._flight:\n                    work.reach(self._image)\n            grant"),
+    ),
+    "test_the_store_is_bounded_in_files_and_keeps_what_is_useful": (
+        Mutation(_STORE, "count > _MAX_FILES or", "False or"),
+        Mutation(_STORE, "(entry_of(name) in files, files[name].st_mtime)", "files[name].st_mtime"),
+    ),
+    "test_the_store_is_bounded_in_bytes": (
+        Mutation(_STORE, "or size > _MAX_TOTAL_BYTES", "or False"),
+    ),
+    "test_a_failed_exchange_sweeps_too": (
+        Mutation(_SHARING, "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
+    ),
+    "test_registries_share_a_failure_of_federation": (
+        Mutation(_SHARING, "            self.slot.write(_failed(error))", "            pass"),
+    ),
+    "test_a_repository_cannot_climb_out_of_its_place": (
+        Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9./_-]+"'),
+        Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+|[\\r\\n: ]+)[a-z0-9]+)*"'),
+    ),
+    "test_anything_is_answered_or_refused_by_its_own_error": (
+        Mutation(_IMAGE, "(not colon or _TAG.fullmatch(tag))", "True"),
+        Mutation(_IMAGE, "(not at or _DIGEST.fullmatch(digest))", "True"),
+        Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
+    ),
+    "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
+        Mutation("provider/plugin/call.py", "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        subject = subject_of(settings,'),
+    ),
+    "test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared": (
+        Mutation("provider/auth/service_account.py", "digest = hashlib.sha256(self.token.encode()).hexdigest()", 'digest = ""'),
+    ),
+    "test_two_accounts_never_share_a_token": (
+        Mutation("provider/auth/service_account.py", 'return f"{self.namespace}/{self.name} {self.uid} {self.audience} {digest}"', 'return f"{self.namespace}/{self.name}"'),
+    ),
+    "test_a_storm_makes_one_exchange_and_everybody_gets_credentials": (
+        Mutation(_SHARING, "        if lock.take():\n            try:\n                # Another", "        if lock.take() or True:\n            try:\n                # Another"),
+    ),
+    "test_a_storm_shares_one_failure": (
+        Mutation(_SHARING, "        if arrived <= at <= now() or 0 <= now() - at < remembered:", "        if False:"),
+    ),
+    # --- who owns the node's network ---
+    "test_a_fault_ends_in_time_with_its_code_and_few_requests": (
+        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False"),
+        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+        Mutation(_TRUST, _TLS, "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
+        Mutation(_TRANSPORT, "                if answer.status < 500 and not heals:\n", "                if answer.status in (301, 302, 307, 308):\n                    from urllib.parse import urlsplit\n                    to = urlsplit(answer.headers['location'])\n                    self.origin = Origin(to.scheme, to.hostname or '', to.port or 443)\n                    self._connection = None\n                    continue\n                if answer.status < 500 and not heals:\n"),
+        Mutation(_TRANSPORT, 'self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))', "self._sock.settimeout(600)"),
+        Mutation(_REGISTRY, "    if not is_token(text):", "    if text is None:"),
+    ),
+    "test_a_name_without_an_end_is_waited_for_only_as_long_as_the_deadline": (
+        Mutation(_TRANSPORT, '        opening = Background(lambda: self._open(limit))\n        return opening.result(limit, f"connecting to {self.origin.netloc}")', "        return self._open(limit)"),
+    ),
+    "test_tls_is_retried_only_where_a_connection_was_lost": (
+        Mutation(_TRANSPORT, "            raise (UnknownIssuer if unknown else TlsUntrusted)(", "            raise Failure("),
+        Mutation(_TRANSPORT, "        except UnknownIssuer:\n            if not others", "        except TlsUntrusted:\n            if not others"),
+        Mutation(_TRANSPORT, '{error.reason}", heals=False) from error', '{error.reason}") from error'),
+        Mutation(_TRANSPORT, '        except OSError as error:\n            raise Failure(f"TLS with {self.origin.host}: {error.strerror or error}") from error', '        except OSError as error:\n            raise TlsUntrusted("lost") from error'),
+    ),
+    "test_a_root_that_neither_holds_is_not_trusted": (
+        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+    ),
+    "test_a_get_is_signed_as_by_the_sdk": (
+        Mutation("provider/auth/signer.py", '("date", "(request-target)", "host"))', '("date", "(request-target)"))'),
+        Mutation("provider/auth/signer.py", '("date", "(request-target)", "host"))', '("(request-target)", "host"))'),
+    ),
+    "test_a_post_to_federation_is_signed_as_by_the_sdk": (
+        Mutation("provider/auth/signer.py", '"content-type", "x-content-sha256")\n        return', '"content-type")\n        return'),
+    ),
+    "test_a_wrong_setting_is_named_with_what_is_allowed": (
+        Mutation("provider/ocir/exchange.py", 'if scheme == "http" and host not in LOOPBACK:', "if False:"),
+    ),
+    "test_an_answer_without_an_end_is_read_within_bounds": (
+        Mutation(_TRANSPORT, "self._most -= count", "pass"),
+        Mutation(_TRANSPORT, "MAX_BODY = 1 << 20", "MAX_BODY = 1 << 26"),
+    ),
+    "test_no_text_of_somebody_else_s_becomes_a_field": (
+        Mutation(_LOG, """    return f'"{escaped}"'""", """    return f'"{text}"'"""),
+        Mutation(_LOG, "_quoted(_printable(message))", "_printable(message)"),
+        Mutation(_TRANSPORT, '    if not _REQUEST_ID.fullmatch(given):\n        return "withheld"\n', ""),
+    ),
+    "test_the_metadata_service_never_says_whom_to_trust": (
+        Mutation(_WORKLOAD, "    if not ca:\n        raise ClusterUnknown(", "    ca = ca or base64.b64decode(json.loads(metadata()).get('cluster_ca_cert', '')).decode()\n    if not ca:\n        raise ClusterUnknown("),
+    ),
+    "test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate": (
+        Mutation(_WORKLOAD, "    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n", "    context = ssl._create_unverified_context()\n"),
+    ),
+    "test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token": (
+        Mutation(_KUBECONFIG, "if others := who_can_replace(path):", "if others := None:"),
+        Mutation(_KUBECONFIG, "    if unverified:", "    if False:"),
+        Mutation(_KUBECONFIG, 'if parts.scheme != "https" or not', "if not"),
+    ),
+    "test_only_a_kubelet_of_roots_is_believed": (
+        Mutation(_KUBECONFIG, 'if program == "kubelet" and users', "if users"),
+        Mutation(_KUBECONFIG, ' and users == [b"0"] * 4 else', " else"),
+    ),
+    "test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof": (
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.session))"),
+        Mutation(_OCI_FILES, "self.key, self.session))", "self.key))"),
+        Mutation(_OCI_FILES, "sorted(self.values.items()), self.key", "self.key"),
+    ),
+    "test_what_is_signed_is_what_the_token_is_shared_under": (
+        Mutation("provider/auth/principal.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
+    ),
+    "test_no_outcome_shows_a_secret": (
+        Mutation(_TRANSPORT, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
+        Mutation(_TRANSPORT, "(opc-request-id {self.request_id})", "({dict(self.headers.items())})"),
+        Mutation(_PLUGIN, '"token_request_id": self.grant.token.request_id', '"token_request_id": self.grant.token.text'),
+        Mutation("provider/auth/principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token") from None', 'raise FederationMalformed(f"{answer.describe()} without a token {token}") from None'),
+    ),
+    "test_a_proxy_is_for_servers_and_never_for_the_metadata_service": (
+        Mutation(_IMDS, "connection = Connection(self._origin)", "import os\n        from provider.net.tls import proxy_for\n        connection = Connection(self._origin, None, proxy_for(self._origin.host, os.environ))"),
+        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy")'),
+    ),
+    "test_a_region_of_any_shape_names_a_host_or_none": (
+        Mutation(_IMDS, 'if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):', "if True:"),
+    ),
+    # --- another user of the node ---
+    "test_the_store_is_private": (
+        Mutation(_STORE, "os.mkdir(path, 0o700)", "os.mkdir(path, 0o755); os.chmod(path, 0o755)"),
+        Mutation(_STORE, "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN, 0o600", "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN, 0o644"),
+    ),
+    "test_an_odd_store_is_a_miss_and_never_a_failure": (
+        Mutation(_STORE, "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
+        Mutation(_STORE, "if status.st_uid != os.geteuid():", "if False:"),
+        Mutation(_STORE, "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
+        Mutation(_STORE, "if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:", "if status.st_size > _MAX_BYTES:"),
+        Mutation(_SHARING, "    except Odd as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)", "    except KeyError as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)"),
+    ),
+    "test_without_tmpfs_there_is_no_store": (
+        Mutation(_STORE, "            if _in_memory(fd):", "            if True:"),
+    ),
+    "test_processes_show_no_secret_to_who_looks_at_them": (
+        Mutation(_REGISTRY, _TOKEN, f"    import subprocess\n    subprocess.run(['sh', '-c', 'sleep 0.3; true', text])\n{_TOKEN}"),
+        Mutation(_REGISTRY, _TOKEN, f"    import subprocess\n    subprocess.run(['sleep', '0.3'], env={{'T': text}})\n{_TOKEN}"),
+    ),
+    "test_a_cold_and_a_warm_call_touch_nothing_that_is_not_listed": (
+        Mutation(_REGISTRY, _TOKEN, f"    with open('/tmp/token', 'w') as file:\n        file.write(text)\n{_TOKEN}"),
+        Mutation("provider/log.py", "JOURNAL = \"/run/systemd/journal/socket\"", 'JOURNAL = "/run/elsewhere"'),
+    ),
+    "test_a_core_dump_is_impossible": (
+        Mutation("provider/__main__.py", "resource.setrlimit(resource.RLIMIT_CORE, (1, 1))", "resource.setrlimit(resource.RLIMIT_CORE, (0, 0))"),
+    ),
+    "test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0": (
+        Mutation("provider/__main__.py", "resource.setrlimit(resource.RLIMIT_CORE, (1, 1))", "pass"),
+    ),
+    "test_planted_folders_and_links_are_left_alone": (
+        Mutation(_LAUNCHER, "        if (!fstat(folder, &status) && status.st_uid == geteuid() && (status.st_mode", "        if (!fstat(folder, &status) && (status.st_mode"),
+        Mutation(_LAUNCHER, " && (status.st_mode & 07777) == 0700\n", "\n"),
+        Mutation(_LAUNCHER, "        if (!mkdtemp(name)) {", '        snprintf(name, sizeof name, "%s/" PREFIX "cccccc", path);\n        if (mkdir(name, 0700) && errno != EEXIST) {'),
+    ),
+    "test_what_somebody_else_put_into_dev_shm_is_a_miss": (
+        Mutation(_STORE, "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
+    ),
+    "test_who_only_calls_himself_kubelet_is_neither_believed_nor_run": (
+        Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
+        Mutation(_PROCESSES, "line.split()[1:]", "line.split()[2:]"),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("pid",)'),
+        Mutation(_PROCESSES, 'for kind in ("pid", "mnt")', 'for kind in ("mnt",)'),
+    ),
+    "test_a_kubelet_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation(_PROCESSES, "    if replaceable := _who_can_replace(program, path):", "    if replaceable := None:"),
+        Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
+        Mutation(_ROOT_ONLY, "mode & (stat.S_IWGRP | stat.S_IWOTH)", "mode & stat.S_IWOTH"),
+        Mutation(_PROCESSES, "if replaceable := _who_can_replace(program, path):", "if replaceable := None:"),
+    ),
+    "test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run": (
+        Mutation("provider/commands/check/walk.py", "and not found.replaceable", ""),
+        Mutation("provider/commands/check/kubelet.py", "        if not wrong and program.replaceable:", "        if False:"),
+        Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
+        Mutation(_ROOT_ONLY, "sticky = stat.S_ISDIR", "sticky = True or stat.S_ISDIR"),
+        Mutation(_WALK, "and not found.replaceable", ""),
+    ),
+    "test_a_config_that_another_user_can_replace_is_a_finding_and_not_believed": (
+        Mutation("provider/commands/node/files.py", "        replaceable = _others(path, *paths.values())", "        replaceable = None"),
+        Mutation("provider/commands/node/files.py", "_others(path, *paths.values())", "_others(path)"),
+        Mutation(_JUDGED, "    if files.replaceable:\n", "    if False:\n"),
+    ),
+    "test_a_settings_file_that_another_user_can_replace_is_a_finding": (
+        Mutation("provider/commands/check/walk.py", "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
+        Mutation(_WALK, "others := who_can_replace(call.settings_file)", 'others := ""'),
+    ),
+    "test_a_provider_that_is_swapped_all_the_time_is_never_run": (
+        Mutation(_ROOT_ONLY, "left = _names(os.path.join(os.getcwd(), path))", "left = _names(os.path.realpath(path))"),
+        Mutation(_ROOT_ONLY, "            links += 1\n", "            return None\n"),
+    ),
+    "test_uninstall_executes_nothing": (
+        Mutation(_UNINSTALL, "ask_version=False", "ask_version=True"),
+    ),
+    "test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so": (
+        Mutation(_UNINSTALL, "find_kubelets(ask_version=False).kubelets:", "find_kubelets(ask_version=False).kubelets[:1]:"),
+    ),
+    "test_nobody_else_keeps_root_from_uninstalling": (
+        Mutation(_PROCESSES, """return f"is user {min(users)}'s" if users else None""", "return None"),
+        Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
+    ),
+    "test_uninstall_believes_no_record_that_another_user_can_replace": (
+        Mutation(_UNINSTALL, "        refuse_replaceable(prefix, record_path(prefix))", "        pass"),
+        Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))\n", ""),
+        Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path,", "        print(*map(Path,"),
+    ),
+    "test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them": (
+        Mutation(_STORE, '            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "            if True:"),
+        Mutation(_UNINSTALL, '"removed", store.remove)', '"removed", store.names)'),
+        Mutation(_STORE, 'if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "if True:"),
+    ),
+    "test_where_another_user_could_put_other_files_nothing_is_installed": (
+        Mutation("provider/commands/install/install.py", "refuse_replaceable(*folders, record_path(places.prefix))", "pass"),
+        Mutation(_INSTALL, "        refuse_replaceable(*folders, record_path(places.prefix))", "        pass"),
+    ),
+    "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
+        Mutation(_LAUNCHER, "return !*name;", "return true;"),
+    ),
+    "test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder": (
+        Mutation(_LAUNCHER, "    if ((status->st_uid && status->st_uid != geteuid())\n        ||", "    if ("),
+        Mutation(_LAUNCHER, "mode & 022 && !(mode & S_ISVTX)", "0"),
+        Mutation(_LAUNCHER, "if ((status->st_uid && status->st_uid != geteuid())\n        ||", "if ("),
+    ),
+    # --- who writes into the store, or sets the environment ---
+    "test_a_store_entry_of_any_shape_is_a_miss": (
+        Mutation(_SHARING, "not is_token(text) or type(life) is not int or life > MAX_LIFE", "not is_token(text)"),
+    ),
+    "test_the_environment_turns_nothing_against_the_node": (
+        Mutation(_IMDS, 'IPV4 = Origin("http", "169.254.169.254", 80)', 'import os\nfrom urllib.parse import urlsplit\nIPV4 = Origin("http", urlsplit(os.environ.get("OCI_METADATA_BASE_URL", "http://169.254.169.254")).hostname or "", 80)'),
+        Mutation(_IMDS, "        content = json.loads(body)\n", '        import os\n        content = json.loads(os.environ.get("OCI_REGION_METADATA") or body)\n'),
+        Mutation(_IMDS, "            return RegionInfo(region, domain, ", '            import os\n            return RegionInfo(os.environ.get("OCI_REGION", region), domain, '),
+        Mutation("provider/ocir/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION")'),
+        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("HTTP_PROXY")'),
+        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("all_proxy")'),
+        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")'),
+        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR")'),
+        Mutation(_TRUST, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
+        Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
+        Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", "")),
+        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'below = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
+        Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
+    ),
+    "test_a_users_store_is_in_the_users_own_runtime_folder": (
+        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "below = [SYSTEM_PARENT]"),
+    ),
+    "test_no_variable_reaches_python_inside_a_frozen_program": (
+        Mutation(_LAUNCHER, '    unsetenv("LD_PRELOAD");\n', ""),
+    ),
+    "test_libraries_of_the_node_do_not_reach_it": (
+        Mutation(_LAUNCHER, '    setenv("LD_LIBRARY_PATH", libraries, 1);\n', ""),
+        Mutation(_LAUNCHER, '    unsetenv("LD_AUDIT");\n', ""),
+    ),
+    # --- README: proxies and CA certificates ---
+    "test_no_proxy_is_honoured": (
+        Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("no_proxy") or ""'),
+        Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("NO_PROXY") or ""'),
+    ),
+    "test_another_bundle_is_trusted_alone": (
+        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE",)'),
+        Mutation(_TRUST, "    if not any(environ.get(name) for name in _CHOICES):\n", "    if True:\n"),
+    ),
+    # --- README: how it works, how long credentials are kept ---
+    "test_a_warm_call_asks_nobody": (
+        Mutation("provider/plugin/call.py", "        work = _Network(settings, subject", "        self._realm_domain()\n        work = _Network(settings, subject"),
+    ),
+    "test_sharing_can_be_switched_off": (
+        Mutation(_SHARING, "    if not settings.token_cache:\n        return _get_alone(image, settings, work)\n", ""),
+    ),
+    "test_a_token_near_its_end_is_shared_no_more": (
+        Mutation(_SHARING, "LAST_SECONDS = 360", "LAST_SECONDS = 0"),
+    ),
+    "test_a_failure_is_remembered_for_seconds_and_a_repair_shows": (
+        Mutation(_SHARING, "FAILURE_SECONDS = 5", "FAILURE_SECONDS = 600"),
+    ),
+    "test_an_errors_line_is_one_line": (
+        Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
+    ),
+    "test_nothing_is_written_into_the_working_directory": (
+        Mutation("provider/log.py", '        self.lines.append(f"{level}: {line}")', '        self.lines.append(f"{level}: {line}")\n        with open("provider.log", "a") as file:\n            file.write(line)'),
+    ),
+    "test_an_oci_config_never_takes_the_instances_place": (
+        Mutation("provider/ocir/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.path.exists(os.path.expanduser("~/.oci/config"))'),
+    ),
+    "test_a_user_with_an_api_key": (
+        Mutation(_OCI_FILES, "    file, name = file or _CONFIG_FILE,", "    file, name = _CONFIG_FILE,"),
+    ),
+    # --- README: each pod as itself ---
+    "test_without_a_token_nothing_is_given_and_nobody_is_asked": (
+        Mutation("provider/settings.py", "if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:", "if self.ocir_auth_method not in (WORKLOAD_OR_INSTANCE, WORKLOAD_IDENTITY):"),
+    ),
+    "test_the_nodes_identity_never_replaces_an_account_that_was_refused": (
+        Mutation("provider/plugin/call.py", "        return get_grant(\n", '        if subject is not None:\n            try:\n                return get_grant(request.image, settings, subject, self.deadline, self._environ, work, self.log.odd)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                subject = None\n                work = _Network(settings, subject, self.deadline, self._environ)\n        return get_grant(\n'),
+    ),
+    "test_the_node_and_its_pods_never_share_a_token": (
+        Mutation(_SHARING, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
+    ),
+    "test_the_endpoint_is_never_reached_by_a_proxy": (
+        Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),
+    ),
+    "test_a_foreign_ca_is_refused_before_the_token_is_sent": (
+        Mutation(_WORKLOAD, "[lambda: context(cluster)]", "[lambda: context(cluster), *network._trust]"),
+        Mutation(_WORKLOAD, _TLS, "context.check_hostname = False\n    context.verify_mode = ssl.CERT_NONE"),
+    ),
+    "test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone": (
+        Mutation(_WORKLOAD, '    whose = f"service account {account.namespace}/{account.name}"', '    whose = f"service account {account.namespace}/{account.name} {account.token}"'),
+        Mutation("provider/ocir/exchange.py", "    try:\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:", '    try:\n        registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {account.token}"})\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:'),
+    ),
+    "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
+        Mutation("provider/ocir/exchange.py", "    token = token._replace(life=min(token.life, subject.life))\n", ""),
+    ),
+    # --- README: every container tool ---
+    "test_store_and_erase_refuse_in_words_and_keep_nothing": (
+        Mutation("provider/plugin/docker_helper.py", '    if action != "get":\n', '    if action != "get":\n        with open("/run/kept", "w") as file:\n            file.write(server)\n'),
+        Mutation("provider/plugin/docker_helper.py", "        return 1, STORES_NOTHING\n", "        return 0, STORES_NOTHING\n"),
+    ),
+    # --- another user of the node: what root runs, believes and writes ---
+    # --- SECURITY.md: the way from a tag to a node ---
+    "test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run": (
+        Mutation(_CLOUD_INIT, '[ -z "$sha256" ] && [ -s', "[ -s"),
+    ),
+    "test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum": (
+        Mutation(_CLOUD_INIT, "if ! sha256sum --check --status --ignore-missing SHA256SUMS; then", "if false; then"),
+    ),
+    "test_it_is_root_on_the_node": (
+        Mutation(_DAEMONSET, "exec chroot /host /bin/bash", "exec /bin/bash"),
+        Mutation(_DAEMONSET, "runAsUser: 0", "runAsUser: 65534"),
+    ),
+    "test_a_download_is_verified_file_by_file": (
+        Mutation("packaging/release_download.sh", '--source-ref "refs/tags/$TAG" ', ""),
+    ),
+    "test_a_wrong_sum_stops_the_download": (
+        Mutation("packaging/release_download.sh", "sha256sum --check --strict SHA256SUMS", "true"),
+    ),
+    "test_security_md_tells_what_the_download_job_does": (
+        Mutation("SECURITY.md", '--signer-workflow "$REPOSITORY/.github/workflows/release.yml"', '--signer-workflow "$REPOSITORY/.github/workflows/ci.yml"'),
+    ),
+    "test_the_jobs_of_a_release_are_told_with_what_they_may_do": (
+        Mutation("SECURITY.md", "| read, sign as this workflow |\n| `verify`", "| read |\n| `verify`"),
+    ),
+    "test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it": (
+        Mutation(".github/workflows/release.yml", "      - run: make binary-portable\n", "      - run: make binary-portable\n      - run: make release-check\n"),
+    ),
+    "test_a_file_that_is_not_the_one_that_was_built_stops_the_release": (
+        Mutation("packaging/release_assets.sh", '(cd "$release" && sha256sum --check --strict <<<"$SUMS")', "true"),
+    ),
+    "test_the_draft_is_verified_again_right_before_it_is_published": (
+        Mutation(".github/workflows/release.yml", '      - run: make release-download\n        env:\n          GH_TOKEN: ${{ github.token }}\n      - run: gh', "      - run: gh"),
+    ),
+    "test_it_stops_where_a_listed_version_is_not_served": (
+        Mutation("packaging/portable_python.sh", '        [ -n "$allow_older" ] || break\n', ""),
+    ),
+    "test_pip_installs_only_what_is_locked_by_hash": (
+        Mutation("packaging/portable_binary.sh", "--require-hashes", "--quiet"),
+    ),
+    "test_debians_sources_are_verified_by_debians_keys": (
+        Mutation("packaging/portable_python.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
+    ),
+    "test_dependabot_waits_a_week": (
+        Mutation(".github/dependabot.yml", "      default-days: 7\n    groups:\n      python", "      default-days: 1\n    groups:\n      python"),
+    ),
+    "test_no_workflow_has_a_secret_but_githubs_own_token": (
+        Mutation(".github/workflows/weekly.yml", "GH_TOKEN: ${{ github.token }}", "GH_TOKEN: ${{ secrets.TOKEN }}"),
+    ),
+    "test_a_workflow_keeps_the_rule": (
+        Mutation(".github/workflows/ci.yml", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: read # checkout", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: write # checkout"),
+        Mutation(".github/workflows/verify.yml", "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "actions/checkout@v7"),
+    ),
+}  # fmt: skip

@@ -1,0 +1,143 @@
+"""`python -m tests.support.userland [--root FOLDER] BINARY`: a binary's whole job in another userland.
+
+The folder is the root of a system: of this machine (the default), of an exported container image, of
+a debootstrap. Nothing is written to it: it lies below an overlay, in a test cloud of its own. There
+the binary must tell its version, get credentials that pull an image as one file, install itself, do
+the same as installed, and uninstall itself without a trace.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.cloud.harness import Cloud
+from tests.cloud.namespace import Completed, hosts_file
+from tests.support.kubelet import read_response, request
+
+IMAGE = "fra.ocir.io/ns/repo"
+INSTALLED = "/usr/local/bin/oke-credential-provider"
+CONFIG = "/etc/kubernetes/credential-provider-config.yaml"
+PREFIX = "/usr/local/lib/oke-credential-provider"
+_DEVICES = ("null", "zero", "random", "urandom")
+# As the distributions keep it; Ubuntu's container images have none, its nodes do.
+_TRUST = """
+for bundle in /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/certs/ca-certificates.crt; do
+    [ ! -e "$bundle" ] || found=$bundle
+done
+if [ -z "${found-}" ]; then
+    mkdir -p /etc/ssl/certs
+    found=/etc/ssl/certs/ca-certificates.crt
+fi
+cat >>"$found"
+"""
+
+
+class Userland:
+    """The system below `root`, with this machine's kernel and the cloud's network."""
+
+    def __init__(self, cloud: Cloud, root: Path) -> None:
+        self.cloud = cloud
+        # Not in the cloud's own folder: that one is removed with all that is in it.
+        self.root = Path("/mnt/root")
+        self._mount(root.resolve())
+        self.write("/etc/hosts", hosts_file().encode())
+        self.run(["/bin/sh", "-c", _TRUST], stdin=cloud.ca.encode()).check()
+
+    def _mount(self, lower: Path) -> None:
+        """In the cloud's mount namespace, with which all of it is gone."""
+        self._inside("mount", "-t", "tmpfs", "tmpfs", "/mnt")
+        self._inside("mkdir", "/mnt/upper", "/mnt/work", str(self.root))
+        layers = f"lowerdir={lower},upperdir=/mnt/upper,workdir=/mnt/work"
+        self._inside("mount", "-t", "overlay", "-o", layers, "overlay", str(self.root))
+        for name in ("proc", "run"):
+            self._inside("mount", "--rbind", f"/{name}", str(self.root / name))
+        for name in _DEVICES:
+            self._inside("touch", str(self.root / "dev" / name))
+            self._inside("mount", "--bind", f"/dev/{name}", str(self.root / "dev" / name))
+        # As on a hardened node.
+        options = ("-o", "mode=1777,noexec")
+        self._inside("mount", "-t", "tmpfs", *options, "tmpfs", str(self.root / "tmp"))
+
+    def _inside(self, *argv: str) -> None:
+        self.cloud.ns.run(argv).check()
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
+        """Run a command there, by the kubelet's environment."""
+        return self.cloud.ns.run(["chroot", str(self.root), *argv], stdin=stdin)
+
+    def write(self, path: str, data: bytes, mode: str = "644") -> None:
+        """Write a file there."""
+        self.run(["/bin/sh", "-c", f"cat >{path} && chmod {mode} {path}"], stdin=data).check()
+
+    def read(self, path: str) -> bytes:
+        """A file's content; AssertionError if it is not there."""
+        return self.run(["/bin/cat", path]).check().stdout
+
+    @property
+    def name(self) -> str:
+        """What /etc/os-release calls it."""
+        show = '. /etc/os-release; echo "$PRETTY_NAME"'
+        return self.run(["/bin/sh", "-c", show]).check().stdout.decode().strip()
+
+
+def prove(userland: Userland, binary: Path) -> None:
+    """The whole job; says each step. Raises AssertionError at the first that fails."""
+    asset = f"/root/{binary.name}"
+    userland.write(asset, binary.read_bytes(), "755")
+    facts = json.loads(userland.run([asset, "version", "--output", "json"]).check().stdout)
+    assert facts["frozen"] is True
+    say(f"version {facts['version']}, {facts['architecture']}, needs {facts['libc_floor']}")
+    refused = userland.cloud.registry.pull_with_skopeo(f"{IMAGE}:latest", None)
+    assert refused.returncode != 0, "the image must be private"
+    exchange_and_pull(userland, asset)
+    say("as one file: a token exchange, and a pull with its credentials")
+
+    userland.run([asset, "install"]).check()
+    assert (
+        userland.run([INSTALLED, "version"]).check().stdout.decode().split()[1] == facts["version"]
+    )
+    assert b"kind: CredentialProviderConfig" in userland.read(CONFIG)
+    exchange_and_pull(userland, INSTALLED)
+    say("installed: a token exchange, and a pull with its credentials")
+
+    userland.run([asset, "uninstall"]).check()
+    for path in (INSTALLED, CONFIG, PREFIX):
+        assert userland.run(["/bin/ls", path]).returncode != 0, f"{path} stays behind"
+    say("uninstalled: nothing stays behind")
+
+
+def exchange_and_pull(userland: Userland, program: str) -> None:
+    """One cold call of the kubelet's, and a pull with what came of it."""
+    cloud = userland.cloud
+    userland.run(["/bin/rm", "-rf", "/run/oke-credential-provider"]).check()
+    cloud.control.reset_counters()
+    answer = read_response(userland.run([program], stdin=request(IMAGE)).check().stdout)
+    exchanged = [seen.endpoint for seen in cloud.control.report().requests]
+    assert "federation" in exchanged and "token" in exchanged, exchanged
+    cloud.registry.pull_with_skopeo(f"{IMAGE}:latest", answer.password).check()
+
+
+def say(line: str) -> None:
+    """Print a step that is done."""
+    print(f"  ok  {line}", flush=True)
+
+
+def main() -> int:
+    """Read the command line, make the cloud, prove."""
+    parser = argparse.ArgumentParser(prog="python -m tests.support.userland", description=__doc__)
+    parser.add_argument("--root", type=Path, default=Path("/"))
+    parser.add_argument("binary", type=Path)
+    options = parser.parse_args()
+    with Cloud() as cloud:
+        userland = Userland(cloud, options.root)
+        print(f"{options.binary.name} on {userland.name}", flush=True)
+        prove(userland, options.binary)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

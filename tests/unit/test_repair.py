@@ -1,0 +1,138 @@
+"""A repair takes effect within two minutes, in whatever order things happen.
+
+Random histories of a node: dynamic groups and policies that come late, a registry that gives unclear
+answers, an identity that cannot be proved, slow exchanges. The rules of `provider.cache.token_cache` run against
+them on a clock that is set, with the store in a folder of its own.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from provider.cache import tmpfs as store
+from provider.cache import token_cache as sharing
+from provider.errors import FederationUnreachable
+from provider.image import Image
+from provider.net.deadline import Deadline
+from provider.ocir.hosts import RegionInfo
+from provider.ocir.token import Grant, PullCheck, Token
+from provider.plugin.response import cache_seconds
+from provider.settings import Settings
+
+_START, _END = 1000.0, 3000.0
+Window = tuple[float, float]
+
+
+@dataclass
+class Cloud:
+    """What happens, and when. It is also the `Work` of the calls."""
+
+    draw: random.Random
+    now: float = _START
+    exchanges: list[float] = field(default_factory=list)
+    proved: dict[str, float] = field(default_factory=dict)  # when each token's identity was proved
+
+    def __post_init__(self) -> None:
+        count = self.draw.choice((1, 10, 20))
+        self.repositories = [f"ns/{number}" for number in range(count)]
+        self.wanted = {name: self.draw.uniform(_START, _START + 300) for name in self.repositories}
+        self.groups = {name: self._some_time(0.7) for name in self.repositories}
+        self.policies = {name: self._some_time(0.2) for name in self.repositories}
+        self.slow = self.draw.choice((0.2, 0.2, 40.0))
+        self.down = self._windows()
+        self.unclear = self._windows()
+
+    def _some_time(self, late: float) -> float:
+        return self.draw.uniform(_START, _END) if self.draw.random() < late else 0.0
+
+    def _windows(self) -> list[Window]:
+        begins = [self.draw.uniform(_START, _END) for _ in range(self.draw.choice((0, 1, 3)))]
+        return [(begin, begin + self.draw.choice((1, 20, 130, 600))) for begin in begins]
+
+    def within(self, windows: list[Window]) -> bool:
+        return any(begin <= self.now < end for begin, end in windows)
+
+    def works(self, repository: str, token: str) -> bool:
+        late = self.groups[repository] > self.proved[token]
+        return not late and self.policies[repository] <= self.now
+
+    def repaired(self, repository: str) -> float | None:
+        """Since when nothing is wrong with a repository; None while something is."""
+        ends = [end for _, end in (*self.down, *self.unclear) if end <= self.now]
+        since = max(
+            self.wanted[repository], self.groups[repository], self.policies[repository], *ends
+        )
+        broken = self.within(self.down) or self.within(self.unclear) or since > self.now
+        return None if broken else since
+
+    def region(self) -> RegionInfo:
+        raise NotImplementedError("fra.ocir.io is a known registry")
+
+    def reach(self, image: Image) -> None:
+        raise NotImplementedError("fra.ocir.io is a known registry")
+
+    def exchange(self, image: Image, identity: sharing.Identity) -> Grant:
+        with identity:
+            if self.within(self.down):
+                self.now += self.draw.choice((0.1, 10.0))
+                raise FederationUnreachable("it is down")
+        text = f"token-{len(self.proved)}"
+        self.exchanges.append(self.now)
+        self.proved[text] = self.now
+        self.now += self.slow * self.draw.random()
+        token = Token(text, 3600, "id")
+        return Grant(token, "me", self.check(image, token))
+
+    def check(self, image: Image, token: Token) -> PullCheck:
+        if self.within(self.unclear):
+            return PullCheck("unclear", None)
+        return PullCheck("said", self.works(image.repository, token.text))
+
+
+@pytest.fixture
+def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where the store's folder is: in memory, as it must be."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    monkeypatch.setattr(store, "SYSTEM_PARENT", str(folder))
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_a_repair_takes_effect_within_two_minutes(
+    monkeypatch: pytest.MonkeyPatch, parent: Path, seed: int
+) -> None:
+    cloud = Cloud(random.Random(seed))
+    monkeypatch.setattr(sharing, "now", lambda: cloud.now)
+    kept: dict[str, tuple[str, float]] = {}
+
+    def call(repository: str) -> None:
+        image, deadline = Image("fra.ocir.io", repository), Deadline(45)
+        grant = sharing.get_grant(image, Settings(), None, deadline, {}, cloud, pytest.fail)
+        seconds = cache_seconds(grant.token.life, grant.check.passed is True, grant.age)
+        kept[repository] = grant.token.text, cloud.now + seconds
+
+    while cloud.now < _END + 300:
+        for repository in cloud.draw.sample(cloud.repositories, len(cloud.repositories)):
+            if cloud.now < cloud.wanted[repository] + cloud.slow:
+                continue
+            if repository not in kept or kept[repository][1] <= cloud.now:
+                try:
+                    call(repository)
+                except FederationUnreachable:
+                    kept.pop(repository, None)
+            since = cloud.repaired(repository)
+            if since is not None and cloud.now - since > 120 + cloud.slow:
+                assert repository in kept, (repository, cloud.now, since)
+                assert cloud.works(repository, kept[repository][0]), (repository, cloud.now, since)
+        cloud.now += 1
+    gaps = [after - before for before, after in pairwise(cloud.exchanges)]
+    assert all(gap >= 30 for gap in gaps)
