@@ -166,6 +166,18 @@ class Namespace:
         """Replace /etc/hosts (None: as at the start). A name that is not there is unknown."""
         (self.folder / "hosts").write_text(hosts_file() if text is None else text)
 
+    def on_disk(self, disk: Path, *places: str) -> None:
+        """Put empty folders of a disk at these places, as in a container's file system."""
+        for place in places:
+            # Any file system but tmpfs; `disk` may be on one.
+            name = place.replace("/", "-")
+            lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
+            for folder in (lower, upper, work):
+                folder.mkdir()
+                folder.chmod(0o1777)
+            layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+            self.run(["mount", "-t", "overlay", "-o", layers, "overlay", place]).check()
+
     def command(self, argv: Sequence[str], cwd: str = "/") -> list[str]:
         """`argv` with what makes it run inside. The pid stays that of the first process."""
         return [*self._enter, *(() if cwd == "/" else (_tool("env"), "-C", cwd)), *argv]

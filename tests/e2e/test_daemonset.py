@@ -70,7 +70,7 @@ def test_installs_on_the_host_and_joins_nothing(node: Node, tmp_path: Path) -> N
 def test_it_is_root_on_the_node(node: Node, tmp_path: Path) -> None:
     """SECURITY.md and README.md say so: who can change the script may write anywhere."""
     (tmp_path / "cloud-init.sh").write_text(
-        "id -u >/etc/cron.d/owned && chmod 4755 /etc/cron.d/owned"
+        "mkdir -p /etc/cron.d && id -u >/etc/cron.d/owned && chmod 4755 /etc/cron.d/owned"
     )
     run = run_install(node, world(), tmp_path / "run", tmp_path)
     assert run.returncode == 0, run.stderr

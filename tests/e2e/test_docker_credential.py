@@ -291,7 +291,7 @@ def test_a_real_tool_pulls_what_the_node_may_read_and_nothing_else(
 def test_in_a_container_real_tools_share_one_exchange(helper: Program, tmp_path: Path) -> None:
     with Cloud(log="devlog") as cloud:
         image = f"fra.ocir.io/ns/app@{cloud.registry.digest}"
-        cloud.ns.run(["mount", "--bind", str(tmp_path), "/run"]).check()  # a part of the disk
+        cloud.ns.on_disk(tmp_path, "/run")
         for tool in ("podman", "skopeo", "skopeo"):
             Tool(cloud, helper, tool).pull(image).check()
         report = cloud.control.report()

@@ -558,19 +558,6 @@ def test_an_odd_store_is_a_miss_and_never_a_failure(
     )
 
 
-def on_disk(cloud: Cloud, disk: Path, *parents: str) -> None:
-    """Put folders of a disk at these places, as in a container's file system."""
-    for parent in parents:
-        # Any file system but tmpfs; what is below it may be one.
-        name = parent.replace("/", "-")
-        lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
-        for folder in (lower, upper, work):
-            folder.mkdir()
-            folder.chmod(0o1777)
-        layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
-        cloud.ns.run(["mount", "-t", "overlay", "-o", layers, "overlay", parent]).check()
-
-
 def files(disk: Path) -> list[Path]:
     """What the program left there."""
     return [path for path in disk.rglob("*") if "oke-credential-provider" in str(path)]
@@ -578,7 +565,7 @@ def files(disk: Path) -> list[Path]:
 
 def test_without_tmpfs_there_is_no_store(program: Program, tmp_path: Path) -> None:
     with Cloud(log="devlog") as cloud:
-        on_disk(cloud, tmp_path, "/run", "/dev/shm")
+        cloud.ns.on_disk(tmp_path, "/run", "/dev/shm")
         first = call(cloud, program)
         assert call(cloud, program).password != first.password
         assert files(tmp_path) == []
@@ -599,7 +586,7 @@ def test_where_run_is_no_tmpfs_calls_share_by_dev_shm(
     program: Program, tmp_path: Path, leftover: bool
 ) -> None:
     with Cloud(log="devlog") as cloud:
-        on_disk(cloud, tmp_path, "/run")
+        cloud.ns.on_disk(tmp_path, "/run")
         if leftover:  # versions before left an empty folder in images
             cloud.ns.path(STORE).mkdir(0o700)
         first = call(cloud, program, XDG_RUNTIME_DIR="/run")
@@ -614,7 +601,7 @@ def test_where_run_is_no_tmpfs_calls_share_by_dev_shm(
 
 def test_each_user_has_a_folder_of_his_own_in_dev_shm(program: Program, tmp_path: Path) -> None:
     with Cloud(log="devlog") as cloud:
-        on_disk(cloud, tmp_path, "/run")
+        cloud.ns.on_disk(tmp_path, "/run")
         passwords = [call(cloud, program).password]
         argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
         user = Program(program.name, tuple(argv), program.env)
@@ -628,7 +615,7 @@ def test_what_somebody_else_put_into_dev_shm_is_a_miss(
     program: Program, tmp_path: Path, kind: str
 ) -> None:
     with Cloud(log="devlog") as cloud:
-        on_disk(cloud, tmp_path, "/run")
+        cloud.ns.on_disk(tmp_path, "/run")
         squatted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
         match kind:
             case "file":

@@ -45,6 +45,7 @@ for path in $BOUND; do
     mkdir -p "$ROOT$path"
     mount --bind "$path" "$ROOT$path"
 done
+for path in $CLOSED; do chmod o+x "$ROOT$path"; done
 for device in null zero full random urandom; do
     touch "$ROOT/dev/$device"
     mount --bind "/dev/$device" "$ROOT/dev/$device"
@@ -268,9 +269,10 @@ class Machine:
         return self._process is not None
 
     def boot(self) -> Machine:
+        needed = (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
         bound = {
             str(path)
-            for path in (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
+            for path in needed
             if path.stat().st_dev != Path("/").stat().st_dev or path.is_relative_to("/tmp")
         }
         env = {
@@ -278,6 +280,13 @@ class Machine:
             "FOLDER": str(self.folder),
             "ROOT": str(self.folder / "root"),
             "BOUND": " ".join(sorted(bound)),
+            # Folders on the way that other users may not enter, as /root often is.
+            "CLOSED": " ".join(
+                str(folder)
+                for path in needed
+                for folder in path.parents
+                if not folder.stat().st_mode & 0o001
+            ),
             "SYSTEMD": SYSTEMD,
             "CGROUP": self.cgroup,
             "INIT": _INIT,
@@ -358,9 +367,16 @@ class Machine:
     @property
     def command_line(self) -> list[str]:
         """Of the running kubelet, without its own name; empty when none runs."""
-        pid = self.kubelet_pid
-        text = self.run("cat", f"/proc/{pid}/cmdline").stdout if pid else ""
-        return text.rstrip("\0").split("\0")[1:]
+        deadline = time.monotonic() + 10
+        while pid := self.kubelet_pid:
+            name, *arguments = (
+                self.run("cat", f"/proc/{pid}/cmdline").stdout.rstrip("\0").split("\0")
+            )
+            if name.endswith("kubelet"):
+                return arguments
+            assert time.monotonic() < deadline  # systemd's child has not executed it yet
+            time.sleep(0.05)
+        return []
 
     def wait_for_kubelet(self, port: int = 10248, seconds: float = 60.0) -> None:
         """Wait until the unit's kubelet answers."""
