@@ -14,7 +14,7 @@ from typing import Literal
 from tests.cloud.client import Client
 from tests.cloud.control import Control
 from tests.cloud.namespace import REPOSITORY, Namespace
-from tests.cloud.registry import Registry
+from tests.cloud.registry import REGISTRY_PORT, Registry
 
 # Where the program may keep what it shares between calls.
 STORES = ("/run/oke-credential-provider", f"/dev/shm/oke-credential-provider-{os.geteuid()}")
@@ -29,6 +29,7 @@ class Cloud:
         log: Literal["journal", "devlog", ""] = "journal",
         tmp: Literal["host", "fresh", "noexec"] = "host",
     ) -> None:
+        self._registry: Registry | None = None
         self.ns = Namespace(log=log, tmp=tmp)
         try:
             self._standin = self._start()
@@ -50,10 +51,13 @@ class Cloud:
             raise RuntimeError("the stand-in did not start; its stderr says why")
         return process
 
-    @cached_property
+    @property
     def registry(self) -> Registry:
-        """The real registry; started when first asked for, and from then on behind OCIR."""
-        return Registry(self.ns, self.control)
+        """The real registry, started on first use; it answers for OCIR until the next reset."""
+        if self._registry is None:
+            self._registry = Registry(self.ns, self.control)
+        self.control.upstream(REGISTRY_PORT)
+        return self._registry
 
     @cached_property
     def client(self) -> Client:
@@ -65,8 +69,8 @@ class Cloud:
         own = {self._standin.pid}
         if "client" in self.__dict__:
             own.add(self.client.pid)
-        if "registry" in self.__dict__:
-            own |= self.registry.pids()
+        if self._registry is not None:
+            own |= self._registry.pids()
         return [pid for pid in self.ns.processes() if pid not in own]
 
     def reset(self) -> None:
@@ -74,6 +78,7 @@ class Cloud:
         for pid in self.strays():
             os.kill(pid, signal.SIGKILL)
         self.control.reset()
+        self.control.upstream(None)
         self.ns.hosts()
         self.ns.log()
         for folder in STORES:
@@ -88,8 +93,8 @@ class Cloud:
             self.client.close()
         self.ns.close()
         self._standin.wait(10)
-        if "registry" in self.__dict__:
-            self.registry.reap()
+        if self._registry is not None:
+            self._registry.reap()
         assert self._standin.stdout is not None
         self._standin.stdout.close()
 

@@ -18,7 +18,7 @@ from tests.cloud.control import Control
 from tests.cloud.model import ISSUER, PAUSE, REGISTRY_USER, SERVICE
 from tests.cloud.namespace import Completed, Namespace
 
-_PORT = 5000
+REGISTRY_PORT = 5000
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 REPOSITORIES = ("ns/repo", "ns/app", "ns/public", PAUSE, "other/secret")
 
@@ -44,14 +44,13 @@ class Registry:
         for repository in REPOSITORIES:
             self.push(repository, ("latest", "v1"))
         self.push("ns/untagged", ("v1",))
-        control.upstream(_PORT)
 
     def _config(self) -> dict[str, object]:
         return {
             "version": 0.1,
             "log": {"accesslog": {"disabled": True}, "level": "info"},
             "storage": {"filesystem": {"rootdirectory": str(self.folder / "storage")}},
-            "http": {"addr": f"127.0.0.1:{_PORT}"},
+            "http": {"addr": f"127.0.0.1:{REGISTRY_PORT}"},
             "auth": {
                 "token": {
                     "realm": "https://fra.ocir.io/20180419/docker/token",
@@ -82,7 +81,7 @@ class Registry:
                 "--dest-tls-verify=false",
                 f"--dest-registry-token={token}",
                 f"oci:{self.layout}:latest",
-                f"docker://127.0.0.1:{_PORT}/{repository}:{tag}",
+                f"docker://127.0.0.1:{REGISTRY_PORT}/{repository}:{tag}",
             ).check()
 
     def pull_with_skopeo(
