@@ -9,6 +9,6 @@ python=$(packaging/portable_python.sh)
 rm -rf "$venv"
 "$python/bin/python3" -m venv --without-pip "$venv"
 # Wheels alone: what is compiled here would want this machine's glibc.
-.venv/bin/python -m pip --python "$venv/bin/python" install --quiet --require-hashes \
+.venv/bin/python -m pip --python "$venv/bin/python" install --quiet --no-deps --require-hashes \
     --only-binary :all: --requirement packaging/requirements.txt
 "$venv/bin/python" packaging/build.py --max-mb 32

@@ -15,8 +15,11 @@ made=$folder/.made # what the packages were made from
 key=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)' && cat "$requirements")
 
 install_packages() {
+    # --no-deps: the file lists every package. Older versions of pip (23.0 in Debian 12) resolve
+    # "coverage[toml]" to its newest release, which has no hash here.
     "$python" -m venv --clear "$folder" &&
-        "$folder/bin/python" -m pip install --require-hashes --requirement "$requirements" &&
+        "$folder/bin/python" -m pip install --no-deps --require-hashes --requirement "$requirements" &&
+        "$folder/bin/python" -m pip check &&
         echo "$key" >"$made"
 }
 
