@@ -1,4 +1,4 @@
-"""The program. Called by the kubelet it answers a request; every other use is in ``provider.commands.cli``."""
+"""The entry point: dispatches to the kubelet plugin, the Docker credential helper or the commands."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from provider.plugin.arguments import kubelet_call
 
 
 def main() -> NoReturn:
-    """Entry point: runs, then ends the process at once, whatever threads still wait for."""
+    """Run the program, and then end the process at once, even if threads still wait for something."""
     enter()
     code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
@@ -25,55 +25,55 @@ def main() -> NoReturn:
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
-    """The program, and the one place where errors are caught. Returns the exit code.
+    """Run the program and return its exit code. This is the only place that catches all errors.
 
-    ``name`` is the one it was started by.
+    ``name`` is the file name by which the program was started.
     """
     call = kubelet_call(argv)
     try:
-        _close_side_doors()
+        _harden_process()
         if name.startswith("docker-credential-"):
-            from provider.plugin.docker_helper import serve
+            from provider.plugin.docker_helper import serve as serve_tool
 
-            _end_on_signals()
-            code, line = serve(argv[0] if len(argv) == 1 else None, environ)
+            _exit_on_signals()
+            code, line = serve_tool(argv[0] if len(argv) == 1 else None, environ)
             _write(1, line + "\n")
             return code
         if call is None:
             from provider.commands.cli import run_command
 
             return run_command(argv)
-        from provider.plugin.kubelet import answer
+        from provider.plugin.kubelet import serve as serve_kubelet
 
-        _end_on_signals()
-        outcome = answer(call.settings_file, environ)
+        _exit_on_signals()
+        output = serve_kubelet(call.settings_file, environ)
         if call.verbose:
-            _write(2, "".join(f"{line}\n" for line in outcome.log))
-        _write(1, outcome.response + "\n")
+            _write(2, "".join(f"{line}\n" for line in output.log))
+        _write(1, output.response + "\n")
     except Exception as error:
         verbose = call.verbose if call else "--verbose" in argv
         return _fail(error, verbose)
     return 0
 
 
-def _close_side_doors() -> None:
-    """No core dumps, which would hold the node's key; no OpenSSL but the one that we brought."""
+def _harden_process() -> None:
+    """Disable core dumps, which would contain the node's key, and the OpenSSL configuration of the caller."""
     import resource
     from contextlib import suppress
 
     try:
-        # Not 0: a core that goes to a program (systemd's, apport's) is made at any limit but 1
-        # (fs/coredump.c).
+        # Not 0: the kernel pipes a core to a program (systemd-coredump, apport) at any limit except 1
+        # (https://github.com/torvalds/linux/blob/v6.12/fs/coredump.c).
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     except ValueError:
-        # The limit is 0, and this process may not raise it: such a core holds no memory at least.
+        # The hard limit is 0, and this process may not raise it. The core then contains no memory.
         with suppress(OSError), open("/proc/self/coredump_filter", "w", encoding="ascii") as file:
             file.write("0")
     for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
         os.environ.pop(name, None)
 
 
-def _end_on_signals() -> None:
+def _exit_on_signals() -> None:
     import signal
 
     def end(number: int, _frame: object) -> NoReturn:
@@ -84,20 +84,20 @@ def _end_on_signals() -> None:
 
 
 def _write(fd: int, text: str) -> None:
-    # What came in by argv or the environment may be no UTF-8.
+    # Text from the arguments or the environment may not be valid UTF-8.
     data = text.encode(errors="backslashreplace")
     while data:
         data = data[os.write(fd, data) :]
 
 
 def _fail(error: Exception, verbose: bool) -> int:
-    """Say what failed, first line first. Returns the exit code."""
+    """Print the error and return the exit code."""
     from contextlib import suppress
 
     if isinstance(error, ProviderError):
         failure = error
     else:
-        # Only the type: the text of an unexpected exception may quote anything.
+        # Only the type: the message of an unexpected exception may contain a secret.
         failure = ProviderError(f"unexpected {type(error).__name__}")
     text = failure.line() + "\n"
     if verbose:

@@ -1,8 +1,6 @@
-"""Image references: what the kubelet (or a person) names.
+"""Image references: ``[host[:port]/]path[:tag][@digest]``, as in https://github.com/distribution/reference.
 
-The kubelet cuts tag and digest off before it asks a plugin; other callers send them. The grammar is
-that of github.com/distribution/reference: ``[host[:port]/]path[:tag][@digest]``, tag and digest
-both allowed at once.
+The kubelet removes tag and digest before it calls a plugin; other callers send them.
 """
 
 import re
@@ -25,8 +23,8 @@ _DIGEST = re.compile(r"[A-Za-z0-9.+_-]+:[0-9A-Fa-f]{32,}", re.A)
 class Image(NamedTuple):
     """A parsed image reference.
 
-    ``host`` is the registry as the reference names it, with its port if one is given: the kubelet
-    looks credentials up by exactly that text. ``repository`` is "" where a whole registry is meant.
+    ``host`` is the registry exactly as the reference has it, including a port: the kubelet looks credentials
+    up by that text. ``repository`` is "" if the caller asks for a whole registry.
     """
 
     host: str
@@ -36,17 +34,17 @@ class Image(NamedTuple):
 
     @property
     def reference(self) -> str:
-        """What to ask the registry's manifest endpoint for."""
+        """The reference for the registry's manifest endpoint: digest, tag or "latest"."""
         return self.digest or self.tag or "latest"
 
 
 def parse_image(text: str) -> Image:
-    """Split an image reference. Raises BadRequest when it is not one."""
+    """Parse an image reference. Raises BadRequest."""
     if len(text) > _MAX_LENGTH:
         raise BadRequest(f"the image reference is longer than {_MAX_LENGTH} characters")
     name, at, digest = text.partition("@")
     host, slash, path = name.partition("/")
-    # As docker reads it: a first component without dot, port or capital is no host.
+    # As in Docker: a first component without a dot, a port or a capital letter is not a host.
     if not slash or (host == host.lower() and host != "localhost" and not set(host) & set(".:")):
         host, path = DEFAULT_HOST, name
     repository, colon, tag = path.partition(":")
@@ -59,6 +57,6 @@ def parse_image(text: str) -> Image:
     if not well_formed:
         raise BadRequest(
             f"{text!r} is not an image reference",
-            "An image is written host[:port]/repository[:tag][@digest].",
+            "The form of an image reference is host[:port]/repository[:tag][@digest].",
         )
     return Image(host, repository, tag or None, digest or None)

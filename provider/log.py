@@ -1,13 +1,13 @@
-"""The log: journald or syslog, by their sockets.
+"""The log: journald, or syslog, through their sockets.
 
-The kubelet throws a successful plugin's stderr away, and a file would need a place and a rotation.
-No caller puts a token, key or certificate into a line.
+The kubelet discards the standard error of a plugin that succeeds, and a log file would need a path and
+rotation. No caller puts a token, key or certificate into a line.
 """
 
 import os
 import re
 
-# The C part alone, since every call logs: the Python part around it takes 2 ms of a warm call's 25.
+# Only the C part, because every call logs: the Python part takes 2 ms of a warm call's 25.
 from _socket import AF_UNIX, SOCK_DGRAM, socket
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,7 +17,7 @@ from provider import __version__
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
 IDENTIFIER = "oke-credential-provider"
-# syslog's severities
+# Severities of syslog
 LEVELS = {"error": 3, "warning": 4, "info": 6, "debug": 7}
 _FACILITY_DAEMON = 3 << 3
 
@@ -25,7 +25,7 @@ _FACILITY_DAEMON = 3 << 3
 class Log:
     """Writes structured lines of at least ``level``, and keeps them for --verbose.
 
-    A log that cannot be written is no reason for a pod not to start: such failures are passed over.
+    Errors are ignored: a log that cannot be written must not stop a pod from starting.
     """
 
     def __init__(self, level: str) -> None:
@@ -33,10 +33,10 @@ class Log:
         self.lines: list[str] = []
 
     def write(self, level: str, message: str, fields: Mapping[str, object]) -> None:
-        """One line: the message, then each field as ``name=value``; fields without a value are left out.
+        """Write the message and then each field as ``name=value``, without the fields whose value is None.
 
-        Message and values are quoted where they could be read as a further field: they may come from
-        a server, or from whoever chose a file's name.
+        A message or value that could be read as another field is quoted: it may come from a server, a file
+        name or an image name.
         """
         if LEVELS[level] > self._most:
             return
@@ -56,9 +56,9 @@ class Log:
                 SYSLOG, f"<{_FACILITY_DAEMON | LEVELS[level]}>{IDENTIFIER}[{os.getpid()}]: {line}"
             )
 
-    def odd(self, what: str) -> None:
-        """Note that tokens cannot be shared, and why."""
-        self.write("warning", "tokens are not shared between calls", {"reason": what})
+    def cache_unavailable(self, reason: Exception) -> None:
+        """Write that the credential cache cannot be used, and why."""
+        self.write("warning", "tokens are not shared between calls", {"reason": reason})
 
 
 def _printable(value: object) -> str:
@@ -75,7 +75,7 @@ def _quoted(text: str) -> str:
 def _send(path: str, datagram: str) -> bool:
     try:
         with closing(socket(AF_UNIX, SOCK_DGRAM)) as sender:
-            # Never wait for a log: a full socket loses the line.
+            # Without waiting: if the socket is full, the line is lost.
             sender.setblocking(False)
             sender.connect(path)
             sender.send(datagram.encode())

@@ -1,7 +1,7 @@
-"""Settings: from the environment, or from a YAML file alone when ``--config FILE`` is given.
+"""Settings, from the environment, or only from a YAML file if ``--config FILE`` is given.
 
-The environment's names and the file's keys are those of Oracle's Go provider, with a few added.
-``KEYS`` is the whole truth about them: parsing, errors and the README's table come from it.
+Variables and keys are those of Oracle's Go provider, and some more. ``SETTINGS`` is the single source of truth:
+parsing, errors and the table in the README come from it.
 """
 
 import re
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from provider.errors import BadSettings
-from provider.ocir.hosts import HostPattern, is_domain_name, parse_host_pattern
+from provider.net.hostname import HostPattern, parse_host, parse_host_pattern
 
 INSTANCE_PRINCIPAL = "INSTANCE_PRINCIPAL"
 USER_PRINCIPAL = "USER_PRINCIPAL"
@@ -23,13 +23,13 @@ AUTH_METHODS = (
     WORKLOAD_IDENTITY,
     WORKLOAD_OR_INSTANCE,
 )
-# The kubelet kills a plugin after 60 s. 15 s of distance: a busy node may start us late.
+# Seconds. The kubelet kills a plugin after 60 s; a busy node may need some of them to start this program.
 DEFAULT_DEADLINE = 45.0
 _MAX_DEADLINE = 55.0
 
 
 class Settings(NamedTuple):
-    """Values as the program uses them; the field's names are those of ``KEYS``."""
+    """The values of all settings; ``SETTINGS`` describes each field."""
 
     registry_token_path: str = "/20180419/docker/token"
     default_user: str = "BEARER_TOKEN"
@@ -46,10 +46,10 @@ class Settings(NamedTuple):
     log_level: str = "info"
 
     def for_caller(self, has_service_account: bool) -> "Settings":
-        """The settings for one caller: WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL becomes one of both.
+        """Return the settings for one caller: WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL becomes one of the two.
 
-        The node's identity is for who has no service account; it never takes the place of one that
-        was refused.
+        The node's identity is for callers without a service account. It never replaces an account that was
+        refused.
         """
         if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:
             return self
@@ -57,8 +57,8 @@ class Settings(NamedTuple):
         return self._replace(ocir_auth_method=method)
 
 
-class Key(NamedTuple):
-    """One setting. ``parse`` takes its text and gives its value, or None when it is not allowed."""
+class Setting(NamedTuple):
+    """One setting. ``parse`` returns the value of a text, or None if the text is invalid."""
 
     field: str
     env: str
@@ -90,136 +90,130 @@ def _hosts(text: str) -> tuple[HostPattern, ...] | None:
     return known if len(known) == len(patterns) else None
 
 
-def parse_machine(text: str) -> str | None:
-    """A DNS name, or an address as IPv4 or IPv6 write it; None when it is neither."""
-    address = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-f]*:[0-9a-f:]+", text.lower(), re.A)
-    return text.lower() if address or is_domain_name(text.lower()) else None
-
-
 def _seconds(text: str) -> float | None:
     seconds = float(text) if re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", text, re.A) else 0.0
     return seconds if 1 <= seconds <= _MAX_DEADLINE else None
 
 
-KEYS = (
-    Key(
+SETTINGS = (
+    Setting(
         "registry_token_path",
         "REGISTRY_TOKEN_PATH",
         "registryTokenPath",
         "a path that begins with /",
-        "Where the registry's token endpoint is.",
+        "Path of the registry's token endpoint.",
         _path,
     ),
-    Key(
+    Setting(
         "default_user",
         "DEFAULT_USER",
         "defaultUser",
         "a user name without spaces or a colon",
-        "The user name that goes with the token.",
+        "User name in the credentials.",
         _user,
     ),
-    Key(
+    Setting(
         "registry_protocol",
         "REGISTRY_PROTOCOL",
         "registryProtocol",
         "https, or http for a loopback registry",
-        "How the registry is asked.",
+        "Protocol of the registry.",
         _one_of("https", "http"),
     ),
-    Key(
+    Setting(
         "ocir_auth_method",
         "OCIR_AUTH_METHOD",
         "ocirAuthMethod",
         ", ".join(AUTH_METHODS),
-        "Whose identity is proved: the node's, that of an OCI config file's profile, that of the OCI"
-        " resource this runs in, the pod's service account's, or the node's where there is none.",
+        "Identity: the node, a profile of an OCI config file, the OCI resource that runs this program, the"
+        " pod's service account, or the service account if there is one and otherwise the node.",
         _one_of(*AUTH_METHODS, fold=str.upper),
     ),
-    Key(
+    Setting(
         "token_validation",
         "TOKEN_VALIDATION",
         "tokenValidation",
         "enabled or disabled",
-        "Ask the registry for the image's manifest with the new token before the kubelet caches it.",
+        "Pull check: ask the registry for the image's manifest before the kubelet caches the token.",
         _enabled,
     ),
-    Key(
+    Setting(
         "ocir_hosts",
         "OCIR_HOSTS",
         "ocirHosts",
-        "host names, * for a whole label but not in the last two, separated by commas",
-        "Further registry hosts of OCI's, for dedicated regions: ocir.*.oci.my.cloud",
+        "host names, separated by commas; * matches a whole label, except the last two",
+        "More registry hosts, for dedicated regions: ocir.*.oci.my.cloud",
         _hosts,
     ),
-    Key(
+    Setting(
         "oci_config_file",
         "OCI_CONFIG_FILE",
         "ociConfigFile",
         "a file name",
-        "USER_PRINCIPAL: the OCI config file (~/.oci/config when not set).",
+        "USER_PRINCIPAL: the OCI config file (default: ~/.oci/config).",
         str,
     ),
-    Key(
+    Setting(
         "oci_profile",
         "OCI_CLI_PROFILE",
         "ociProfile",
-        "a profile's name",
-        "USER_PRINCIPAL: the profile in it (DEFAULT when not set).",
+        "a profile name",
+        "USER_PRINCIPAL: the profile in that file (default: DEFAULT).",
         str,
     ),
-    Key(
+    Setting(
         "kubernetes_host",
         "KUBERNETES_SERVICE_HOST",
         "kubernetesServiceHost",
         "a host name or address",
-        "WORKLOAD_IDENTITY: the API server (when not set: what the kubelet's kubeconfig,"
-        " /etc/oke/oke-apiserver or /etc/oke/oke.conf says).",
-        parse_machine,
+        "WORKLOAD_IDENTITY: the API server (default: from the kubelet's kubeconfig,"
+        " /etc/oke/oke-apiserver or /etc/oke/oke.conf).",
+        parse_host,
     ),
-    Key(
+    Setting(
         "kubernetes_ca_file",
         "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH",
         "kubernetesCaFile",
         "a file name",
-        "WORKLOAD_IDENTITY: the cluster's CA certificate (when not set: that of the kubelet's kubeconfig,"
-        " or /etc/kubernetes/ca.crt).",
+        "WORKLOAD_IDENTITY: the cluster's CA certificate (default: from the kubelet's kubeconfig or"
+        " /etc/kubernetes/ca.crt).",
         str,
     ),
-    Key(
+    Setting(
         "token_cache",
         "TOKEN_CACHE",
         "tokenCache",
         "enabled or disabled",
-        "Share tokens between calls, in memory (/run/oke-credential-provider; in containers /dev/shm).",
+        "Share tokens between calls, in memory (/run/oke-credential-provider, or /dev/shm in containers).",
         _enabled,
     ),
-    Key(
+    Setting(
         "deadline_seconds",
         "DEADLINE_SECONDS",
         "deadlineSeconds",
         f"a number of seconds from 1 to {_MAX_DEADLINE:g}",
-        "The time that one call may take; the kubelet kills a plugin after 60.",
+        "Time limit of a call; the kubelet kills a plugin after 60 seconds.",
         _seconds,
     ),
-    Key(
+    Setting(
         "log_level",
         "LOG_LEVEL",
         "logLevel",
         "debug, info, warning or error",
-        "What goes to journald or syslog.",
+        "Lowest level that is sent to journald or syslog.",
         _one_of("debug", "info", "warning", "error"),
     ),
 )
 
 
 def settings_from_environment(environ: Mapping[str, str]) -> Settings:
-    """Read the environment. An empty variable counts as not set. Raises BadSettings."""
-    named = {key: environ[key.env] for key in KEYS if environ.get(key.env)}
-    return _settings(named, lambda key: key.env)
+    """Read the environment. An empty variable counts as unset. Raises BadSettings."""
+    texts = {each: environ[each.env] for each in SETTINGS if environ.get(each.env)}
+    return _parse(texts, lambda setting: setting.env)
 
 
 def settings_from_file(path: str) -> Settings:
-    """Read a YAML file, and only it. Raises BadSettings."""
+    """Read a YAML file, and nothing else. Raises BadSettings."""
     import yaml
 
     try:
@@ -228,7 +222,7 @@ def settings_from_file(path: str) -> Settings:
     except OSError as error:
         raise BadSettings(f"the settings file {path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Only the position: a parser's full text quotes the file.
+        # Only the position: the parser's message quotes the file.
         mark = getattr(error, "problem_mark", None)
         where = f" (line {mark.line + 1})" if mark else ""
         raise BadSettings(f"the settings file {path} is not YAML{where}") from error
@@ -236,14 +230,15 @@ def settings_from_file(path: str) -> Settings:
         content = {}
     if not isinstance(content, dict):
         raise BadSettings(f"the settings file {path} is not a mapping of keys to values")
-    by_name = {key.yaml: key for key in KEYS}
+    by_name = {each.yaml: each for each in SETTINGS}
     for name in content:
         if name not in by_name:
             known = ", ".join(by_name)
             raise BadSettings(f"{path}: unknown key {str(name)[:60]!r}; the keys are {known}")
-    named = {by_name[name]: _scalar(path, name, value) for name, value in content.items()}
-    return _settings(
-        {key: text for key, text in named.items() if text}, lambda key: f"{path}: {key.yaml}"
+    texts = {by_name[name]: _scalar(path, name, value) for name, value in content.items()}
+    return _parse(
+        {each: text for each, text in texts.items() if text},
+        lambda setting: f"{path}: {setting.yaml}",
     )
 
 
@@ -257,11 +252,11 @@ def _scalar(path: str, name: str, value: object) -> str:
     raise BadSettings(f"{path}: {name} is {type(value).__name__}, not text")
 
 
-def _settings(named: Mapping[Key, str], name_of: Callable[[Key], str]) -> Settings:
+def _parse(texts: Mapping[Setting, str], name_of: Callable[[Setting], str]) -> Settings:
     values: dict[str, Any] = {}
-    for key, text in named.items():
-        value = key.parse(text)
+    for setting, text in texts.items():
+        value = setting.parse(text)
         if value is None:
-            raise BadSettings(f"{name_of(key)} is {text[:200]!r}; allowed: {key.allowed}")
-        values[key.field] = value
+            raise BadSettings(f"{name_of(setting)} is {text[:200]!r}; allowed: {setting.allowed}")
+        values[setting.field] = value
     return Settings(**values)

@@ -1,62 +1,65 @@
-"""The instance metadata service (IMDS v2): the node's certificate, its key, and its region.
+"""The instance metadata service (IMDS) v2: the certificate, key and region of this instance.
 
-``http://169.254.169.254/opc/v2``, header ``Authorization: Bearer Oracle``; it refuses requests that
-were forwarded, so it is never asked through a proxy (docs.oracle.com, "Getting Instance Metadata").
+Requests go to ``http://169.254.169.254/opc/v2`` with ``Authorization: Bearer Oracle``, and never through a
+proxy: IMDS refuses forwarded requests
+(https://docs.oracle.com/en-us/iaas/Content/Compute/Tasks/gettingmetadata.htm).
 """
 
 import errno
 import json
-import time
 from collections.abc import Iterable
 
+from provider.auth.region import RegionInfo
 from provider.errors import DeadlineExceeded, ImdsThrottled, ImdsUnreachable, ImdsUnusable
 from provider.net.deadline import Deadline
-from provider.net.http import (
-    PASSING,
-    REACHED,
-    SLOW,
-    USER_AGENT,
-    Answer,
-    Connection,
-    Failure,
-    Origin,
-    Slow,
-    backoff,
-    seconds_to_wait,
-)
-from provider.ocir.hosts import RegionInfo, is_domain_name
+from provider.net.hostname import HTTP_PORT, is_domain_name
+from provider.net.http import USER_AGENT, Answer, Connection, Failure, Origin, Slow
+from provider.net.retry import with_retries
 
-IPV4 = Origin("http", "169.254.169.254", 80)
-IPV6 = Origin("http", "fd00:c1::a9fe:a9fe", 80)
+IPV4 = Origin("http", "169.254.169.254", HTTP_PORT)
+IPV6 = Origin("http", "fd00:c1::a9fe:a9fe", HTTP_PORT)
 CERTIFICATE = "/identity/cert.pem"
 KEY = "/identity/key.pem"
 INTERMEDIATE = "/identity/intermediate.pem"
 REGION_INFO = "/instance/regionInfo"
 _BASE = "/opc/v2"
-_MAX_ANSWER = 64 * 1024
-_ANSWER_SECONDS = 3.0
+_MAX_BODY = 64 * 1024
+_TRY_SECONDS = 3.0
 _ATTEMPTS = 6
 _NO_IPV4 = (errno.ENETUNREACH, errno.EADDRNOTAVAIL)
 
 
 class Metadata:
-    """GETs of several paths side by side, each on a connection of its own.
+    """GET requests for several paths in parallel, each on its own connection.
 
-    They are on their way when the object is made; ``get`` waits for one. IMDS throttles bursts with
-    429, so a path that failed is asked again after a growing pause, and only that path.
+    The constructor sends them; ``get`` waits for one answer. IMDS throttles bursts with 429, so only a path
+    that failed is requested again. ``retries`` counts these requests.
     """
 
     def __init__(self, paths: Iterable[str], deadline: Deadline) -> None:
         self._deadline = deadline
         self._origin = IPV4
         self.retries = 0
-        self._asked: dict[str, Connection | Failure] = {}
+        self._pending: dict[str, Connection | Failure] = {}
         for path in paths:
-            before = next(reversed(self._asked.values()), None)
-            # Where one connection fails the next would, too, and each may take its time.
-            self._asked[path] = before if isinstance(before, Failure) else self._ask(path)
+            previous = next(reversed(self._pending.values()), None)
+            # If one connection fails, the next one would fail too, possibly after a timeout.
+            self._pending[path] = previous if isinstance(previous, Failure) else self._send(path)
 
-    def _ask(self, path: str) -> Connection | Failure:
+    def get(self, path: str) -> bytes:
+        """Return the body at ``path``. Raises ImdsUnreachable, ImdsThrottled, ImdsUnusable, DeadlineExceeded."""
+
+        def attempt() -> Answer:
+            sent = self._pending.pop(path, None)
+            self.retries += sent is None
+            return self._receive(sent or self._send(path))
+
+        answer = with_retries(attempt, self._deadline, ImdsUnreachable, _ATTEMPTS, ImdsThrottled)
+        if answer.status != 200:
+            raise ImdsUnusable(answer.describe())
+        return answer.body
+
+    def _send(self, path: str) -> Connection | Failure:
         connection = Connection(self._origin)
         headers = {
             "host": self._origin.netloc,
@@ -64,7 +67,7 @@ class Metadata:
             "authorization": "Bearer Oracle",
             "connection": "close",
         }
-        limit = self._deadline.within(_ANSWER_SECONDS, "asking the metadata service")
+        limit = self._deadline.within(_TRY_SECONDS, "asking the metadata service")
         try:
             connection.open(limit)
             connection.send("GET", _BASE + path, headers, b"", limit)
@@ -72,66 +75,37 @@ class Metadata:
             if self._origin is IPV6 or getattr(failure.__cause__, "errno", None) not in _NO_IPV4:
                 return failure
             self._origin = IPV6
-            asked = self._ask(path)
-            if isinstance(asked, Failure):
-                # IPv4 may be configured by the next try.
+            sent = self._send(path)
+            if isinstance(sent, Failure):
+                # IPv4 may be configured before the next try.
                 self._origin = IPV4
-                return Failure(f"{failure}; {asked}", asked.heals)
-            return asked
+                return Failure(f"{failure}; {sent}", sent.retryable)
+            return sent
         return connection
 
-    def get(self, path: str) -> bytes:
-        """The body at ``path``. Raises ImdsUnreachable, ImdsThrottled, ImdsUnusable."""
-        for attempt in range(_ATTEMPTS):
-            outcome = self._receive(self._asked[path])
-            throttled, retry_after, hint = False, 0.0, None
-            if isinstance(outcome, Answer):
-                if outcome.status == 200:
-                    return outcome.body
-                throttled, retry_after = outcome.status == 429, seconds_to_wait(outcome)
-                heals = outcome.status in PASSING
-                if outcome.status < 500 and not heals:
-                    raise ImdsUnusable(outcome.describe())
-                reason, hint = outcome.describe(), None if throttled else REACHED
-            else:
-                reason, heals = str(outcome), outcome.heals
-                hint = SLOW if isinstance(outcome, Slow) else None
-            wait = backoff(attempt, retry_after)
-            last = not heals or attempt + 1 == _ATTEMPTS
-            if last or wait >= self._deadline.left(reason):
-                error = ImdsThrottled if throttled else ImdsUnreachable
-                tries = f"{attempt + 1} {'try' if attempt == 0 else 'tries'}"
-                raise error(f"{reason} ({tries})", hint)
-            self.retries += 1
-            time.sleep(wait)
-            self._asked[path] = self._ask(path)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def _receive(self, asked: Connection | Failure) -> Answer | Failure:
-        if isinstance(asked, Failure):
-            return asked
-        limit = self._deadline.within(_ANSWER_SECONDS, "waiting for the metadata service")
+    def _receive(self, sent: Connection | Failure) -> Answer:
+        if isinstance(sent, Failure):
+            raise sent
+        limit = self._deadline.within(_TRY_SECONDS, "waiting for the metadata service")
         try:
-            return asked.receive(_MAX_ANSWER, limit)
-        except Failure as failure:
-            return failure
+            return sent.receive(_MAX_BODY, limit)
         except DeadlineExceeded as error:
             self._deadline.left("waiting for the metadata service")
-            return Slow(error.message)
+            raise Slow(error.message) from error
         finally:
-            asked.close()
+            sent.close()
 
 
 def region_info(body: bytes) -> RegionInfo:
-    """Read the answer of ``/instance/regionInfo``. Raises ImdsUnusable."""
+    """Parse the answer for ``/instance/regionInfo``. Raises ImdsUnusable."""
     try:
         content = json.loads(body)
         region, domain = content["regionIdentifier"], content["realmDomainComponent"]
-        # Both become part of the host that the node's identity is sent to.
+        # Both become part of the host that receives the node's signature.
         if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):
             return RegionInfo(region, domain, str(content.get("regionKey", "")).lower())
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ImdsUnusable(
-            f"the metadata service's {REGION_INFO} is not what OCI documents"
+            f"the metadata service's {REGION_INFO} does not have the documented form"
         ) from error
-    raise ImdsUnusable(f"the metadata service's {REGION_INFO} names no region and realm domain")
+    raise ImdsUnusable(f"the metadata service's {REGION_INFO} has no valid region and realm domain")

@@ -1,7 +1,7 @@
-"""The cluster as the node itself knows it: by the kubeconfig of the kubelet that started this program.
+"""The kubeconfig of the kubelet that started this program: the API server and its CA.
 
-The kubelet trusts this file with the node's own credentials. It is read only if root alone could have
-written it. A pod's token is sent to whom it names.
+A pod's token is sent to the server in this file. Therefore the file is read only if only root can have
+written it.
 """
 
 import base64
@@ -13,18 +13,18 @@ from typing import Any, NamedTuple
 from provider.root_only import who_can_replace
 
 _MAX_BYTES = 256 * 1024
-# The kubelet uses the first of them that exists.
+# The kubelet uses the first one that exists.
 _FLAGS = ("--kubeconfig", "--bootstrap-kubeconfig")
 
 
 class Unusable(Exception):
-    """A file that is not there, is not root's alone, or does not say what it should."""
+    """The file is missing, can be changed by other users, or lacks a value."""
 
 
 class Kubeconfig(NamedTuple):
-    """The API server's host and its CA's certificates as PEM; empty where the kubeconfig has none.
+    """The API server's host and its CA certificates in PEM; empty if the kubeconfig has none.
 
-    ``source`` is the file, or why there is none that can be used.
+    ``source`` is the file, or the reason why there is no usable file.
     """
 
     host: str
@@ -33,7 +33,9 @@ class Kubeconfig(NamedTuple):
 
 
 def kubelet_command() -> tuple[str, ...]:
-    """The command line of the kubelet that started this program; empty if root's kubelet did not."""
+    """Return the command line of the kubelet that started this program; empty if the parent process is not
+    root's kubelet.
+    """
     process = f"/proc/{os.getppid()}"
     try:
         with open(f"{process}/status", "rb") as file:
@@ -43,13 +45,14 @@ def kubelet_command() -> tuple[str, ...]:
             words = os.fsdecode(file.read()).rstrip("\0").split("\0")
     except (OSError, StopIteration):
         return ()
-    # Real, effective, saved and file-system user: a set-uid program has another real user.
+    # Real, effective, saved and file-system UID: a set-UID program has another real UID.
     return tuple(words) if program == "kubelet" and users == [b"0"] * 4 else ()
 
 
 def flag(command: Sequence[str], name: str) -> str | None:
-    """A flag's value in a command line. The last one counts, and the kubelet reads ``_`` as ``-``
-    (k8s.io/component-base/cli/flag, WordSepNormalizeFunc).
+    """Return the value of a flag in a command line, or None. The last one counts, and the kubelet reads ``_``
+    as ``-`` (WordSepNormalizeFunc in
+    https://github.com/kubernetes/component-base/blob/master/cli/flag/flags.go).
     """
     value = None
     for word, following in zip(command, (*command[1:], ""), strict=False):
@@ -60,18 +63,18 @@ def flag(command: Sequence[str], name: str) -> str | None:
 
 
 def kubeconfig_of(command: Sequence[str]) -> Kubeconfig:
-    """What the kubeconfig says that a kubelet's command line names."""
+    """Read the kubeconfig that a kubelet's command line names."""
     reasons = []
     for path in filter(None, (flag(command, name) for name in _FLAGS)):
         try:
             return parse(root_owned(path), path)
         except Unusable as error:
             reasons.append(f"{path}: {error}")
-    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet of root's names a kubeconfig")
+    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet of root names a kubeconfig")
 
 
 def parse(data: bytes, path: str) -> Kubeconfig:
-    """Read a kubeconfig, in YAML or JSON: the cluster of its current context. Raises Unusable."""
+    """Read the cluster of the current context from a kubeconfig in YAML or JSON. Raises Unusable."""
     content = _load(data)
     try:
         context = _named(content["contexts"], content["current-context"])["context"]
@@ -82,7 +85,7 @@ def parse(data: bytes, path: str) -> Kubeconfig:
         )
         unverified = bool(cluster.get("insecure-skip-tls-verify"))
     except (KeyError, TypeError, AttributeError) as error:
-        raise Unusable("its current context leads to no cluster") from error
+        raise Unusable("its current context names no cluster") from error
     if unverified:
         raise Unusable("it does not verify the API server")
     return Kubeconfig(_host(server), _authority(inline, file, os.path.dirname(path)), path)
@@ -96,12 +99,12 @@ def _load(data: bytes) -> Any:
     try:
         return yaml.safe_load(data)
     except (yaml.YAMLError, ValueError, RecursionError):
-        # No cause attached: it would quote the file.
+        # "from None": the cause quotes the file.
         raise Unusable("it is neither YAML nor JSON") from None
 
 
 def _named(entries: Any, name: Any) -> Any:
-    # As for the kubelet, the first one counts.
+    # The first one counts, as in the kubelet.
     return next((entry for entry in entries if entry["name"] == name), None)
 
 
@@ -118,7 +121,7 @@ def _host(server: str) -> str:
 
 
 def _authority(inline: str, file: str, folder: str) -> str:
-    """The CA's certificates; what is inline wins, as for the kubelet."""
+    """Return the CA certificates; inline data wins, as in the kubelet."""
     try:
         if inline:
             return base64.b64decode(inline, validate=True).decode("ascii")
@@ -128,13 +131,13 @@ def _authority(inline: str, file: str, folder: str) -> str:
 
 
 def root_owned(path: str) -> bytes:
-    """What a file holds that root alone can change or replace. Raises Unusable."""
+    """Read a file that only root can change or replace. Raises Unusable."""
     if not os.path.isabs(path):
         raise Unusable("it is not an absolute path")
     try:
         if others := who_can_replace(path):
-            raise Unusable(f"others than root can replace it: {others}")
-        # Not to wait for a writer, if it is a pipe.
+            raise Unusable(f"other users can replace it: {others}")
+        # O_NONBLOCK: opening a FIFO does not wait for a writer.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             data = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path

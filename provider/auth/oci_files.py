@@ -1,9 +1,8 @@
-"""What proves a user principal or a resource principal: an OCI config file's profile, the environment's
+"""The sources of user principals and resource principals: a profile of an OCI config file, the variables
 OCI_RESOURCE_PRINCIPAL_*, and the contents of the files that they name.
 
-Everything is read once. The identity that tokens are shared under and the request that is signed come
-from the same bytes, even if a file is replaced between the two. The SDK is not imported: a call that
-finds a token in the store does not need it.
+Everything is read once. So the cache key and the signed request come from the same bytes, even if a file is
+replaced between the two. The SDK is not imported: a call with a cached token does not need it.
 """
 
 import hashlib
@@ -16,8 +15,8 @@ from provider.errors import BadResourcePrincipal, BadUserPrincipal
 _CONFIG_FILE = "~/.oci/config"
 _PROFILE = "DEFAULT"
 _RESOURCE_VARIABLES = "OCI_RESOURCE_PRINCIPAL_"
-# Where the SDK takes an absolute path for the name of a file that holds the value
-# (oci.auth.signers.get_resource_principals_signer).
+# If the value is an absolute path, the SDK reads the file
+# (https://github.com/oracle/oci-python-sdk/blob/master/src/oci/auth/signers/resource_principals_signer.py).
 _TOKEN = "OCI_RESOURCE_PRINCIPAL_RPST"
 _KEY = "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM"
 _PASS_PHRASE = "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM_PASSPHRASE"
@@ -25,10 +24,10 @@ _LEAF = "_FOR_LEAF_RESOURCE"
 
 
 class UserProfile(NamedTuple):
-    """A profile of an OCI config file; all but ``where`` is secret.
+    """A profile of an OCI config file; everything except ``where`` is secret.
 
-    ``where`` names profile and file. ``key`` is what ``key_file`` holds, ``session`` what
-    ``security_token_file`` holds; None where the profile names no such file.
+    ``where`` names the profile and the file. ``key`` is the content of ``key_file``, ``session`` that of
+    ``security_token_file``; None if the profile names no such file.
     """
 
     where: str
@@ -38,18 +37,18 @@ class UserProfile(NamedTuple):
 
     @property
     def identity(self) -> str:
-        """What tokens are shared under."""
+        """The cache key of its tokens."""
         return _digest((self.where, sorted(self.values.items()), self.key, self.session))
 
 
 class ResourceEnvironment(NamedTuple):
-    """The environment's OCI_RESOURCE_PRINCIPAL_*, with contents in place of file names; secret."""
+    """The variables OCI_RESOURCE_PRINCIPAL_*, with contents in place of file names; secret."""
 
     values: dict[str, str]
 
     @property
     def identity(self) -> str:
-        """What tokens are shared under."""
+        """The cache key of its tokens."""
         return _digest(sorted(self.values.items()))
 
 
@@ -72,13 +71,13 @@ def user_profile(file: str | None, name: str | None) -> UserProfile:
     except OSError as error:
         raise BadUserPrincipal(f"{where}: {error.filename}: {error.strerror}") from error
     except (configparser.Error, ValueError) as error:
-        # No cause attached: configparser quotes what it read.
+        # "from None": configparser quotes what it read.
         raise BadUserPrincipal(f"{where} cannot be read ({type(error).__name__})") from None
     return UserProfile(where, values, key, session)
 
 
 def resource_environment(environ: Mapping[str, str]) -> ResourceEnvironment:
-    """Read the environment and the files that it names. Raises BadResourcePrincipal."""
+    """Read the variables and the files that they name. Raises BadResourcePrincipal."""
     values = {name: text for name, text in environ.items() if name.startswith(_RESOURCE_VARIABLES)}
     for suffix in ("", _LEAF):
         names = [_TOKEN + suffix, _KEY + suffix]
@@ -102,5 +101,5 @@ def _content(path: str) -> bytes:
 
 
 def _digest(parts: object) -> str:
-    # repr keeps the parts apart, whatever is in them.
+    # repr keeps the parts apart, whatever they contain.
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

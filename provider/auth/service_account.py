@@ -1,4 +1,6 @@
-"""The pod's service account, as the token tells of it that the kubelet sends along (KEP-4412)."""
+"""The pod's service account, read from the token that the kubelet sends
+(https://github.com/kubernetes/enhancements/tree/master/keps/sig-auth/4412-projected-service-account-tokens-for-kubelet-image-credential-providers).
+"""
 
 import base64
 import hashlib
@@ -9,15 +11,15 @@ from typing import NamedTuple
 
 from provider.errors import NoServiceAccountToken
 
-# It becomes a header's value.
+# It becomes part of a header.
 _SERVICE_ACCOUNT_TOKEN = re.compile(r"[\w-]{1,20000}(\.[\w-]{1,20000}){2}", re.A)
 
 
 class ServiceAccount(NamedTuple):
-    """An account's token, which is secret, and its claims, which nobody has verified here.
+    """The token of a service account, which is secret, and its claims, which are not verified here.
 
-    They are for the log, and for knowing two accounts apart; what the account may do is decided by
-    whoever verifies the token. ``expires`` is in Unix seconds.
+    The claims are for the log and the cache key. The server that verifies the token decides what the account
+    may do. ``expires`` is in Unix seconds.
     """
 
     token: str
@@ -28,25 +30,27 @@ class ServiceAccount(NamedTuple):
     expires: float
 
     @property
-    def life(self) -> int:
+    def expires_in(self) -> int:
         """Seconds until the token expires, by this machine's clock; at least 1."""
         return max(1, int(self.expires - time.time()))
 
     @property
     def identity(self) -> str:
-        """What tokens got for it are shared under.
+        """The cache key of its registry tokens.
 
-        The claims alone would be a promise: a forged token can claim any account. The token's hash
-        makes it sure that credentials are shared only with who holds the very token that the
-        cluster has verified. A pod's containers do; the pods of one account are served by the
-        kubelet's own cache, which knows their account for certain.
+        A forged token can claim any account, so the key contains a digest of the token: registry tokens are
+        shared only with callers that have the same token, which the cluster has verified. The containers of
+        one pod have the same token. Between pods of one account, the kubelet's own cache shares credentials.
         """
         digest = hashlib.sha256(self.token.encode()).hexdigest()
         return f"{self.namespace}/{self.name} {self.uid} {self.audience} {digest}"
 
 
 def service_account(token: str | None) -> ServiceAccount:
-    """Read the claims of a token of Kubernetes' (KEP-1205). Raises NoServiceAccountToken."""
+    """Read the claims of a service-account token
+    (https://github.com/kubernetes/enhancements/tree/master/keps/sig-auth/1205-bound-service-account-tokens).
+    Raises NoServiceAccountToken.
+    """
     if token is None:
         raise NoServiceAccountToken("the kubelet sent no service-account token with the request")
     if not _SERVICE_ACCOUNT_TOKEN.fullmatch(token):
@@ -62,14 +66,14 @@ def service_account(token: str | None) -> ServiceAccount:
             bound["serviceaccount"]["name"],
             bound["serviceaccount"]["uid"],
             ",".join([audience] if isinstance(audience, str) else audience),
-            float(int(claims["exp"])),  # a finite one
+            float(int(claims["exp"])),  # int: neither infinity nor NaN
         )
         texts = account[1:5]
         if not all(isinstance(text, str) and text and text.isprintable() for text in texts):
             raise ValueError
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
-        # No cause attached: it would quote the token.
+        # "from None": the cause quotes the token.
         raise NoServiceAccountToken(
-            "the request's serviceAccountToken is not a service account's"
+            "the claims of the service-account token are not those of a service account"
         ) from None
     return account

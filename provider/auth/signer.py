@@ -1,7 +1,8 @@
-"""OCI's request signature (docs.oracle.com, "Request Signatures"): version 1, rsa-sha256.
+"""OCI request signatures, version 1, rsa-sha256
+(https://docs.oracle.com/en-us/iaas/Content/API/Concepts/signingrequests.htm).
 
-The SDK's signer gives the same bytes (a test holds them equal), but it brings the whole of requests
-and urllib3 along: some 90 ms of imports, where this needs the RSA part of cryptography alone.
+The SDK's signer produces the same bytes, as a test shows, but it imports requests and urllib3, which takes
+about 90 ms. This module needs only the RSA part of cryptography.
 """
 
 import base64
@@ -16,22 +17,24 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 
 class Signer(NamedTuple):
-    """Signs requests as the owner of ``key``, whom OCI knows by ``key_id``.
+    """Signs requests with ``key``, which OCI finds by ``key_id``. Both are secret.
 
-    ``key_id`` is ``ST$<security token>`` for principals, ``<tenancy>/<user>/<fingerprint>`` for an
-    API key, ``<tenancy>/fed-x509/<fingerprint>`` for an instance certificate.
+    ``key_id`` is ``ST$<security token>`` for a principal, ``<tenancy>/<user>/<fingerprint>`` for an API key,
+    and ``<tenancy>/fed-x509/<fingerprint>`` for an instance certificate.
     """
 
     key_id: str
     key: RSAPrivateKey
 
     def sign_get(self, target: str, host: str) -> dict[str, str]:
-        """Headers for a GET of ``target`` at ``host``, made now: OCI allows 5 minutes of age."""
+        """Return the headers for a GET of ``target`` at ``host``. OCI accepts them for 5 minutes."""
         headers = {"date": formatdate(usegmt=True), "host": host}
         return self._signed("get", target, headers, ("date", "(request-target)", "host"))
 
     def sign_post(self, target: str, body: bytes) -> dict[str, str]:
-        """Headers for a POST of a JSON ``body`` to the federation endpoint, which leaves the host out."""
+        """Return the headers for a POST of a JSON ``body`` to the federation endpoint; they do not cover the
+        host.
+        """
         headers = {
             "date": formatdate(usegmt=True),
             "content-length": str(len(body)),

@@ -1,8 +1,8 @@
-"""Who asks: a pod's service account, by OKE's workload identity.
+"""OKE workload identity: the principal of a pod's service account.
 
-The cluster's API server has an endpoint beside it that takes a service account's token for a session
-token of OCI's, bound to a key of ours (oci.auth.signers.OkeWorkloadIdentityResourcePrincipalSigner
-of the SDK asks in the same way; a test holds the two equal).
+An endpoint next to the cluster's API server exchanges a service-account token for a session token that is bound
+to the session key. The SDK sends the same request, as a test shows
+(https://github.com/oracle/oci-python-sdk/blob/master/src/oci/auth/signers/oke_workload_identity_resource_principal_signer.py).
 """
 
 import base64
@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from provider.auth.imds import Metadata
 from provider.auth.kubeconfig import Kubeconfig, Unusable, kubeconfig_of, root_owned
-from provider.auth.principal import SECURITY_TOKEN, Principal, public_key
+from provider.auth.principal import Principal, is_security_token, public_key
 from provider.auth.service_account import ServiceAccount
 from provider.auth.signer import Signer
 from provider.errors import (
@@ -29,16 +29,17 @@ from provider.errors import (
     WorkloadUnreachable,
 )
 from provider.net.background import Background
-from provider.net.clients import Network
+from provider.net.client import Client, Network
 from provider.net.deadline import Deadline
-from provider.net.http import Client, Origin
-from provider.settings import Settings, parse_machine
+from provider.net.hostname import parse_host
+from provider.net.http import Origin
+from provider.settings import Settings
 
 PORT = 12250
 PATH = "/resourcePrincipalSessionTokens"
 METADATA = "/instance/metadata"
-# What OKE's own bootstrap reads or writes on a node (docs.oracle.com, "Creating Cloud-init Scripts
-# for Self-managed Nodes").
+# Files that OKE's bootstrap reads or writes on a node
+# (https://docs.oracle.com/en-us/iaas/Content/ContEng/Tasks/contengcloudinitforselfmanagednodes.htm).
 APISERVER_FILE = "/etc/oke/oke-apiserver"
 OKE_CONF = "/etc/oke/oke.conf"
 CA_FILE = "/etc/kubernetes/ca.crt"
@@ -47,18 +48,16 @@ _ADDRESSES = {
     OKE_CONF: re.compile(r"""^\s*(?:export\s+)?APISERVER_ENDPOINT=["']?([^"'\s]+)""", re.M),
 }
 
-EXPERIMENTAL = (
-    "Whether OCIR takes workload identities is not verified anywhere: this way is experimental."
-)
+EXPERIMENTAL = "It is not verified that OCIR accepts workload identities: this is experimental."
 CA_HINT = (
-    "The cluster's CA certificate does not fit the API server: check KUBERNETES_SERVICE_HOST,"
+    "The cluster's CA did not issue the API server's certificate. Check KUBERNETES_SERVICE_HOST,"
     " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH, the kubelet's --kubeconfig and the node's clock."
-    " To see which were used: oke-credential-provider check."
+    " oke-credential-provider check shows which values were used."
 )
 
 
 class Cluster(NamedTuple):
-    """Where the API server is, and the PEM certificates of the CA that vouches for it.
+    """The address of the API server, and the PEM certificates of its CA.
 
     ``source`` tells where both were found.
     """
@@ -71,16 +70,16 @@ class Cluster(NamedTuple):
 def workload_principal(
     account: ServiceAccount, cluster: Cluster, key: Background[RSAPrivateKey], network: Network
 ) -> Principal:
-    """The service account's identity: its token, exchanged at the cluster's endpoint.
+    """Exchange the service-account token for a session token at the cluster's endpoint.
 
-    ``POST https://<API server>:12250/resourcePrincipalSessionTokens`` with the token as bearer and
-    ``{"podKey": <public key>}``; the answer is ``{"token": "ST$..."}`` in base64, in quotation marks.
-    No proxy is asked, and nobody but the cluster's CA is trusted: the token may be good for the
-    Kubernetes API. Raises ClusterUnknown, Workload*, BasicCluster, TlsUntrusted.
+    The request is ``POST https://<API server>:12250/resourcePrincipalSessionTokens`` with a bearer token and
+    ``{"podKey": <public key>}``; the answer is ``{"token": "ST$..."}`` in base64, in quotation marks. It uses no
+    proxy and trusts only the cluster's CA, because the token may be valid for the Kubernetes API.
+    Raises ClusterUnknown, Workload*, BasicCluster, TlsUntrusted, DeadlineExceeded.
     """
     deadline = network.deadline
     client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])
-    client.open_early()
+    client.preconnect()
     private = key.result(deadline, "making a session key")
     body = json.dumps({"podKey": public_key(private)}).encode()
     headers = {
@@ -93,24 +92,25 @@ def workload_principal(
         answer = client.request("POST", PATH, lambda: headers, body)
     except TlsUntrusted as error:
         raise TlsUntrusted(error.message, CA_HINT) from error
-    whose = f"service account {account.namespace}/{account.name}"
+    name = f"service account {account.namespace}/{account.name}"
     if answer.status == 403:
-        raise BasicCluster(f"{answer.describe()} to {whose}")
+        raise BasicCluster(f"{answer.describe()} to {name}")
     if answer.status != 200:
-        raise WorkloadRefused(f"{answer.describe()} to {whose}, audience {account.audience}")
+        raise WorkloadRefused(f"{answer.describe()} to {name}, audience {account.audience}")
     try:
         content = json.loads(base64.b64decode(answer.body.strip().strip(b'"'), validate=True))
         token = content["token"].removeprefix("ST$")
-        if not SECURITY_TOKEN.fullmatch(token):
-            raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        # No cause attached: it would quote the answer, and with it the token.
-        raise WorkloadMalformed(f"{answer.describe()} without a token") from None
-    return Principal(whose, Signer(f"ST${token}", private))
+        token = None
+    if not is_security_token(token):
+        raise WorkloadMalformed(f"{answer.describe()} without a token")
+    # The registry token must not be shared for longer than the account's own token is valid.
+    signer = Signer(f"ST${token}", private)
+    return Principal(name, signer, expires_in=account.expires_in, caveat=EXPERIMENTAL)
 
 
 def cluster_of(settings: Settings, deadline: Deadline, command: Sequence[str]) -> Cluster:
-    """The cluster of this node. ``command`` is the kubelet's command line. Raises ClusterUnknown, Imds*."""
+    """Find the cluster of this node. ``command`` is the kubelet's command line. Raises ClusterUnknown, Imds*."""
     return find_cluster(
         settings,
         lambda: kubeconfig_of(command),
@@ -120,7 +120,7 @@ def cluster_of(settings: Settings, deadline: Deadline, command: Sequence[str]) -
 
 
 def origin(cluster: Cluster) -> Origin:
-    """Where the endpoint is."""
+    """Return the address of the workload identity endpoint."""
     return Origin("https", cluster.host, PORT)
 
 
@@ -130,12 +130,11 @@ def find_cluster(
     metadata: Callable[[], bytes],
     text_of: Callable[[str], str | None],
 ) -> Cluster:
-    """The cluster of this node: as the settings say, else the kubelet's kubeconfig, else OKE's files.
+    """Find the cluster of this node: in the settings, the kubelet's kubeconfig or OKE's files.
 
-    The metadata service can only add an address, if there is a CA certificate that the API server must
-    have: whoever stands before the metadata service would otherwise get the service accounts' tokens.
-    ``kubeconfig`` and ``metadata`` are asked only when they are needed; ``text_of`` gives the text of a
-    file of OKE's, or None. Raises ClusterUnknown and what ``metadata`` raises.
+    The metadata service may add the address, but never the CA: otherwise, whoever intercepts the metadata
+    service would get the service-account tokens. ``kubeconfig`` and ``metadata`` are called only if needed;
+    ``text_of`` returns the text of a file, or None. Raises ClusterUnknown and what ``metadata`` raises.
     """
     host, host_source = settings.kubernetes_host or "", "settings"
     ca, ca_source = "", "settings"
@@ -156,22 +155,22 @@ def find_cluster(
         ca, ca_source = text_of(CA_FILE) or "", CA_FILE
     if not ca:
         raise ClusterUnknown(
-            f"neither settings, the kubelet's kubeconfig ({reason}) nor {CA_FILE} have the cluster's CA"
+            f"the cluster's CA is neither in the settings, the kubelet's kubeconfig ({reason}) nor {CA_FILE}"
         )
     if not host:
         host, host_source = _address_in(metadata()), "instance metadata"
-    # It becomes a header's value.
-    named = parse_machine(_without_port(host))
-    if not named:
+    # It becomes part of a header.
+    address = parse_host(_without_port(host))
+    if not address:
         raise ClusterUnknown(
-            f"neither settings, the kubelet's kubeconfig ({reason}), OKE's files nor the instance's"
-            " metadata name the cluster's API server"
+            f"the cluster's API server is neither in the settings, the kubelet's kubeconfig ({reason}), OKE's"
+            " files nor the instance's metadata"
         )
-    return Cluster(named, ca, f"API server from {host_source}, CA from {ca_source}")
+    return Cluster(address, ca, f"API server from {host_source}, CA from {ca_source}")
 
 
 def _address_in(metadata: bytes) -> str:
-    """The API server's address in a self-managed node's metadata; empty where there is none."""
+    """Return the API server's address from a self-managed node's metadata; "" if it has none."""
     try:
         host = json.loads(metadata).get("apiserver_host")
     except (ValueError, AttributeError, RecursionError):
@@ -180,7 +179,7 @@ def _address_in(metadata: bytes) -> str:
 
 
 def _without_port(host: str) -> str:
-    """``10.0.0.5`` of ``10.0.0.5:6443``: the API server's own port is not the endpoint's."""
+    """Return ``10.0.0.5`` for ``10.0.0.5:6443``: the endpoint has its own port."""
     name, colon, port = host.rpartition(":")
     return name if colon and port.isdigit() and ":" not in name else host
 
@@ -201,7 +200,7 @@ def _chosen_ca(path: str) -> str:
 
 
 def context(cluster: Cluster) -> ssl.SSLContext:
-    """A client context that trusts the cluster's CA alone. Raises ClusterUnknown."""
+    """Return a client context that trusts only the cluster's CA. Raises ClusterUnknown."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

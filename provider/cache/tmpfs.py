@@ -1,7 +1,7 @@
-"""A folder on tmpfs in which calls of this program hand each other what they got.
+"""Files and locks on tmpfs, which the processes of one user share.
 
-The kubelet starts a process for each image. The folder is 0700, its files 0600, all of them checked
-through their descriptors; a token never touches a disk. Anything odd is a miss, not a failure.
+The folder has mode 0700 and its files 0600; each is checked through its descriptor. A token is never written to
+a disk. Unexpected state is a cache miss, not an error.
 """
 
 import fcntl
@@ -13,50 +13,50 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-LOCK = ".lock"
+LOCK_SUFFIX = ".lock"
 FOLDER = "oke-credential-provider"
 SYSTEM_PARENT = "/run"
-# Everybody may write there, so each user has a folder of his own. Containers have it in memory,
-# where /run is usually a part of their disk.
+# All users may write here, so the name of the folder contains the UID, and the folder is checked. In a
+# container this is tmpfs, while /run usually is not.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
-# Part of each file's name: versions of this program that write other contents never meet.
+# Part of each file name: versions of this program with another format do not read each other's files.
 FORMAT = 2
 _MAX_BYTES = 256 * 1024
 _STALE_SECONDS = 2 * 3600
-# With workload identity each of a node's 110 pods has four files: entry and lock, of its token and
-# of its identity.
+# With workload identity, each of a node's 110 pods has four files: entry and lock, of its registry and of its
+# identity.
 _MAX_FILES = 512
 _MAX_TOTAL_BYTES = 4 * 1024 * 1024
 _MEMORY_FILE_SYSTEMS = ("tmpfs", "ramfs")
-_OWN = os.O_NOFOLLOW | os.O_CLOEXEC
+_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def places(environ: Mapping[str, str]) -> list[str]:
-    """Where the folder may be, in the order in which ``Store.open`` tries."""
-    below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]
-    private = [os.path.join(parent, FOLDER) for parent in below if os.path.isabs(parent)]
+def candidate_folders(environ: Mapping[str, str]) -> list[str]:
+    """Return the paths where the folder may be, in the order in which ``Store.open`` tries them."""
+    parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]
+    private = [os.path.join(parent, FOLDER) for parent in parents if os.path.isabs(parent)]
     return [*private, f"{SHARED_MEMORY}/{FOLDER}-{os.geteuid()}"]
 
 
 def entry_of(name: str) -> str:
-    """The entry to which a file belongs: ``v1-fra.ocir.io-0a1b2c3d`` of its lock and its failure."""
+    """Return the entry that a file belongs to: ``v2-fra.ocir.io-0a1b2c3d`` for its lock and its failure."""
     stem, dash, rest = name.rpartition("-")
     return f"{stem}{dash}{rest.partition('.')[0]}"
 
 
-class Odd(Exception):
-    """Something about the store is not as this program leaves it. The text says what, for the log."""
+class CacheUnavailable(Exception):
+    """The cache is not in the state in which this program leaves it. The message says why, for the log."""
 
 
 def now() -> float:
-    """Seconds since boot, suspend included: a clock that nobody can set, and that starts anew just
-    when tmpfs does.
+    """Return the seconds since boot, including suspend. Nobody can set this clock, and it starts at zero
+    exactly when tmpfs is empty.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Store:
-    """The folder, by a descriptor that was checked; ``path`` is its name."""
+    """The folder, through a descriptor that was checked. ``path`` is its path."""
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
@@ -64,71 +64,72 @@ class Store:
 
     @classmethod
     def open(cls, environ: Mapping[str, str], make: bool = True) -> "Store":
-        """The first of ``places`` that is on tmpfs and is, or becomes, this user's own.
+        """Open the first of ``candidate_folders`` that is on tmpfs; create it if ``make`` is true.
 
-        Made when it is not there, if ``make``. Raises Odd when there is no such place, or when
-        somebody else has put something there.
+        Raises CacheUnavailable if there is none, or if it belongs to another user.
         """
         reasons = []
-        for path in places(environ):
+        for path in candidate_folders(environ):
             if make and not os.path.lexists(path) and _in_memory(os.path.dirname(path)):
                 with suppress(OSError):
                     os.mkdir(path, 0o700)
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _OWN)
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
             except (FileNotFoundError, PermissionError) as error:
                 reasons.append(f"{path}: {error.strerror}")
-                continue  # root's place, and we are not root; or a parent that is not on tmpfs
+                continue  # root's folder and this user is not root, or a parent that is not on tmpfs
             except OSError as error:
-                raise Odd(f"{path}: {error.strerror}") from error
+                raise CacheUnavailable(f"{path}: {error.strerror}") from error
             if _in_memory(fd):
                 _check_own(os.fstat(fd), path)
                 return cls(fd, path)
             os.close(fd)
             reasons.append(f"{path} is not on tmpfs")
-        raise Odd("; ".join(reasons))
+        raise CacheUnavailable("; ".join(reasons))
 
     def names(self) -> list[str]:
-        """The files that are there. Raises Odd."""
+        """List the files. Raises CacheUnavailable."""
         try:
             return sorted(os.listdir(self._fd))
         except OSError as error:
-            raise Odd(f"the store cannot be listed: {error.strerror}") from error
+            raise CacheUnavailable(f"the cache cannot be listed: {error.strerror}") from error
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """The contents of an entry; None when there is none. Raises Odd."""
+        """Return the content of a file; None if there is none. Raises CacheUnavailable."""
         try:
-            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OWN, dir_fd=self._fd)
+            fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=self._fd)
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise Odd(f"{name}: {error.strerror}") from error
+            raise CacheUnavailable(f"{name}: {error.strerror}") from error
         try:
             status = os.fstat(fd)
             _check_own(status, name)
             if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
-                raise Odd(f"{name} is no regular file of a sensible size")
+                raise CacheUnavailable(
+                    f"{name} is not a regular file of at most {_MAX_BYTES} bytes"
+                )
             data = os.read(fd, _MAX_BYTES + 1)
         except OSError as error:
-            raise Odd(f"{name}: {error.strerror}") from error
+            raise CacheUnavailable(f"{name}: {error.strerror}") from error
         finally:
             os.close(fd)
         try:
             content = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise Odd(f"{name} is not JSON") from error
+            raise CacheUnavailable(f"{name} is not JSON") from error
         if not isinstance(content, dict):
-            raise Odd(f"{name} is not a JSON object")
+            raise CacheUnavailable(f"{name} is not a JSON object")
         return content
 
     def write(self, name: str, content: Mapping[str, object]) -> None:
-        """Put an entry in place, whole or not at all. Raises Odd."""
+        """Replace a file atomically. Raises CacheUnavailable."""
         temporary = f"{name}.{os.getpid()}.new"
         try:
             with suppress(FileNotFoundError):
                 os.unlink(temporary, dir_fd=self._fd)
             fd = os.open(
-                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN, 0o600, dir_fd=self._fd
+                temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=self._fd
             )
             with os.fdopen(fd, "w") as file:
                 json.dump(content, file)
@@ -136,13 +137,13 @@ class Store:
         except OSError as error:
             with suppress(OSError):
                 os.unlink(temporary, dir_fd=self._fd)
-            raise Odd(f"{name} cannot be written: {error.strerror}") from error
+            raise CacheUnavailable(f"{name} cannot be written: {error.strerror}") from error
 
     def sweep(self) -> None:
-        """Remove what is stale, then the least useful files, until the store is within its bounds.
+        """Remove stale files, and then the least useful files until the cache is within its limits.
 
-        Least useful are locks and failures without an entry: they cost nothing to make, and image
-        names can make any number of them. Of the others the oldest go first.
+        Least useful are locks and failures without an entry: image names can create any number of them. Of
+        the others, the oldest are removed first.
         """
         files: dict[str, os.stat_result] = {}
         with suppress(OSError):
@@ -157,10 +158,10 @@ class Store:
                 count, size = count - 1, size - files[name].st_size
 
     def _remove(self, name: str) -> bool:
-        """Remove a file, unless it is a lock that somebody holds."""
+        """Remove a file, unless it is a lock that a process holds. Report whether it was removed."""
         try:
-            if name.endswith(LOCK):
-                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _OWN, dir_fd=self._fd)
+            if name.endswith(LOCK_SUFFIX):
+                fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | _SAFE, dir_fd=self._fd)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     os.unlink(name, dir_fd=self._fd)
@@ -173,59 +174,59 @@ class Store:
         return True
 
     def remove(self) -> None:
-        """Remove the files of every version of this program, and the folder if it is empty then."""
-        with suppress(Odd, OSError):
+        """Remove the files of all versions of this program, and then the folder if it is empty."""
+        with suppress(CacheUnavailable, OSError):
             for name in self.names():
                 if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
                     os.unlink(name, dir_fd=self._fd)
             os.rmdir(self.path)
 
     def lock(self, name: str) -> "Lock":
-        """The lock of an entry. Raises Odd."""
-        path = f"{name}{LOCK}"
+        """Return the lock of an entry. Raises CacheUnavailable."""
+        path = f"{name}{LOCK_SUFFIX}"
         try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | _OWN, 0o600, dir_fd=self._fd)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | _SAFE, 0o600, dir_fd=self._fd)
             _check_own(os.fstat(fd), path)
         except OSError as error:
-            raise Odd(f"{path}: {error.strerror}") from error
+            raise CacheUnavailable(f"{path}: {error.strerror}") from error
         return Lock(fd)
 
 
 class Lock:
-    """A lock between processes that ends with the process that holds it, however that ends."""
+    """A lock between processes. It is released when the process that holds it ends in any way."""
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
-    def take(self) -> bool:
-        """Try to take it for ourselves alone; False when somebody has it."""
+    def acquire(self) -> bool:
+        """Try to acquire it exclusively, without waiting. Report whether that succeeded."""
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
         with suppress(OSError):
-            os.utime(self._fd)  # in use: not stale
+            os.utime(self._fd)  # not stale
         return True
 
     def wait(self) -> None:
-        """Block until nobody has it for himself alone; all who wait go on at once."""
+        """Block until no process holds it exclusively; all waiting processes then continue at once."""
         fcntl.flock(self._fd, fcntl.LOCK_SH)
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def release(self) -> None:
-        """Let the others go on."""
+        """Release it."""
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
 
 def _check_own(status: os.stat_result, what: str) -> None:
     if status.st_uid != os.geteuid():
-        raise Odd(f"{what} belongs to user {status.st_uid}")
+        raise CacheUnavailable(f"{what} belongs to user {status.st_uid}")
     if stat.S_IMODE(status.st_mode) & 0o077:
-        raise Odd(f"{what} is open to others (mode {stat.S_IMODE(status.st_mode):o})")
+        raise CacheUnavailable(f"{what} is open to others (mode {stat.S_IMODE(status.st_mode):o})")
 
 
 def _in_memory(place: str | int) -> bool:
-    """True when a path or descriptor is on tmpfs."""
+    """Report whether a path or descriptor is on tmpfs."""
     with suppress(OSError):
         device = os.stat(place).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"

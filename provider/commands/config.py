@@ -14,8 +14,9 @@ from provider.commands.kubelet_config import (
 )
 from provider.errors import ConfigUnreadable, ProviderError
 from provider.net.deadline import Deadline
+from provider.net.hostname import parse_host_pattern
 from provider.ocir.exchange import instance_region
-from provider.ocir.hosts import REALM_DOMAINS, parse_host_pattern
+from provider.ocir.hosts import REALM_DOMAINS
 from provider.settings import WORKLOAD_IDENTITY
 
 ALL = "all"

@@ -1,20 +1,19 @@
-"""Work that goes on while the main thread does something else."""
+"""Work in a second thread."""
 
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from provider.errors import DeadlineExceeded
 from provider.net.deadline import Deadline
 
 T = TypeVar("T")
 
 
 class Background(Generic[T]):
-    """Runs ``work`` in a thread of its own, at once.
+    """Runs ``work`` in a new thread at once.
 
-    The thread is a daemon: what hangs in it (a DNS look-up has no time limit) never holds up the
-    end of the program.
+    The thread is a daemon thread: work that hangs, such as a DNS lookup without a time limit, does not keep
+    the process alive.
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
@@ -31,10 +30,10 @@ class Background(Generic[T]):
             self._error = error
 
     def result(self, deadline: Deadline, doing: str) -> T:
-        """What ``work`` returned; raises what it raised, or DeadlineExceeded when it is not done."""
+        """Wait for ``work`` and return its result. Raises what it raised, and DeadlineExceeded."""
         self._thread.join(deadline.left(doing))
         if self._thread.is_alive():
-            raise DeadlineExceeded(f"no answer within {deadline.seconds:.3g} s, while {doing}")
+            raise deadline.exceeded(doing)
         if self._error is not None:
             raise self._error
         return self._result

@@ -1,4 +1,4 @@
-"""One time limit that every connect, read, lock and retry of a call draws from."""
+"""One time limit for a whole call: each connect, read, lock and retry uses what is left of it."""
 
 import time
 from collections.abc import Callable
@@ -7,10 +7,11 @@ from provider.errors import DeadlineExceeded
 
 
 class Deadline:
-    """A point on the monotonic clock.
+    """A point in time on the monotonic clock, ``seconds`` after its creation.
 
-    The kubelet kills a plugin 60 s after its start (pkg/credentialprovider/plugin, a constant
-    there), so a call that plans for less can still say why it failed.
+    The kubelet kills a plugin after 60 s and logs no reason
+    (https://github.com/kubernetes/kubernetes/blob/v1.34.0/pkg/credentialprovider/plugin/plugin.go). A call with
+    an earlier deadline can still report why it failed.
     """
 
     def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -19,17 +20,26 @@ class Deadline:
         self._end = clock() + seconds
 
     def left(self, doing: str) -> float:
-        """Seconds left, more than 0. Raises DeadlineExceeded, naming what was being done."""
+        """Return the seconds left, more than 0. Raises DeadlineExceeded with ``doing`` in its message."""
         left = self._end - self._clock()
         if left <= 0:
-            raise DeadlineExceeded(f"no answer within {self.seconds:.3g} s, while {doing}")
+            raise self.exceeded(doing)
         return left
+
+    def exceeded(self, doing: str) -> DeadlineExceeded:
+        """Return the error that says that time ran out while ``doing``."""
+        return DeadlineExceeded(f"no answer within {self.seconds:.3g} s, while {doing}")
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since this deadline was created."""
+        return self._clock() - self._end + self.seconds
 
     @property
     def is_over(self) -> bool:
-        """True when no time is left."""
+        """Report whether no time is left."""
         return self._clock() >= self._end
 
     def within(self, seconds: float, doing: str) -> "Deadline":
-        """A deadline at most ``seconds`` away and never later than this one."""
+        """Return a deadline ``seconds`` from now, but not later than this one. Raises DeadlineExceeded."""
         return Deadline(min(seconds, self.left(doing)), self._clock)

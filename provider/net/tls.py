@@ -1,4 +1,4 @@
-"""Whom TLS trusts, and by which proxy servers are reached: what the node says of its network."""
+"""CA bundle and proxy selection, from the environment and from the node's files."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from provider.net.http import Proxy
 if TYPE_CHECKING:
     import ssl
 
-# Looked for in this order. OpenSSL's own default is a path of the machine that built it, which a
-# frozen program must not rely on.
+# In order of preference. OpenSSL's own default is a path on the build machine, which a frozen program cannot
+# rely on.
 NODE_BUNDLES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Oracle Linux
     "/etc/ssl/certs/ca-certificates.crt",  # Ubuntu, Debian
@@ -20,8 +20,8 @@ NODE_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-# The same certificates, each in a file named by the hash of its subject (openssl rehash). Loading a
-# bundle of 140 takes 29 ms of CPU; of a folder OpenSSL reads the one file that it needs.
+# Folders with the same certificates, one file each, named by the hash of the subject (openssl rehash). Loading
+# a bundle of 140 certificates takes 29 ms of CPU time; from a folder, OpenSSL reads only the file it needs.
 NODE_FOLDERS = (
     "/etc/pki/ca-trust/extracted/pem/directory-hash",  # newer Oracle Linux
     "/etc/ssl/certs",  # Ubuntu, Debian
@@ -30,7 +30,10 @@ _CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 def bundle(environ: Mapping[str, str]) -> str:
-    """The file (or hashed folder) of CA certificates: the user's, the node's, certifi's."""
+    """Return the file or hashed folder with CA certificates: from the environment, the node, or certifi.
+
+    Raises BadSettings if the environment names a path that does not exist.
+    """
     for name in _CHOICES:
         path = environ.get(name)
         if path:
@@ -48,9 +51,8 @@ def bundle(environ: Mapping[str, str]) -> str:
 
 
 def hashed_folder(environ: Mapping[str, str]) -> str | None:
-    """The node's folder of CA certificates by hash; None when it has none, or the user chose a bundle.
-
-    What is missing in it may still be in the bundle.
+    """Return the node's hashed folder of CA certificates; None if it has none or the environment names a
+    bundle. The bundle may contain certificates that the folder lacks.
     """
     if not any(environ.get(name) for name in _CHOICES):
         for path in NODE_FOLDERS:
@@ -61,14 +63,14 @@ def hashed_folder(environ: Mapping[str, str]) -> str | None:
 
 
 def tls_context(environ: Mapping[str, str], path: str | None = None) -> "ssl.SSLContext":
-    """A client context that verifies certificate and host name, by the CA certificates in ``path``,
-    else by ``bundle``. Raises BadSettings.
+    """Return a client context that verifies certificate and host name with the CA certificates in ``path``,
+    or in ``bundle``. Raises BadSettings.
     """
     import ssl
 
     path = path or bundle(environ)
-    # Not create_default_context: it writes session keys to where SSLKEYLOGFILE says, and loads
-    # OpenSSL's default bundle.
+    # Not create_default_context: it writes session keys to the file in SSLKEYLOGFILE and loads OpenSSL's
+    # default bundle.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -79,7 +81,7 @@ def tls_context(environ: Mapping[str, str], path: str | None = None) -> "ssl.SSL
 
 
 def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
-    """The proxy for https to ``host`` by HTTPS_PROXY and NO_PROXY. Raises BadSettings."""
+    """Return the proxy for https to ``host``, from HTTPS_PROXY and NO_PROXY. Raises BadSettings."""
     url = environ.get("https_proxy") or environ.get("HTTPS_PROXY")
     if not url:
         return None
@@ -88,7 +90,7 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
     from urllib.parse import unquote, urlsplit
     from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined] # left out of the stubs
 
-    # urllib knows the many forms of NO_PROXY.
+    # urllib handles the many forms of NO_PROXY.
     no_proxy = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if proxy_bypass_environment(host, {"no": no_proxy}):
         return None
@@ -98,7 +100,7 @@ def proxy_for(host: str, environ: Mapping[str, str]) -> Proxy | None:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
     except ValueError:
-        # No cause attached: it would quote the user's password.
+        # "from None": the cause quotes the password.
         raise BadSettings("HTTPS_PROXY is not a URL") from None
     name = parts.hostname or ""
     if parts.scheme != "http" or not re.fullmatch(r"[!-~]+", name):

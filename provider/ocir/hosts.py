@@ -1,19 +1,19 @@
-"""Which host names are OCIR's: decided before anything is signed.
+"""The host names of OCIR in each realm, checked before anything is signed.
 
-OCI's registry has these names (docs.oracle.com, "Preparing for Container Registry"):
+OCIR has these names (https://docs.oracle.com/en-us/iaas/Content/Registry/Concepts/registryprerequisites.htm):
 
-* realm OC1 only: ``<region key>.ocir.io`` and ``<region id>.ocir.io``;
-* every realm: ``ocir.<region id>.oci.<realm domain>``.
+* realm OC1 only: ``<region key>.ocir.io`` and ``<region identifier>.ocir.io``;
+* every realm: ``ocir.<region identifier>.oci.<realm domain>``.
 
-A signature is a proof of identity and must never reach a host that is not OCI's, so the rules name
-whole hosts, label by label; nothing is searched for inside a name.
+A signature proves the node's identity and must never reach a host that is not Oracle's. Therefore the rules
+compare whole host names, label by label.
 """
 
-import re
-from typing import NamedTuple
+from provider.auth.region import RegionInfo
+from provider.net.hostname import HTTPS_PORT, HostPattern, is_domain_name, split_host
 
-# As in oci.regions_definitions of the SDK (a test holds the two equal). A copy, since importing
-# anything of the SDK costs far more than all the rest of a call that needs no network.
+# A copy of oci.regions_definitions in the SDK; a test compares the two. Importing the SDK takes far longer
+# than a whole call that needs no network.
 REALM_DOMAINS = {
     "oc1": "oraclecloud.com",
     "oc2": "oraclegovcloud.com",
@@ -36,7 +36,7 @@ REALM_DOMAINS = {
     "oc51": "oraclecloud51.com",
     "oc52": "oraclecloud52.com",
 }
-# The regions of each realm by their keys, from the same place. A test compares them with the SDK.
+# The regions of each realm, by region key. Also a copy of oci.regions_definitions.
 REGIONS = {
     "oc1": {
         "lej": "af-casablanca-1",
@@ -164,91 +164,13 @@ REGIONS = {
         "hnw": "sa-riodejaneiro-1",
     },
 }
-LOOPBACK = ("localhost", "127.0.0.1")
-HTTPS_PORT = 443
-HTTP_PORT = 80
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.A)
-_NUMBER = re.compile(r"[0-9]+", re.A)
-_PORT = re.compile(r"[1-9][0-9]{0,4}", re.A)
-
-
-class RegionInfo(NamedTuple):
-    """A region: ``region`` as eu-frankfurt-1, ``realm_domain`` as oraclecloud.com, ``key`` as fra."""
-
-    region: str
-    realm_domain: str
-    key: str = ""
-
-    def has_registry(self, host: str) -> bool:
-        """True when ``host``, in lower case, is a name of this region's registry."""
-        if host == f"ocir.{self.region}.oci.{self.realm_domain}":
-            return True
-        short_names = (f"{self.region}.ocir.io", f"{self.key}.ocir.io")
-        return self.realm_domain == REALM_DOMAINS["oc1"] and host in short_names
-
-
-class HostPattern(NamedTuple):
-    """A registry host that the user lists: dot-separated labels, ``*`` standing for a whole one.
-
-    ``port`` None means the protocol's own port.
-    """
-
-    labels: tuple[str, ...]
-    port: int | None
-
-    def matches(self, host: str, port: int | None) -> bool:
-        """True when ``host`` has the same labels, and the same port."""
-        labels = host.split(".")
-        return (
-            port == self.port
-            and len(labels) == len(self.labels)
-            and all(ours in ("*", label) for ours, label in zip(self.labels, labels, strict=True))
-        )
-
-
-def is_domain_name(text: str) -> bool:
-    """True for a lower-case DNS name of two or more labels that is not an IP address."""
-    labels = text.split(".")
-    return (
-        len(text) <= 253
-        and len(labels) >= 2
-        and all(_LABEL.fullmatch(label) for label in labels)
-        and not _NUMBER.fullmatch(labels[-1])
-    )
-
-
-def parse_host_pattern(text: str) -> HostPattern | None:
-    """``ocir.my.cloud``, ``ocir.*.oci.my.cloud``, ``registry.my.cloud:8443``; None when it is neither.
-
-    The last two labels may not be ``*``: a pattern that covers a whole top-level domain would hand
-    signatures to anybody. Of addresses only loopback is allowed, for trying things out.
-    """
-    if not text.isascii():
-        return None  # lower() makes an ASCII letter of the KELVIN SIGN
-    host, colon, port_text = text.lower().partition(":")
-    if colon and not _is_port(port_text):
-        return None
-    port = int(port_text) if colon else None
-    labels = tuple(host.split("."))
-    named = ".".join("x" if label == "*" else label for label in labels)
-    if host not in LOOPBACK and (not is_domain_name(named) or "*" in labels[-2:]):
-        return None
-    return HostPattern(labels, port)
-
-
-def split_host(image_host: str) -> tuple[str, int | None] | None:
-    """An image's registry as (lower-case name, port or None); None when it has no such form."""
-    host, colon, port_text = image_host.lower().partition(":")
-    if not image_host.isascii() or (colon and not _is_port(port_text)):
-        return None
-    if host not in LOOPBACK and not is_domain_name(host):
-        return None
-    return host, int(port_text) if colon else None
 
 
 def is_ocir(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
-    """True when signatures may go to this registry: by OCI's public names, or by the user's list."""
+    """Report whether ``image_host`` is a public name of OCIR or matches a pattern in ``listed``.
+
+    Only such a host may receive signatures.
+    """
     split = split_host(image_host)
     if split is None:
         return False
@@ -264,9 +186,10 @@ def is_ocir(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
 
 
 def is_known_registry(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
-    """True when ``image_host`` is a registry of a region in ``REGIONS``, or listed without a ``*``.
+    """Report whether ``image_host`` is the registry of a region in ``REGIONS`` or is in ``listed`` without
+    a ``*``.
 
-    Any other name that ``is_ocir`` accepts may be invented.
+    Any other name that ``is_ocir`` accepts may be made up.
     """
     split = split_host(image_host)
     if split is None:
@@ -275,17 +198,25 @@ def is_known_registry(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
     return any(
         pattern.matches(host, port) for pattern in listed if "*" not in pattern.labels
     ) or any(
-        RegionInfo(region, REALM_DOMAINS[realm], key).has_registry(host)
+        is_registry_of(RegionInfo(region, REALM_DOMAINS[realm], key), host)
         for realm, regions in REGIONS.items()
         for key, region in regions.items()
     )
 
 
-def claimed_realm_domain(image_host: str) -> str | None:
-    """The realm domain that ``ocir.<region id>.oci.<realm domain>`` claims, else None.
+def is_registry_of(region: RegionInfo, host: str) -> bool:
+    """Report whether ``host``, in lower case, is a name of the registry of ``region``."""
+    if host == f"ocir.{region.region}.oci.{region.realm_domain}":
+        return True
+    short_names = (f"{region.region}.ocir.io", f"{region.key}.ocir.io")
+    return region.realm_domain == REALM_DOMAINS["oc1"] and host in short_names
 
-    A claim only: it holds when the domain is a known realm's, or what this instance's own metadata
-    service names (dedicated and Alloy regions have domains that no list knows).
+
+def claimed_realm_domain(image_host: str) -> str | None:
+    """Return the realm domain in ``ocir.<region identifier>.oci.<realm domain>``, or None.
+
+    This is only a claim. It is true if the domain belongs to a known realm or if this instance's metadata
+    service reports it: dedicated and Alloy regions have domains that no published list contains.
     """
     split = split_host(image_host)
     if split is None or split[1] not in (None, HTTPS_PORT):
@@ -295,7 +226,3 @@ def claimed_realm_domain(image_host: str) -> str | None:
     if service != "ocir" or not oci or "." in region or not is_domain_name(domain):
         return None
     return domain
-
-
-def _is_port(text: str) -> bool:
-    return bool(_PORT.fullmatch(text)) and int(text) <= 65535

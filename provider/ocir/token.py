@@ -1,68 +1,57 @@
-"""What an exchange yields: a registry token, who got it, and what the registry says it is worth."""
+"""The registry token, and OCIR's token endpoint."""
 
+import json
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from provider.image import Image
-from provider.settings import Settings
+from provider.errors import TokenMalformed, TokenRefused
 
-# Seconds; OCIR gives an hour. What says more is not to be believed, and no duration for the kubelet.
-MAX_LIFE = 30 * 24 * 3600
-# The age at which a token that no pull check proved is given up. It counts from the exchange and not from
-# the answer: what is repaired after the exchange takes effect within this time.
-UNPROVEN_SECONDS = 120
-# It becomes a header's value and a password.
+if TYPE_CHECKING:
+    from provider.auth.signer import Signer
+    from provider.net.client import Client
+
+# Seconds; OCIR's tokens are valid for an hour. A longer lifetime is an error of the server.
+MAX_EXPIRES_IN = 30 * 24 * 3600
+# It becomes part of a header, and a password.
 _TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
 
 
 class Token(NamedTuple):
-    """A registry token. ``text`` is secret. ``life`` is what is left of it, in seconds."""
+    """A registry token. ``text`` is secret; ``expires_in`` is in seconds."""
 
     text: str
-    life: int
+    expires_in: int
     request_id: str
 
 
 def is_token(text: object) -> bool:
-    """True for a text that can be a token: printable, no spaces, not empty."""
+    """Report whether ``text`` can be a token: printable ASCII without spaces."""
     return isinstance(text, str) and bool(_TOKEN.fullmatch(text))
 
 
-class PullCheck(NamedTuple):
-    """Whether a token may pull one repository. ``outcome`` is for the log.
+def request_token(client: "Client", path: str, signer: "Signer") -> Token:
+    """Send ``GET https://<registry><path>``, signed. Raises TokenRefused, TokenMalformed, ClockSkew,
+    RegistryUnreachable, TlsUntrusted, DeadlineExceeded.
 
-    ``passed`` is None if the registry was not asked, or if its answer proves nothing. ``code`` is the
-    error code that the registry sent, if it is a known one, and ``status`` the HTTP status that came with it.
+    OCIR gives a token to every principal of the tenancy, whatever its policies: only a pull check shows what
+    the token may do.
     """
-
-    outcome: str
-    passed: bool | None
-    code: str | None = None
-    status: int | None = None
-
-
-CHECK_OFF = PullCheck("off", True)
-# Many calls at once, each for another repository: see provider.cache.token_cache.
-CHECK_SKIPPED = PullCheck("left to a later call", None)
-# A tool asks for a whole registry's credentials.
-CHECK_NO_IMAGE = PullCheck("no image named", None)
-
-
-class Grant(NamedTuple):
-    """A token for a registry, and where it comes from: ``source`` is fresh or shared.
-
-    ``age`` is the time since its exchange began, in seconds.
-    """
-
-    token: Token
-    principal: str
-    check: PullCheck
-    source: str = "fresh"
-    age: float = 0.0
-
-
-def check_without_asking(image: Image, settings: Settings) -> PullCheck | None:
-    """The pull check's result where the registry need not be asked, else None."""
-    if not settings.token_validation:
-        return CHECK_OFF
-    return None if image.repository else CHECK_NO_IMAGE
+    answer = client.request("GET", path, lambda: signer.sign_get(path, client.origin.netloc))
+    if answer.status != 200:
+        answer.check_clock()
+        redirected = "; redirects are not followed" if 300 <= answer.status < 400 else ""
+        raise TokenRefused(f"{answer.describe()}{redirected}")
+    try:
+        content = json.loads(answer.body)
+        text = content.get("token") or content["access_token"]
+        expires_in = content["expires_in"]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        # "from None": the cause quotes the answer, and with it the token.
+        raise TokenMalformed(f"{answer.describe()} without a token and its expires_in") from None
+    if not is_token(text):
+        raise TokenMalformed(f"{answer.describe()} with an empty or unprintable token")
+    if type(expires_in) is not int or not 0 < expires_in <= MAX_EXPIRES_IN:
+        raise TokenMalformed(
+            f"{answer.describe()} with an expires_in that is not a number of seconds"
+        )
+    return Token(text, expires_in, answer.request_id)

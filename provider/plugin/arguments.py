@@ -1,4 +1,4 @@
-"""The command line: is it the kubelet who calls?"""
+"""Detects kubelet calls by the command line."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class KubeletCall(NamedTuple):
 
 
 def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
-    """The options when the kubelet calls; None for a command. ``-config`` is the Go program's form."""
+    """Return the options of a kubelet call; None for a command. ``-config`` is the form of the Go program."""
     settings_file, verbose = None, False
     words = iter(argv)
     for word in words:

@@ -1,52 +1,100 @@
-"""The kubelet's question and our answer: image + settings + "get me a token" -> response."""
+"""One call, from top to bottom: host rules, cache, exchange, response."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import os
+import select
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
+from provider.auth.subject import subject_of
+from provider.cache.token_cache import get_or_fetch, instance_region
+from provider.errors import ProviderError
 from provider.image import Image
+from provider.invocation import Invocation
+from provider.log import Log
+from provider.net.deadline import Deadline
+from provider.ocir.credentials import PullStatus
 from provider.ocir.hosts import claimed_realm_domain, is_ocir
-from provider.ocir.token import Grant
+from provider.plugin.request import Request
 from provider.plugin.response import NO_CREDENTIALS, Response, cache_seconds
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 
-class Reply(NamedTuple):
-    """The response, and what it rests on: ``grant`` is None when the registry is not OCIR."""
-
-    response: Response
-    grant: Grant | None
-
-    def outcome(self) -> tuple[str, dict[str, object]]:
-        """How this call ended, for the log: level and fields."""
-        if self.grant is None:
-            return "info", {"outcome": "not an OCIR host"}
-        fields: dict[str, object] = {
-            "principal": self.grant.principal,
-            "token": self.grant.source,
-            "pull_check": self.grant.check.outcome,
-            "registry_code": self.grant.check.code,
-            "cache_seconds": self.response.cache_seconds,
-            "token_request_id": self.grant.token.request_id,
-        }
-        return "warning" if self.grant.check.passed is False else "info", fields
+def start(settings: Settings, environ: Mapping[str, str]) -> Invocation:
+    """Start a call: its deadline counts from now."""
+    deadline, log = Deadline(settings.deadline_seconds), Log(settings.log_level)
+    return Invocation(settings, environ, deadline, log)
 
 
-def reply(
-    image: Image,
-    settings: Settings,
-    instance_realm_domain: Callable[[], str],
-    get_grant: Callable[[], Grant],
-) -> Reply:
-    """Answer the question for ``image``.
+@contextmanager
+def log_failure(invocation: Invocation, fields: Mapping[str, object]) -> Iterator[None]:
+    """Write a ProviderError to the log, with ``fields``, and raise it again."""
+    try:
+        yield
+    except ProviderError as error:
+        seconds = f"{invocation.deadline.elapsed:.3f}"
+        values = {**fields, "code": error.code, "seconds": seconds}
+        invocation.log.write("error", error.line(), values)
+        raise
 
-    ``get_grant`` is called for OCI's hosts only, and ``instance_realm_domain`` only for a host that has
-    the form of OCI's in a realm that no list knows. Raises what they raise.
+
+def get_response(request: Request, invocation: Invocation) -> Response:
+    """Return the response for a request, and log it. Raises ProviderError."""
+    image = request.image
+    fields: dict[str, object] = {"registry": image.host, "image": image.repository or None}
+    with log_failure(invocation, fields):
+        token = request.service_account_token
+        settings = invocation.settings.for_caller(token is not None)
+        invocation = invocation._replace(settings=settings)
+        if not _may_get_signature(image, invocation):
+            fields["outcome"] = "not an OCIR host"
+            _log_response(invocation, "info", fields)
+            return NO_CREDENTIALS
+        subject = subject_of(settings, token, invocation.environ)
+        credentials = get_or_fetch(image, invocation._replace(subject=subject))
+    check = credentials.check
+    allowed = check.status is PullStatus.ALLOWED
+    seconds = cache_seconds(credentials.token.expires_in, allowed, credentials.age)
+    fields |= {
+        "principal": credentials.principal,
+        "token": credentials.source,
+        "pull_check": check.text,
+        "registry_code": check.code,
+        "cache_seconds": seconds,
+        "token_request_id": credentials.token.request_id,
+    }
+    level = "warning" if check.status is PullStatus.DENIED else "info"
+    _log_response(invocation, level, fields)
+    return Response(image.host, settings.default_user, credentials.token.text, seconds)
+
+
+def _may_get_signature(image: Image, invocation: Invocation) -> bool:
+    """Report whether the registry is OCIR's: by its name, or in the realm that IMDS reports for this node.
+
+    IMDS is asked only about a name of OCIR's form in an unknown realm. Raises what that raises.
     """
-    if not is_ocir(image.host, settings.ocir_hosts):
-        claimed = claimed_realm_domain(image.host)
-        on_a_node = settings.ocir_auth_method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY)
-        if claimed is None or not on_a_node or claimed != instance_realm_domain():
-            return Reply(NO_CREDENTIALS, None)
-    grant = get_grant()
-    seconds = cache_seconds(grant.token.life, grant.check.passed is True, grant.age)
-    return Reply(Response(image.host, settings.default_user, grant.token.text, seconds), grant)
+    settings = invocation.settings
+    if is_ocir(image.host, settings.ocir_hosts):
+        return True
+    claimed = claimed_realm_domain(image.host)
+    on_a_node = settings.ocir_auth_method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY)
+    return bool(claimed) and on_a_node and claimed == instance_region(invocation).realm_domain
+
+
+def _log_response(invocation: Invocation, level: str, fields: Mapping[str, object]) -> None:
+    seconds = f"{invocation.deadline.elapsed:.3f}"
+    invocation.log.write(level, "answered", {**fields, "seconds": seconds})
+
+
+def read_stdin(limit: int, deadline: Deadline) -> bytes:
+    """Read standard input to its end, or ``limit`` + 1 bytes. Raises OSError, DeadlineExceeded."""
+    data = b""
+    while len(data) <= limit:
+        # In short waits: Python handles a signal that arrives just before a wait only after the wait.
+        wait = min(1.0, deadline.left("reading the request"))
+        if not select.select([0], [], [], wait)[0]:
+            continue
+        part = os.read(0, 65536)
+        if not part:
+            break
+        data += part
+    return data

@@ -1,4 +1,4 @@
-"""CredentialProviderRequest: what the kubelet asks (credentialprovider.kubelet.k8s.io/v1)."""
+"""CredentialProviderRequest (https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/)."""
 
 import json
 from typing import NamedTuple
@@ -12,11 +12,10 @@ MAX_BYTES = 1 << 20
 
 
 class Request(NamedTuple):
-    """The parts of a request that matter here.
+    """The fields of a request that this program uses.
 
-    ``service_account_token`` is secret: a JWT of the pod's service account, when the config has
-    tokenAttributes (KEP-4412). The account's annotations are not read: whoever may edit an account
-    must gain nothing here.
+    ``service_account_token`` is secret: a JWT of the pod's service account, if the config has tokenAttributes.
+    The account's annotations are ignored: a user who may edit them must gain nothing.
     """
 
     image: Image
@@ -24,7 +23,7 @@ class Request(NamedTuple):
 
 
 def parse_request(data: bytes) -> Request:
-    """Read a request. Unknown fields are ignored: newer kubelets add some. Raises BadRequest."""
+    """Parse a request. Unknown fields are ignored, because newer kubelets add some. Raises BadRequest."""
     if len(data) > MAX_BYTES:
         raise BadRequest(f"the request is larger than {MAX_BYTES} bytes")
     if not data.strip():
@@ -32,7 +31,7 @@ def parse_request(data: bytes) -> Request:
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
-        # Not the parser's own text, which may quote a service-account token.
+        # Without the parser's message, which may quote a service-account token.
         raise BadRequest("the request is not JSON") from error
     if not isinstance(content, dict):
         raise BadRequest("the request is not a JSON object")
@@ -44,6 +43,6 @@ def parse_request(data: bytes) -> Request:
     image = content.get("image")
     if not isinstance(image, str) or not image:
         raise BadRequest("the request names no image")
-    # Read by who needs it (provider.auth.service_account): a call as the node is not lost to a bad one.
+    # Parsed later (provider.auth.service_account): with an instance principal, a bad token does no harm.
     token = content.get("serviceAccountToken")
     return Request(parse_image(image), token if isinstance(token, str) and token else None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from provider.commands.cli import commands
 from provider.errors import ProviderError
-from provider.settings import KEYS, Settings
+from provider.settings import SETTINGS, Settings
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -29,7 +29,7 @@ def parts_of(text: str) -> dict[str, str]:
 
 def _settings() -> str:
     rows = ["| environment | YAML key | default | allowed | meaning |", "|---|---|---|---|---|"]
-    for key in KEYS:
+    for key in SETTINGS:
         default = getattr(Settings(), key.field)
         shown = {True: "enabled", None: "", (): ""}.get(default, default)
         shown = f"`{shown:g}`" if isinstance(shown, float) else f"`{shown}`" if shown else ""

@@ -12,22 +12,27 @@ from oci import regions_definitions
 from oci.signer import AbstractBaseSigner
 
 from provider.auth import signer as signer_module
+from provider.auth.region import RegionInfo
 from provider.auth.signer import Signer
 from provider.errors import BadRequest, DeadlineExceeded, ProviderError
 from provider.image import Image, parse_image
+from provider.invocation import Invocation
+from provider.log import Log
 from provider.net.deadline import Deadline
+from provider.net.hostname import parse_host_pattern
+from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
 from provider.ocir.hosts import (
     REALM_DOMAINS,
     REGIONS,
     claimed_realm_domain,
     is_known_registry,
     is_ocir,
-    parse_host_pattern,
 )
-from provider.ocir.token import CHECK_OFF, Grant, PullCheck, Token
-from provider.plugin.credentials import reply
+from provider.ocir.token import Token
+from provider.plugin import credentials
+from provider.plugin.request import Request
 from provider.plugin.response import NO_CREDENTIALS, Response, cache_seconds
-from provider.settings import KEYS, Settings, settings_from_environment
+from provider.settings import SETTINGS, Settings, settings_from_environment
 from tests.support.kubelet import read_response
 
 DIGEST = "sha256:" + "0" * 64
@@ -218,28 +223,34 @@ def test_the_kubelet_never_keeps_a_token_longer_than_it_lives(life: int) -> None
     assert cache_seconds(life, proven=False) <= min(120, cache_seconds(life, proven=True))
 
 
-@pytest.mark.parametrize("passed", [True, False, None])
-def test_only_a_proven_token_is_kept_long(passed: bool | None) -> None:
-    grant = Grant(Token("t", 3600, "id"), "me", PullCheck("x", passed))
-    given = reply(Image("fra.ocir.io", "ns/r"), Settings(), lambda: "", lambda: grant)
-    assert given.response.cache_seconds == (3300 if passed else 120)
+def respond(
+    monkeypatch: pytest.MonkeyPatch, host: str, settings: Settings, status: PullStatus
+) -> Response:
+    """The response for an image of ``host``, on an instance in the realm acme.cloud."""
+    found = RegistryCredentials(Token("t", 3600, "id"), "me", PullCheck(status, "x"))
+    region = RegionInfo("r-1", "acme.cloud")
+    monkeypatch.setattr(credentials, "get_or_fetch", lambda *_: found)
+    monkeypatch.setattr(credentials, "instance_region", lambda _: region)
+    invocation = Invocation(settings, {}, Deadline(5), Log("error"))
+    return credentials.get_response(Request(Image(host, "ns/repo")), invocation)
 
 
-def test_no_token_is_asked_for_another_registry() -> None:
-    def never() -> Grant:
-        raise AssertionError
+@pytest.mark.parametrize("status", PullStatus)
+def test_only_a_proven_token_is_cached_long(
+    monkeypatch: pytest.MonkeyPatch, status: PullStatus
+) -> None:
+    response = respond(monkeypatch, "fra.ocir.io", Settings(), status)
+    assert response.cache_seconds == (3300 if status is PullStatus.ALLOWED else 120)
 
-    given = reply(Image("docker.io", "a"), Settings(), lambda: "oraclecloud.com", never)
-    assert given == (NO_CREDENTIALS, None)
+
+def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = PullStatus.ALLOWED
     user = Settings(ocir_auth_method="USER_PRINCIPAL")
-    foreign = Image("ocir.r-1.oci.acme.cloud", "a")
-    assert reply(foreign, user, lambda: "acme.cloud", never).grant is None
-
-
-def test_a_claim_that_imds_confirms_is_honoured() -> None:
-    grant = Grant(Token("t", 3600, "id"), "me", CHECK_OFF)
-    image = Image("ocir.r-1.oci.acme.cloud", "a")
-    assert reply(image, Settings(), lambda: "acme.cloud", lambda: grant).grant is grant
+    acme = "ocir.r-1.oci.acme.cloud"
+    assert respond(monkeypatch, "docker.io", Settings(), allowed) == NO_CREDENTIALS
+    # Only an instance has a metadata service that can confirm the realm.
+    assert respond(monkeypatch, acme, user, allowed) == NO_CREDENTIALS
+    assert respond(monkeypatch, acme, Settings(), allowed).host == acme
 
 
 # --- settings, errors, deadline ----------------------------------------------------------------
@@ -258,9 +269,9 @@ def test_the_settings_of_the_original_are_the_defaults() -> None:
 
 
 def test_every_setting_has_a_field_a_variable_and_a_key() -> None:
-    assert [key.field for key in KEYS] == list(Settings._fields)
-    for names in ([k.env for k in KEYS], [k.yaml for k in KEYS]):
-        assert len(set(names)) == len(KEYS)
+    assert [key.field for key in SETTINGS] == list(Settings._fields)
+    for names in ([k.env for k in SETTINGS], [k.yaml for k in SETTINGS]):
+        assert len(set(names)) == len(SETTINGS)
 
 
 def test_every_error_has_its_own_code_and_exit_code() -> None:

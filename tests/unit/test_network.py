@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from provider.errors import FederationUnreachable, ImdsUnreachable, RegistryUnreachable
-from provider.net.http import SLOW
+from provider.net.retry import SLOW_HINT
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Endpoint, Fault, FaultKind
 from tests.cloud.namespace import hosts_file
@@ -48,7 +48,7 @@ def test_a_server_that_was_reached_is_not_looked_for_on_the_way(
     line = result.stderr.decode()
     assert line.startswith("oke-credential-provider: deadline: ")
     assert "connected, but no answer" in line
-    assert line.endswith(f" | {SLOW}\n")
+    assert line.endswith(f" | {SLOW_HINT}\n")
     assert result.seconds < 6
 
 
@@ -80,7 +80,7 @@ def test_a_metadata_service_that_was_reached_is_told_so(cloud: Cloud, program: P
     cloud.control.fault("imds.key", Fault("black_hole"))
     result = program.run(cloud, stdin=request(IMAGE))
     assert result.returncode == 20
-    assert result.stderr.decode().endswith(f" | {SLOW}\n")
+    assert result.stderr.decode().endswith(f" | {SLOW_HINT}\n")
     cloud.reset()
     cloud.control.fault("imds", Fault("refused"))
     result = program.run(cloud, stdin=request(IMAGE))

@@ -2,7 +2,7 @@
 
 Random histories of a node: dynamic groups and policies that come late, a registry that gives unclear
 answers, an identity that cannot be proved, slow exchanges. The rules of `provider.cache.token_cache` run against
-them on a clock that is set, with the store in a folder of its own.
+them with a simulated clock, and with a cache folder of their own.
 """
 
 from __future__ import annotations
@@ -17,23 +17,32 @@ from pathlib import Path
 
 import pytest
 
-from provider.cache import tmpfs as store
-from provider.cache import token_cache as sharing
-from provider.errors import FederationUnreachable
+from provider.auth.principal import Principal
+from provider.auth.session_key import session_key
+from provider.auth.signer import Signer
+from provider.cache import entries, single_flight, tmpfs, token_cache
+from provider.errors import FederationUnreachable, RegistryUnreachable
 from provider.image import Image
+from provider.invocation import Invocation
+from provider.log import Log
+from provider.net.client import Client
 from provider.net.deadline import Deadline
-from provider.ocir.hosts import RegionInfo
-from provider.ocir.token import Grant, PullCheck, Token
+from provider.net.http import Origin
+from provider.ocir import exchange
+from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
+from provider.ocir.exchange import Proof
+from provider.ocir.token import Token
 from provider.plugin.response import cache_seconds
 from provider.settings import Settings
 
+_KEY = session_key()
 _START, _END = 1000.0, 3000.0
 Window = tuple[float, float]
 
 
 @dataclass
 class Cloud:
-    """What happens, and when. It is also the `Work` of the calls."""
+    """What happens, and when. It replaces the functions of `provider.ocir.exchange`."""
 
     draw: random.Random
     now: float = _START
@@ -73,35 +82,35 @@ class Cloud:
         broken = self.within(self.down) or self.within(self.unclear) or since > self.now
         return None if broken else since
 
-    def region(self) -> RegionInfo:
-        raise NotImplementedError("fra.ocir.io is a known registry")
+    def prove_identity(self, image: Image, invocation: Invocation) -> Proof:
+        if self.within(self.down):
+            self.now += self.draw.choice((0.1, 10.0))
+            raise FederationUnreachable("it is down")
+        registry = Client(
+            Origin("https", image.host, 443), invocation.deadline, RegistryUnreachable, ()
+        )
+        return Proof(Principal("me", Signer("id", _KEY)), registry)
 
-    def reach(self, image: Image) -> None:
-        raise NotImplementedError("fra.ocir.io is a known registry")
-
-    def exchange(self, image: Image, identity: sharing.Identity) -> Grant:
-        with identity:
-            if self.within(self.down):
-                self.now += self.draw.choice((0.1, 10.0))
-                raise FederationUnreachable("it is down")
+    def get_credentials(self, image: Image, _: Invocation, proof: Proof) -> RegistryCredentials:
         text = f"token-{len(self.proved)}"
         self.exchanges.append(self.now)
         self.proved[text] = self.now
         self.now += self.slow * self.draw.random()
         token = Token(text, 3600, "id")
-        return Grant(token, "me", self.check(image, token))
+        return RegistryCredentials(token, proof.principal.name, self.check(image, token))
 
     def check(self, image: Image, token: Token) -> PullCheck:
         if self.within(self.unclear):
-            return PullCheck("unclear", None)
-        return PullCheck("said", self.works(image.repository, token.text))
+            return PullCheck(PullStatus.UNCLEAR, "unclear")
+        allowed = self.works(image.repository, token.text)
+        return PullCheck(PullStatus.ALLOWED if allowed else PullStatus.DENIED, "the reason")
 
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the store's folder is: in memory, as it must be."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
-    monkeypatch.setattr(store, "SYSTEM_PARENT", str(folder))
+    monkeypatch.setattr(tmpfs, "SYSTEM_PARENT", str(folder))
     yield folder
     shutil.rmtree(folder)
 
@@ -111,14 +120,19 @@ def test_a_repair_takes_effect_within_two_minutes(
     monkeypatch: pytest.MonkeyPatch, parent: Path, seed: int
 ) -> None:
     cloud = Cloud(random.Random(seed))
-    monkeypatch.setattr(sharing, "now", lambda: cloud.now)
+    for module in (entries, single_flight, token_cache):
+        monkeypatch.setattr(module, "now", lambda: cloud.now)
+    monkeypatch.setattr(exchange, "prove_identity", cloud.prove_identity)
+    monkeypatch.setattr(exchange, "get_credentials", cloud.get_credentials)
+    monkeypatch.setattr(exchange, "check_token", lambda image, _, token: cloud.check(image, token))
     kept: dict[str, tuple[str, float]] = {}
 
     def call(repository: str) -> None:
-        image, deadline = Image("fra.ocir.io", repository), Deadline(45)
-        grant = sharing.get_grant(image, Settings(), None, deadline, {}, cloud, pytest.fail)
-        seconds = cache_seconds(grant.token.life, grant.check.passed is True, grant.age)
-        kept[repository] = grant.token.text, cloud.now + seconds
+        invocation = Invocation(Settings(), {}, Deadline(45), Log("warning"))
+        found = token_cache.get_or_fetch(Image("fra.ocir.io", repository), invocation)
+        allowed = found.check.status is PullStatus.ALLOWED
+        seconds = cache_seconds(found.token.expires_in, allowed, found.age)
+        kept[repository] = found.token.text, cloud.now + seconds
 
     while cloud.now < _END + 300:
         for repository in cloud.draw.sample(cloud.repositories, len(cloud.repositories)):

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
-from provider.settings import KEYS
+from provider.settings import SETTINGS
 
-_SETTINGS: Final = tuple(key.env for key in KEYS)
+_SETTINGS: Final = tuple(key.env for key in SETTINGS)
 # Names of other programs that are close to one of ours.
 _OTHERS: Final = ("KUBERNETES_SERVICE_PORT", "OCI_KUBERNETES_SERVICE_ACCOUNT_TOKEN_PATH")
 _CUTOFF: Final = 0.85

@@ -5,7 +5,7 @@ from difflib import get_close_matches
 from typing import Final
 
 from provider.auth.oci_files import user_profile
-from provider.auth.principal import user_principal
+from provider.auth.sdk_principals import user_principal
 from provider.commands.check import workload
 from provider.commands.check.entry import misspelt
 from provider.commands.kubelet_config import (

@@ -3,13 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from provider.auth.instance_principal import instance_principal
 from provider.auth.oci_files import resource_environment, user_profile
-from provider.auth.principal import (
-    Principal,
-    instance_principal,
-    resource_principal,
-    user_principal,
-)
+from provider.auth.principal import Principal
+from provider.auth.sdk_principals import resource_principal, user_principal
 from provider.auth.service_account import ServiceAccount
 from provider.auth.session_key import session_key
 from provider.auth.workload_identity import EXPERIMENTAL, PATH, PORT, cluster_of, workload_principal
@@ -18,11 +15,10 @@ from provider.commands.check.metadata import METADATA, Instance
 from provider.commands.check.step import Taken
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.net.background import Background
-from provider.net.clients import Network
+from provider.net.client import Network
 from provider.net.deadline import Deadline
 from provider.net.http import Origin
-from provider.ocir.registry import request_token
-from provider.ocir.token import Token
+from provider.ocir.token import Token, request_token
 from provider.settings import (
     INSTANCE_PRINCIPAL,
     RESOURCE_PRINCIPAL,
@@ -121,4 +117,4 @@ def get_token(
         experimental = (EXPERIMENTAL,) if settings.ocir_auth_method == WORKLOAD_IDENTITY else ()
         return Taken(steps.broken(TOKEN, tried, error, error.hint, *experimental))
     tried += f" (opc-request-id {token.request_id})"
-    return Taken(steps.ok(TOKEN, tried, f"good for {token.life} s"), token)
+    return Taken(steps.ok(TOKEN, tried, f"good for {token.expires_in} s"), token)

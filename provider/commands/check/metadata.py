@@ -14,13 +14,13 @@ from provider.auth.imds import (
     Metadata,
     region_info,
 )
+from provider.auth.region import RegionInfo
 from provider.commands.check import step as steps
 from provider.commands.check.iam import Ocids, ocids_of
 from provider.commands.check.step import Step, Taken
 from provider.errors import DeadlineExceeded, ImdsUnusable, ProviderError
 from provider.net.deadline import Deadline
 from provider.net.http import Connection, Failure
-from provider.ocir.hosts import RegionInfo
 
 METADATA: Final = "metadata"
 _INSTANCE: Final = "/instance/"

@@ -22,12 +22,13 @@ from provider.commands.check.metadata import Instance
 from provider.commands.check.step import Step
 from provider.errors import ProviderError, RegistryUnreachable
 from provider.image import Image
-from provider.net.clients import Network
+from provider.net.client import Client, Network
 from provider.net.deadline import Deadline
-from provider.net.http import Client, Origin
+from provider.net.http import Origin
+from provider.ocir.credentials import PullCheck, PullStatus
 from provider.ocir.exchange import registry_origin
-from provider.ocir.registry import check_pull
-from provider.ocir.token import PullCheck, Token
+from provider.ocir.pull_check import check_pull
+from provider.ocir.token import Token
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 PULL: Final = "pull"
@@ -74,11 +75,11 @@ def try_pull(image: Image, asker: Asker) -> Step:
     client = asker.client(registry_origin(image.host, asker.settings))
     check = check_pull(client, image, asker.token)
     public = exists = namespace = None
-    if check.outcome == "allowed":
+    if _is_there(check):
         public = _is_public(client, image, asker.settings)
-    elif check.passed:
+    elif check.status is PullStatus.ALLOWED:
         exists = _exists(client, image, asker.token)
-    elif check.passed is False:
+    elif check.status is PullStatus.DENIED:
         namespace = _our_namespace(asker.principal, asker)
     by_instance = asker.settings.ocir_auth_method == INSTANCE_PRINCIPAL
     ocids = asker.instance.ocids if asker.instance else Ocids()
@@ -89,6 +90,11 @@ def try_pull(image: Image, asker: Asker) -> Step:
     return judge_pull(image, Repository(check, public, exists, namespace), may_read, ocids)
 
 
+def _is_there(check: PullCheck) -> bool:
+    """Report whether the image exists and may be pulled."""
+    return check.status is PullStatus.ALLOWED and check.code is None
+
+
 def _is_public(client: Client, image: Image, settings: Settings) -> bool | None:
     """Does the image come without credentials too, the way a container runtime would ask?"""
     scope = f"service={image.host}&scope=repository:{image.repository}:pull"
@@ -97,7 +103,7 @@ def _is_public(client: Client, image: Image, settings: Settings) -> bool | None:
         if answer.status != 200:
             return False
         token = Token(str(json.loads(answer.body)["token"]), 1, "")
-        return check_pull(client, image, token).outcome == "allowed"
+        return _is_there(check_pull(client, image, token))
     except (ProviderError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -142,15 +148,15 @@ def judge_pull(
     name = f"{image.host}/{image.repository}"
     tried = f"HEAD /v2/{image.repository}/manifests/{image.reference} at {image.host}"
     named = image.tag or image.digest
-    if check.passed is False:
+    if check.status is PullStatus.DENIED:
         return _judge_denied(image, repository, may_read, ocids, tried)
     absent = repository.exists is False or check.code == "NAME_UNKNOWN"
-    if check.passed is None and not absent:
+    if check.status is PullStatus.UNCLEAR and not absent:
         return steps.failed(
             PULL,
             "pull-unclear",
             tried,
-            f"{name}: {check.outcome}",
+            f"{name}: {check.text}",
             "Run this check once more. A 404 without the code MANIFEST_UNKNOWN does not tell what does not"
             " exist from what this principal may not see.",
         )
@@ -161,7 +167,7 @@ def judge_pull(
             f"{name} may be pulled, but by everybody: it is public, and proves nothing of policies",
             "Name a private image to check those.",
         )
-    if check.outcome == "allowed":
+    if _is_there(check):
         return steps.ok(PULL, tried, f"{name} may be pulled")
     if absent:
         return steps.failed(
@@ -188,7 +194,7 @@ def _judge_denied(
     image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, tried: str
 ) -> Step:
     check = repository.check
-    came = f"{image.host}/{image.repository}: {check.outcome.partition(';')[0]}"
+    came = f"{image.host}/{image.repository}: {check.text.partition(';')[0]}"
     if check.code == "FREE_TIER_NOT_SUPPORTED":
         return steps.failed(
             PULL,
@@ -198,7 +204,7 @@ def _judge_denied(
             "This tenancy's tier or region has no registry, and no policy changes that: upgrade the"
             " account, or keep the image in another registry.",
         )
-    if check.status == 401:
+    if check.http_status == 401:
         return steps.failed(
             PULL,
             "token-not-accepted",

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Mapping
 from typing import Final
 
+from provider.auth.region import RegionInfo
 from provider.commands.check import step as steps
 from provider.commands.check.step import Step
 from provider.errors import (
@@ -17,11 +18,11 @@ from provider.errors import (
     TlsUntrusted,
 )
 from provider.net.background import Background
-from provider.net.clients import Network
+from provider.net.client import Network
 from provider.net.deadline import Deadline
 from provider.net.http import CLOCK_TOLERANCE, Connection, Failure, Origin, Proxy
 from provider.net.tls import bundle, proxy_for, tls_context
-from provider.ocir.hosts import REALM_DOMAINS, RegionInfo, claimed_realm_domain, is_ocir
+from provider.ocir.hosts import REALM_DOMAINS, claimed_realm_domain, is_ocir
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 REGISTRY_NAME: Final = "registry name"

@@ -4,16 +4,18 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from provider.cache.tmpfs import Odd, places
-from provider.cache.token_cache import Shared, registry_of, shared
+from provider.cache.entries import CacheEntry, cache_entries
+from provider.cache.tmpfs import CacheUnavailable, candidate_folders
+from provider.cache.token_cache import registry_key
 from provider.commands.check import step as steps
 from provider.commands.check.step import Step
 from provider.errors import RegistryUnreachable
 from provider.image import Image
-from provider.net.clients import Network
+from provider.net.client import Network
 from provider.net.deadline import Deadline
+from provider.ocir.credentials import PullStatus
 from provider.ocir.exchange import registry_origin
-from provider.ocir.registry import check_pull
+from provider.ocir.pull_check import check_pull
 from provider.settings import Settings
 
 STORE: Final = "shared tokens"
@@ -27,7 +29,7 @@ def look_at_store(
     environ: Mapping[str, str],
 ) -> Step:
     """What calls share at present; ``fresh`` is what ``try_pull`` said with a new token."""
-    there = places(environ)
+    there = candidate_folders(environ)
     folder = next(filter(os.path.lexists, there), there[0])
     tried = folder
     if not settings.token_cache:
@@ -37,9 +39,9 @@ def look_at_store(
     if not os.path.lexists(folder):
         return steps.ok(STORE, tried, "none yet")
     try:
-        entries = shared(environ)
+        entries = cache_entries(environ)
         stale = _stale(entries, image, settings, environ) if fresh.cause == "ok" and image else None
-    except Odd as fault:
+    except CacheUnavailable as fault:
         return steps.warning(
             STORE,
             "store-odd",
@@ -65,22 +67,23 @@ def look_at_store(
 
 
 def _stale(
-    entries: list[Shared], image: Image, settings: Settings, environ: Mapping[str, str]
+    entries: list[CacheEntry], image: Image, settings: Settings, environ: Mapping[str, str]
 ) -> bool:
     origin = registry_origin(image.host, settings)
-    host = registry_of(image, settings)
+    host = registry_key(image, settings)
     tokens = [entry.token for entry in entries if entry.token and entry.host == host]
     return bool(tokens) and all(
         check_pull(
             Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable), image, token
-        ).passed
-        is False
+        ).status
+        is PullStatus.DENIED
         for token in tokens
     )
 
 
-def _told(entry: Shared) -> str:
+def _told(entry: CacheEntry) -> str:
     age = f"{entry.age:.0f} s old"
     if entry.failure:
         return f"{entry.host}: a failure ({entry.failure}), {age}"
-    return f"{entry.host}: a token of {entry.principal}, {age}, {entry.life} s left"
+    assert entry.token
+    return f"{entry.host}: a token of {entry.principal}, {age}, {entry.token.expires_in} s left"

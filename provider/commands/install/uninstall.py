@@ -7,7 +7,7 @@ from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
-from provider.cache.tmpfs import Odd, Store
+from provider.cache.tmpfs import CacheUnavailable, Store
 from provider.commands.install.files import refuse_replaceable
 from provider.commands.install.layout import remove
 from provider.commands.install.places import (
@@ -100,7 +100,7 @@ def _steps(prefix: Path, record: Record) -> Iterator[Step]:
             yield Step(path, "removed", path.unlink)
     for folder in version_folders(prefix):
         yield Step(folder, "removed", partial(remove, folder))
-    with suppress(Odd):  # there is none, or it is not this program's
+    with suppress(CacheUnavailable):  # there is none, or it is not this program's
         store = Store.open({}, make=False)
         yield Step(Path(store.path), "removed", store.remove)
     path = record_path(prefix)

@@ -16,7 +16,7 @@ from provider.commands.kubelet_config.model import (
     CredentialProviderConfig,
     parse_version,
 )
-from provider.ocir.hosts import HostPattern
+from provider.net.hostname import HostPattern
 
 COMMERCIAL_DOMAIN: Final = "oraclecloud.com"
 # Every realm that OCI's SDK knows. ``oraclecloud*.com`` stands for oraclecloud.com and for the

@@ -23,7 +23,7 @@ from provider.errors import (
     TokenMalformed,
     TokenRefused,
 )
-from provider.net.http import REACHED, SLOW
+from provider.net.retry import RETRY_HINT, SLOW_HINT
 from tests.cloud.model import Endpoint, Fault, FaultKind
 
 Asked = Literal[
@@ -207,8 +207,8 @@ def _hint(cell: Cell, error: type[ProviderError]) -> str:
     if error is DeadlineExceeded and cell.group != "imds":
         # Who was not reached has no address: all other troubles of this nature begin with a connection.
         unreached = FederationUnreachable if cell.group == "federation" else RegistryUnreachable
-        return unreached.default_hint if isinstance(cell.trouble, Dns) else SLOW
-    return REACHED if answered and error in UNREACHABLE else error.default_hint
+        return unreached.default_hint if isinstance(cell.trouble, Dns) else SLOW_HINT
+    return RETRY_HINT if answered and error in UNREACHABLE else error.default_hint
 
 
 def _error(group: str, kind: Nature) -> type[ProviderError]:

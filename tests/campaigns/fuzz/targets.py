@@ -16,16 +16,19 @@ from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from provider.auth.imds import region_info
+from provider.auth.instance_principal import InstanceCertificate
 from provider.auth.kubeconfig import Kubeconfig, Unusable, parse
-from provider.auth.principal import _Leaf, _without_armour
+from provider.auth.principal import pem_body
+from provider.auth.region import RegionInfo
 from provider.auth.service_account import service_account
 from provider.auth.session_key import session_key
 from provider.auth.signer import Signer
 from provider.auth.workload_identity import context, find_cluster
-from provider.cache import tmpfs as store
-from provider.cache import token_cache as sharing
+from provider.cache import tmpfs
+from provider.cache.entries import cached_tokens, read_failure
 from provider.errors import (
     BadRequest,
     BadSettings,
@@ -39,25 +42,26 @@ from provider.errors import (
     TokenRefused,
 )
 from provider.image import Image, parse_image
+from provider.invocation import Invocation
 from provider.log import Log
+from provider.net.client import Client
 from provider.net.deadline import Deadline
+from provider.net.hostname import parse_host_pattern
 from provider.net.http import (
     MAX_BODY,
     Answer,
-    Client,
     Connection,
     Failure,
     Origin,
-    seconds_to_wait,
 )
+from provider.net.retry import retry_after
 from provider.net.tls import proxy_for
-from provider.ocir.hosts import claimed_realm_domain, is_ocir, parse_host_pattern
-from provider.ocir.registry import request_token
-from provider.ocir.token import MAX_LIFE, Grant, is_token
+from provider.ocir.hosts import claimed_realm_domain, is_ocir
+from provider.ocir.token import MAX_EXPIRES_IN, is_token, request_token
+from provider.plugin import credentials
 from provider.plugin import docker_helper as docker_credential
-from provider.plugin.credentials import reply
-from provider.plugin.request import API_VERSION, KIND, parse_request
-from provider.settings import KEYS, Settings, settings_from_environment, settings_from_file
+from provider.plugin.request import API_VERSION, KIND, Request, parse_request
+from provider.settings import SETTINGS, Settings, settings_from_environment, settings_from_file
 from tests.campaigns.fuzz import oracle
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
@@ -116,17 +120,23 @@ def host(data: bytes) -> None:
     except BadRequest:
         return
     assert parsed.host == oracle.registry_of(name)
-    try:
-        answer = reply(parsed, Settings(), lambda: realm_domain, _sign)
-    except Signed:
-        assert oracle.may_sign(parsed.host, realm_domain)
-    else:
-        assert not oracle.may_sign(parsed.host, realm_domain)
-        assert json.loads(answer.response.to_json())["auth"] == {}
+    assert signs_for(parsed, realm_domain) == oracle.may_sign(parsed.host, realm_domain)
 
 
-def _sign() -> Grant:
-    raise Signed
+def signs_for(parsed: Image, realm_domain: str) -> bool:
+    """Report whether a call on an instance of this realm sends a signature to the image's registry."""
+    invocation = Invocation(Settings(), {}, Deadline(5), Log("error"))
+    region = RegionInfo("eu-frankfurt-1", realm_domain)
+    with (
+        mock.patch.object(credentials, "instance_region", return_value=region),
+        mock.patch.object(credentials, "get_or_fetch", side_effect=Signed),
+    ):
+        try:
+            response = credentials.get_response(Request(parsed), invocation)
+        except Signed:
+            return True
+    assert json.loads(response.to_json())["auth"] == {}
+    return False
 
 
 def pattern(data: bytes) -> None:
@@ -146,9 +156,9 @@ def pattern(data: bytes) -> None:
 
 
 def environment(data: bytes) -> None:
-    """Environment variables, separated by NUL, in the order of KEYS."""
+    """Environment variables, separated by NUL, in the order of SETTINGS."""
     values = os.fsdecode(data).split("\0")
-    names = [key.env for key in KEYS]
+    names = [key.env for key in SETTINGS]
     with contextlib.suppress(BadSettings):
         check_settings(settings_from_environment(dict(zip(names, values, strict=False))))
 
@@ -189,8 +199,8 @@ def stored(data: bytes) -> None:
     with os.fdopen(fd, "wb") as file:
         file.write(data)
     try:
-        content = store.Store(folder, "").read(name)
-    except store.Odd:
+        content = tmpfs.Store(folder, "").read(name)
+    except tmpfs.CacheUnavailable:
         return
     finally:
         os.unlink(name, dir_fd=folder)
@@ -200,12 +210,13 @@ def stored(data: bytes) -> None:
 
 def entry(content: dict[str, Any] | None) -> None:
     """The contents of a file of the store."""
-    for held in sharing._held(content):
-        assert is_token(held.token.text)
-        assert 0 < held.token.life <= MAX_LIFE
-        assert 0 <= held.age <= MAX_LIFE
-    error, at = sharing._failure(content)
-    assert error is None or (error.line().isprintable() and isinstance(at, float))
+    for cached in cached_tokens(content):
+        assert is_token(cached.token.text)
+        assert 0 < cached.token.expires_in <= MAX_EXPIRES_IN
+        assert 0 <= cached.age <= MAX_EXPIRES_IN
+    if failure := read_failure(content):
+        assert failure[0].line().isprintable()
+        assert isinstance(failure[1], float)
 
 
 def answer(data: bytes) -> None:
@@ -215,7 +226,7 @@ def answer(data: bytes) -> None:
         return
     assert len(received.body) <= MAX_BODY
     assert received.describe().isprintable()
-    assert 0 <= seconds_to_wait(received) < 1e7
+    assert 0 <= retry_after(received) < 1e7
     with contextlib.suppress(ClockSkew):
         received.check_clock()
     content(received.body)
@@ -251,7 +262,7 @@ def account(data: bytes) -> None:
     line = json.dumps({**asked, "serviceAccountToken": f"e30.{payload.decode()}.c2ln"})
     with contextlib.suppress(BadRequest, NoServiceAccountToken):
         found = service_account(parse_request(line.encode()).service_account_token)
-        assert found.life >= 1
+        assert found.expires_in >= 1
         assert f"{found.namespace}/{found.name}".isprintable()
         assert found.token in line
         assert found.token not in found.identity
@@ -286,7 +297,7 @@ def token(received: Answer) -> None:
     with contextlib.suppress(TokenMalformed, TokenRefused, ClockSkew):
         given = request_token(_Answers(received), "/", Signer("x", _KEY))
         assert is_token(given.text)
-        assert 0 < given.life <= 30 * 24 * 3600
+        assert 0 < given.expires_in <= 30 * 24 * 3600
 
 
 def token_body(data: bytes) -> None:
@@ -309,9 +320,8 @@ def certificate(data: bytes) -> None:
     """The metadata service's certificate and key, separated by NUL."""
     pem, _, key = data.partition(b"\0")
     with contextlib.suppress(ImdsUnusable):
-        _Leaf.parse(pem, key).signer.sign_post("/", b"{}")
-    with contextlib.suppress(ImdsUnusable):
-        text = _without_armour(pem, "certificate")
+        InstanceCertificate.parse(pem, key).signer.sign_post("/", b"{}")
+    if text := pem_body(pem):
         assert text.isascii()
         assert not set(text) & set(" \r\n-")
 
