@@ -155,8 +155,8 @@ _json: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
-_HELD = {"made": 0.0, "token": "t", "life": 3600, "renewed": False, "request_id": "r", "principal": "p",
-         "checks": {"ns/repo": [True, None, 0.0], "ns/app": [False, "DENIED", 0.0]}}  # fmt: skip
+_HELD = {"made": 0.0, "token": "t", "expires_in": 3600, "renewed": False, "request_id": "r", "principal": "p",
+         "checks": {"ns/repo": ["allowed", None, 0.0], "ns/app": ["denied", "DENIED", 0.0]}}  # fmt: skip
 _STORED = {"tokens": [_HELD], "code": "deadline", "message": "m", "hint": "h", "at": 1.0}
 
 
@@ -172,9 +172,9 @@ def test_a_store_entry_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
 
 @settings(many, max_examples=1000)
 @given(st.dictionaries(st.sampled_from([*_HELD]), _json))
-@example({"life": 10**20})
-@example({"made": float("nan"), "life": 1})
-@example({"checks": {"ns/repo": [True, None, 10**400]}})
+@example({"expires_in": 10**20})
+@example({"made": float("nan"), "expires_in": 1})
+@example({"checks": {"ns/repo": ["allowed", None, 10**400]}})
 @example({"checks": {"ns/repo": [[], None, 0.0]}})
 def test_a_stored_token_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
     targets.entry({"tokens": [{**_HELD, **content}, content, _HELD]})

@@ -173,11 +173,11 @@ def test_store_and_erase_refuse_in_words_and_keep_nothing(
     strace += ["-e", "trace=write,pwrite64,writev,sendto,sendmsg"]
     argv = [*strace, *helper.argv, action]
     result = cloud.ns.run(argv, stdin=given * 500, env=helper.env)
-    assert "stores nothing" in output.read_text()
+    assert "stores no credentials" in output.read_text()
     assert "hunter2" not in output.read_text()  # in no file and no socket
     assert result.returncode == 1
     assert result.stdout == (
-        b"docker-credential-ocir stores nothing: it asks OCI for new credentials each time\n"
+        b"docker-credential-ocir stores no credentials: it gets them from OCI\n"
     )
     assert cloud.control.report().connections == {}
     assert not any(b"hunter2" in entry.raw for entry in cloud.ns.log())

@@ -505,7 +505,7 @@ def spoil(cloud: Cloud, how: str) -> None:
         case "token is not a number":
             edit(cloud, made=float("nan"))
         case "token is infinite":
-            edit(cloud, life=float("inf"))
+            edit(cloud, expires_in=float("inf"))
         case "token is empty":
             edit(cloud, token="")
         case "token has a line break":

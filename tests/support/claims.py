@@ -27,7 +27,11 @@ _STORE = "provider/cache/tmpfs.py"
 _SHARING = "provider/cache/token_cache.py"
 _TRANSPORT = "provider/net/http.py"
 _TRUST = "provider/net/tls.py"
-_REGISTRY = "provider/ocir/registry.py"
+_TOKEN_ENDPOINT = "provider/ocir/token.py"
+_FLIGHT = "provider/cache/single_flight.py"
+_ENTRIES = "provider/cache/entries.py"
+_CLIENT = "provider/net/client.py"
+_EXCHANGE = "provider/ocir/exchange.py"
 _WORKLOAD = "provider/auth/workload_identity.py"
 _KUBECONFIG = "provider/auth/kubeconfig.py"
 _OCI_FILES = "provider/auth/oci_files.py"
@@ -44,7 +48,7 @@ _DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
 
 _COMPONENT = r'_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"'
 _TLS = "context.minimum_version = ssl.TLSVersion.TLSv1_2"
-_TOKEN = "    return Token(text, life, answer.request_id)"
+_TOKEN = "    return Token(text, expires_in, answer.request_id)"
 _SIGN = (
     '    answer = client.request("GET", path, lambda: signer.sign_get(path, client.origin.netloc))'
 )
@@ -69,29 +73,29 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_REALM, "    if port not in (None, HTTPS_PORT):\n        return False\n    labels", "    labels"),
     ),
     "test_another_registry_gets_an_empty_answer_without_a_packet_sent": (
-        Mutation(_PLUGIN, "return Reply(NO_CREDENTIALS, None)", 'return Reply(Response(image.host, "u", "p", 0), None)'),
-        Mutation(_PLUGIN, "            return Reply(NO_CREDENTIALS, None)", "            import contextlib, socket\n            with contextlib.suppress(OSError):\n                socket.getaddrinfo(image.host, 443)\n            return Reply(NO_CREDENTIALS, None)"),
-        Mutation(_PLUGIN, "if claimed is None or not on_a_node or claimed != instance_realm_domain()", "if claimed != instance_realm_domain() or not on_a_node"),
+        Mutation(_PLUGIN, "            return NO_CREDENTIALS", '            return Response(image.host, "u", "p", 0)'),
+        Mutation(_PLUGIN, "            return NO_CREDENTIALS", "            import contextlib, socket\n            with contextlib.suppress(OSError):\n                socket.getaddrinfo(image.host, 443)\n            return NO_CREDENTIALS"),
+        Mutation(_PLUGIN, "return bool(claimed) and on_a_node and claimed == instance_region(invocation).realm_domain", "return claimed == instance_region(invocation).realm_domain and on_a_node"),
         Mutation("provider/plugin/response.py", "    cache_seconds: int = 0", "    cache_seconds: int = 300"),
     ),
     "test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says": (
-        Mutation(_PLUGIN, " or claimed != instance_realm_domain()", ""),
+        Mutation(_PLUGIN, " and claimed == instance_region(invocation).realm_domain", ""),
     ),
     "test_a_name_in_a_foreign_domain_asks_imds_once": (
-        Mutation(_SHARING, "                learn(known)\n", ""),
+        Mutation(_SHARING, "                flight.remember(known)\n", ""),
     ),
     "test_twelve_invented_registries_cost_no_identity": (
-        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
-        Mutation(_SHARING, "    if not is_known_registry(image.host, settings.ocir_hosts):", "    if False:"),
+        Mutation(_SHARING, "        if not self._is_known():", "        if False:"),
+        Mutation(_SHARING, "    if not is_known_registry(image.host, invocation.settings.ocir_hosts):", "    if False:"),
     ),
     "test_an_invented_registry_that_somebody_answers_for_costs_no_identity": (
-        Mutation(_SHARING, "            if not self._is_known():", "            if False:"),
+        Mutation(_SHARING, "        if not self._is_known():", "        if False:"),
     ),
     "test_one_unknown_registry_a_minute_gets_an_identity": (
-        Mutation(_SHARING, "if recent and host != self._host:", "if False:"),
+        Mutation(_FLIGHT, "if recent and admitted != host:", "if False:"),
     ),
     "test_registries_that_never_answer_delay_no_other": (
-        Mutation(_SHARING, "                work.reach(self._image)\n            grant", "                with self._flight:\n                    work.reach(self._image)\n            grant"),
+        Mutation(_SHARING, "            exchange.connect(image, invocation)\n            self._flight", "            with self._flight:\n                exchange.connect(image, invocation)\n            self._flight"),
     ),
     "test_the_store_is_bounded_in_files_and_keeps_what_is_useful": (
         Mutation(_STORE, "count > _MAX_FILES or", "False or"),
@@ -104,7 +108,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_SHARING, "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
     ),
     "test_registries_share_a_failure_of_federation": (
-        Mutation(_SHARING, "            self.slot.write(_failed(error))", "            pass"),
+        Mutation(_FLIGHT, "            self._slot.write(failure_content(error))", "            pass"),
     ),
     "test_a_repository_cannot_climb_out_of_its_place": (
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9./_-]+"'),
@@ -116,7 +120,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
     ),
     "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
-        Mutation("provider/plugin/call.py", "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        subject = subject_of(settings,'),
+        Mutation(_PLUGIN, "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        invocation = invocation._replace(settings=settings)\n        subject = subject_of(settings,'),
     ),
     "test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared": (
         Mutation("provider/auth/service_account.py", "digest = hashlib.sha256(self.token.encode()).hexdigest()", 'digest = ""'),
@@ -125,27 +129,27 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/auth/service_account.py", 'return f"{self.namespace}/{self.name} {self.uid} {self.audience} {digest}"', 'return f"{self.namespace}/{self.name}"'),
     ),
     "test_a_storm_makes_one_exchange_and_everybody_gets_credentials": (
-        Mutation(_SHARING, "        if lock.take():\n            try:\n                # Another", "        if lock.take() or True:\n            try:\n                # Another"),
+        Mutation(_SHARING, "        if lock.acquire():\n            try:", "        if lock.acquire() or True:\n            try:"),
     ),
     "test_a_storm_shares_one_failure": (
-        Mutation(_SHARING, "        if arrived <= at <= now() or 0 <= now() - at < remembered:", "        if False:"),
+        Mutation(_ENTRIES, "        if arrived <= at <= now() or 0 <= now() - at < shared:", "        if False:"),
     ),
     # --- who owns the node's network ---
     "test_a_fault_ends_in_time_with_its_code_and_few_requests": (
         Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False"),
         Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
         Mutation(_TRUST, _TLS, "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
-        Mutation(_TRANSPORT, "                if answer.status < 500 and not heals:\n", "                if answer.status in (301, 302, 307, 308):\n                    from urllib.parse import urlsplit\n                    to = urlsplit(answer.headers['location'])\n                    self.origin = Origin(to.scheme, to.hostname or '', to.port or 443)\n                    self._connection = None\n                    continue\n                if answer.status < 500 and not heals:\n"),
+        Mutation(_CLIENT, "                return self._try(method, target, headers(), body, seconds)\n", "                answer = self._try(method, target, headers(), body, seconds)\n                if answer.status in (301, 302, 307, 308):\n                    from urllib.parse import urlsplit\n                    to = urlsplit(answer.headers['location'])\n                    self.origin = Origin(to.scheme, to.hostname or '', to.port or 443)\n                    self._connection = None\n                    answer = self._try(method, target, headers(), body, seconds)\n                return answer\n"),
         Mutation(_TRANSPORT, 'self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))', "self._sock.settimeout(600)"),
-        Mutation(_REGISTRY, "    if not is_token(text):", "    if text is None:"),
+        Mutation(_TOKEN_ENDPOINT, "    if not is_token(text):", "    if text is None:"),
     ),
     "test_a_name_without_an_end_is_waited_for_only_as_long_as_the_deadline": (
-        Mutation(_TRANSPORT, '        opening = Background(lambda: self._open(limit))\n        return opening.result(limit, f"connecting to {self.origin.netloc}")', "        return self._open(limit)"),
+        Mutation(_CLIENT, '        opening = Background(lambda: self._open(limit))\n        return opening.result(limit, f"connecting to {self.origin.netloc}")', "        return self._open(limit)"),
     ),
     "test_tls_is_retried_only_where_a_connection_was_lost": (
         Mutation(_TRANSPORT, "            raise (UnknownIssuer if unknown else TlsUntrusted)(", "            raise Failure("),
-        Mutation(_TRANSPORT, "        except UnknownIssuer:\n            if not others", "        except TlsUntrusted:\n            if not others"),
-        Mutation(_TRANSPORT, '{error.reason}", heals=False) from error', '{error.reason}") from error'),
+        Mutation(_CLIENT, "        except UnknownIssuer:\n            if not others", "        except TlsUntrusted:\n            if not others"),
+        Mutation(_TRANSPORT, '{error.reason}", retryable=False\n            ) from error', '{error.reason}"\n            ) from error'),
         Mutation(_TRANSPORT, '        except OSError as error:\n            raise Failure(f"TLS with {self.origin.host}: {error.strerror or error}") from error', '        except OSError as error:\n            raise TlsUntrusted("lost") from error'),
     ),
     "test_a_root_that_neither_holds_is_not_trusted": (
@@ -159,7 +163,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/auth/signer.py", '"content-type", "x-content-sha256")\n        return', '"content-type")\n        return'),
     ),
     "test_a_wrong_setting_is_named_with_what_is_allowed": (
-        Mutation("provider/ocir/exchange.py", 'if scheme == "http" and host not in LOOPBACK:', "if False:"),
+        Mutation(_EXCHANGE, 'if scheme == "http" and host not in LOOPBACK:', "if False:"),
     ),
     "test_an_answer_without_an_end_is_read_within_bounds": (
         Mutation(_TRANSPORT, "self._most -= count", "pass"),
@@ -191,13 +195,13 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_OCI_FILES, "sorted(self.values.items()), self.key", "self.key"),
     ),
     "test_what_is_signed_is_what_the_token_is_shared_under": (
-        Mutation("provider/auth/principal.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
+        Mutation("provider/auth/sdk_principals.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
     ),
     "test_no_outcome_shows_a_secret": (
         Mutation(_TRANSPORT, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
         Mutation(_TRANSPORT, "(opc-request-id {self.request_id})", "({dict(self.headers.items())})"),
-        Mutation(_PLUGIN, '"token_request_id": self.grant.token.request_id', '"token_request_id": self.grant.token.text'),
-        Mutation("provider/auth/principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token") from None', 'raise FederationMalformed(f"{answer.describe()} without a token {token}") from None'),
+        Mutation(_PLUGIN, '"token_request_id": credentials.token.request_id', '"token_request_id": credentials.token.text'),
+        Mutation("provider/auth/instance_principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token")', 'raise FederationMalformed(f"{answer.describe()} without a token {token}")'),
     ),
     "test_a_proxy_is_for_servers_and_never_for_the_metadata_service": (
         Mutation(_IMDS, "connection = Connection(self._origin)", "import os\n        from provider.net.tls import proxy_for\n        connection = Connection(self._origin, None, proxy_for(self._origin.host, os.environ))"),
@@ -209,24 +213,24 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     # --- another user of the node ---
     "test_the_store_is_private": (
         Mutation(_STORE, "os.mkdir(path, 0o700)", "os.mkdir(path, 0o755); os.chmod(path, 0o755)"),
-        Mutation(_STORE, "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN, 0o600", "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OWN, 0o644"),
+        Mutation(_STORE, "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600", "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o644"),
     ),
     "test_an_odd_store_is_a_miss_and_never_a_failure": (
-        Mutation(_STORE, "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
+        Mutation(_STORE, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
         Mutation(_STORE, "if status.st_uid != os.geteuid():", "if False:"),
         Mutation(_STORE, "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
         Mutation(_STORE, "if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:", "if status.st_size > _MAX_BYTES:"),
-        Mutation(_SHARING, "    except Odd as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)", "    except KeyError as fault:\n        odd(str(fault))\n        return _get_alone(image, settings, work)"),
+        Mutation(_SHARING, "    except CacheUnavailable as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)", "    except KeyError as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)"),
     ),
     "test_without_tmpfs_there_is_no_store": (
         Mutation(_STORE, "            if _in_memory(fd):", "            if True:"),
     ),
     "test_processes_show_no_secret_to_who_looks_at_them": (
-        Mutation(_REGISTRY, _TOKEN, f"    import subprocess\n    subprocess.run(['sh', '-c', 'sleep 0.3; true', text])\n{_TOKEN}"),
-        Mutation(_REGISTRY, _TOKEN, f"    import subprocess\n    subprocess.run(['sleep', '0.3'], env={{'T': text}})\n{_TOKEN}"),
+        Mutation(_TOKEN_ENDPOINT, _TOKEN, f"    import subprocess\n    subprocess.run(['sh', '-c', 'sleep 0.3; true', text])\n{_TOKEN}"),
+        Mutation(_TOKEN_ENDPOINT, _TOKEN, f"    import subprocess\n    subprocess.run(['sleep', '0.3'], env={{'T': text}})\n{_TOKEN}"),
     ),
     "test_a_cold_and_a_warm_call_touch_nothing_that_is_not_listed": (
-        Mutation(_REGISTRY, _TOKEN, f"    with open('/tmp/token', 'w') as file:\n        file.write(text)\n{_TOKEN}"),
+        Mutation(_TOKEN_ENDPOINT, _TOKEN, f"    with open('/tmp/token', 'w') as file:\n        file.write(text)\n{_TOKEN}"),
         Mutation("provider/log.py", "JOURNAL = \"/run/systemd/journal/socket\"", 'JOURNAL = "/run/elsewhere"'),
     ),
     "test_a_core_dump_is_impossible": (
@@ -241,7 +245,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_LAUNCHER, "        if (!mkdtemp(name)) {", '        snprintf(name, sizeof name, "%s/" PREFIX "cccccc", path);\n        if (mkdir(name, 0700) && errno != EEXIST) {'),
     ),
     "test_what_somebody_else_put_into_dev_shm_is_a_miss": (
-        Mutation(_STORE, "_OWN = os.O_NOFOLLOW | os.O_CLOEXEC", "_OWN = os.O_CLOEXEC"),
+        Mutation(_STORE, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
     ),
     "test_who_only_calls_himself_kubelet_is_neither_believed_nor_run": (
         Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
@@ -309,25 +313,25 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- who writes into the store, or sets the environment ---
     "test_a_store_entry_of_any_shape_is_a_miss": (
-        Mutation(_SHARING, "not is_token(text) or type(life) is not int or life > MAX_LIFE", "not is_token(text)"),
+        Mutation(_ENTRIES, "not is_token(text) or type(expires_in) is not int or expires_in > MAX_EXPIRES_IN", "not is_token(text)"),
     ),
     "test_the_environment_turns_nothing_against_the_node": (
-        Mutation(_IMDS, 'IPV4 = Origin("http", "169.254.169.254", 80)', 'import os\nfrom urllib.parse import urlsplit\nIPV4 = Origin("http", urlsplit(os.environ.get("OCI_METADATA_BASE_URL", "http://169.254.169.254")).hostname or "", 80)'),
+        Mutation(_IMDS, 'IPV4 = Origin("http", "169.254.169.254", HTTP_PORT)', 'import os\nfrom urllib.parse import urlsplit\nIPV4 = Origin("http", urlsplit(os.environ.get("OCI_METADATA_BASE_URL", "http://169.254.169.254")).hostname or "", 80)'),
         Mutation(_IMDS, "        content = json.loads(body)\n", '        import os\n        content = json.loads(os.environ.get("OCI_REGION_METADATA") or body)\n'),
         Mutation(_IMDS, "            return RegionInfo(region, domain, ", '            import os\n            return RegionInfo(os.environ.get("OCI_REGION", region), domain, '),
-        Mutation("provider/ocir/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.environ.get("OCI_RESOURCE_PRINCIPAL_VERSION")'),
+        Mutation(_EXCHANGE, "    method = invocation.settings.ocir_auth_method\n", '    import os\n    method = "RESOURCE_PRINCIPAL" if "OCI_RESOURCE_PRINCIPAL_VERSION" in os.environ else invocation.settings.ocir_auth_method\n'),
         Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("HTTP_PROXY")'),
         Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("all_proxy")'),
         Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")'),
         Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR")'),
         Mutation(_TRUST, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
         Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
-        Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", "")),
-        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'below = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
-        Mutation(_REGISTRY, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
+        Mutation(_TOKEN_ENDPOINT, _SIGN, _NETRC.replace("FILE", "")),
+        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
+        Mutation(_TOKEN_ENDPOINT, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
     ),
     "test_a_users_store_is_in_the_users_own_runtime_folder": (
-        Mutation(_STORE, 'below = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "below = [SYSTEM_PARENT]"),
+        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
     ),
     "test_no_variable_reaches_python_inside_a_frozen_program": (
         Mutation(_LAUNCHER, '    unsetenv("LD_PRELOAD");\n', ""),
@@ -347,16 +351,16 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- README: how it works, how long credentials are kept ---
     "test_a_warm_call_asks_nobody": (
-        Mutation("provider/plugin/call.py", "        work = _Network(settings, subject", "        self._realm_domain()\n        work = _Network(settings, subject"),
+        Mutation(_PLUGIN, "        subject = subject_of(settings,", "        from provider.ocir import exchange\n        exchange.instance_region(invocation.deadline)\n        subject = subject_of(settings,"),
     ),
     "test_sharing_can_be_switched_off": (
-        Mutation(_SHARING, "    if not settings.token_cache:\n        return _get_alone(image, settings, work)\n", ""),
+        Mutation(_SHARING, "    if not invocation.settings.token_cache:\n        return _fetch_uncached(image, invocation)\n", ""),
     ),
     "test_a_token_near_its_end_is_shared_no_more": (
-        Mutation(_SHARING, "LAST_SECONDS = 360", "LAST_SECONDS = 0"),
+        Mutation(_ENTRIES, "_LEAST_SECONDS = 360", "_LEAST_SECONDS = 0"),
     ),
     "test_a_failure_is_remembered_for_seconds_and_a_repair_shows": (
-        Mutation(_SHARING, "FAILURE_SECONDS = 5", "FAILURE_SECONDS = 600"),
+        Mutation(_ENTRIES, "_FAILURE_SECONDS = 5", "_FAILURE_SECONDS = 600"),
     ),
     "test_an_errors_line_is_one_line": (
         Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
@@ -365,7 +369,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/log.py", '        self.lines.append(f"{level}: {line}")', '        self.lines.append(f"{level}: {line}")\n        with open("provider.log", "a") as file:\n            file.write(line)'),
     ),
     "test_an_oci_config_never_takes_the_instances_place": (
-        Mutation("provider/ocir/exchange.py", "by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL", 'import os\n    by_instance = settings.ocir_auth_method == INSTANCE_PRINCIPAL and not os.path.exists(os.path.expanduser("~/.oci/config"))'),
+        Mutation(_EXCHANGE, "    method = invocation.settings.ocir_auth_method\n", '    import os\n    method = "USER_PRINCIPAL" if os.path.exists(os.path.expanduser("~/.oci/config")) else invocation.settings.ocir_auth_method\n'),
     ),
     "test_a_user_with_an_api_key": (
         Mutation(_OCI_FILES, "    file, name = file or _CONFIG_FILE,", "    file, name = _CONFIG_FILE,"),
@@ -375,10 +379,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/settings.py", "if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:", "if self.ocir_auth_method not in (WORKLOAD_OR_INSTANCE, WORKLOAD_IDENTITY):"),
     ),
     "test_the_nodes_identity_never_replaces_an_account_that_was_refused": (
-        Mutation("provider/plugin/call.py", "        return get_grant(\n", '        if subject is not None:\n            try:\n                return get_grant(request.image, settings, subject, self.deadline, self._environ, work, self.log.odd)\n            except ProviderError:\n                settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n                subject = None\n                work = _Network(settings, subject, self.deadline, self._environ)\n        return get_grant(\n'),
+        Mutation(_PLUGIN, "        credentials = get_or_fetch(image, invocation._replace(subject=subject))\n", '        try:\n            credentials = get_or_fetch(image, invocation._replace(subject=subject))\n        except ProviderError:\n            settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n            credentials = get_or_fetch(image, invocation._replace(settings=settings))\n'),
     ),
     "test_the_node_and_its_pods_never_share_a_token": (
-        Mutation(_SHARING, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
+        Mutation(_FLIGHT, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
     ),
     "test_the_endpoint_is_never_reached_by_a_proxy": (
         Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),
@@ -388,11 +392,11 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_WORKLOAD, _TLS, "context.check_hostname = False\n    context.verify_mode = ssl.CERT_NONE"),
     ),
     "test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone": (
-        Mutation(_WORKLOAD, '    whose = f"service account {account.namespace}/{account.name}"', '    whose = f"service account {account.namespace}/{account.name} {account.token}"'),
-        Mutation("provider/ocir/exchange.py", "    try:\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:", '    try:\n        registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {account.token}"})\n        token = request_token(registry, settings.registry_token_path, principal.signer)\n    except TokenRefused as error:'),
+        Mutation(_WORKLOAD, '    name = f"service account {account.namespace}/{account.name}"', '    name = f"service account {account.namespace}/{account.name} {account.token}"'),
+        Mutation(_EXCHANGE, "    principal, registry = proof\n", '    principal, registry = proof\n    token = getattr(invocation.subject, "token", "")\n    registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {token}"})\n'),
     ),
     "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
-        Mutation("provider/ocir/exchange.py", "    token = token._replace(life=min(token.life, subject.life))\n", ""),
+        Mutation(_EXCHANGE, "        token = token._replace(expires_in=min(token.expires_in, principal.expires_in))\n", "        pass\n"),
     ),
     # --- README: every container tool ---
     "test_store_and_erase_refuse_in_words_and_keep_nothing": (

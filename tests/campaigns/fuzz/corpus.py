@@ -44,9 +44,9 @@ _ENTRY = {
         {
             **_TOKEN,
             "made": 1.0,
-            "life": 3600,
+            "expires_in": 3600,
             "renewed": False,
-            "checks": {"ns/repo": [True, None, 1.0], "ns/app": [False, "DENIED", 1.0]},
+            "checks": {"ns/repo": ["allowed", None, 1.0], "ns/app": ["denied", "DENIED", 1.0]},
             "request_id": "r",
             "principal": "p",
         }
