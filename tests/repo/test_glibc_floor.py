@@ -1,4 +1,4 @@
-"""packaging/glibc_floor.py against programs compiled here and against the Python that runs this."""
+"""packaging/freeze/glibc_floor.py against programs compiled here and against the Python that runs this."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "packaging" / "glibc_floor.py"
+SCRIPT = Path(__file__).parents[2] / "packaging" / "freeze" / "glibc_floor.py"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

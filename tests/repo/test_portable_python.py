@@ -1,4 +1,4 @@
-"""packaging/portable_python.sh builds from the newest sources that Debian lists, or stops.
+"""packaging/python/portable_python.sh builds from the newest sources that Debian lists, or stops.
 
 apt is a stand-in: it lists two versions of each source and serves those that the test says.
 """
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+# The files whose content names the folder of a finished build.
+KEYED = ("packaging/python/portable_python.sh", "packaging/locks/ziglang.txt")
 OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
 
 APT_GET = """#!/bin/bash
@@ -44,7 +46,7 @@ class Build:
     def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
         return subprocess.run(
-            [self.folder / "packaging" / "portable_python.sh"],
+            [self.folder / "packaging" / "python" / "portable_python.sh"],
             cwd=self.folder,
             env={
                 "PATH": f"{self.folder}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -75,10 +77,10 @@ class Build:
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     files = {"bin/apt-get": APT_GET, "bin/apt-cache": APT_CACHE, "bin/zig": ZIG}
-    for name in ("portable_python.sh", "debian.sh", "ziglang.txt"):
-        files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
+    for name in (*KEYED, "packaging/python/debian.sh"):
+        files[name] = (REPOSITORY / name).read_text()
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return Build(tmp_path)
@@ -116,7 +118,7 @@ def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
 
 def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Build) -> None:
     """A finished build is reused; this one only by whoever asks for it."""
-    files = [build.folder / "packaging" / name for name in ("portable_python.sh", "ziglang.txt")]
+    files = [build.folder / name for name in KEYED]
     key = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     older = build.folder / "build" / "portable" / f"python-{platform.machine()}-{key}-older"
     older.mkdir(parents=True)

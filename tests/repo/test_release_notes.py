@@ -1,4 +1,4 @@
-"""packaging/release_notes.py on sources in which one thing or another does not agree."""
+"""packaging/release/notes.py on sources in which one thing or another does not agree."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "packaging" / "release_notes.py"
+SCRIPT = Path(__file__).parents[2] / "packaging" / "release" / "notes.py"
 CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
 CHANGELOG = """# Changelog
 
@@ -46,12 +46,12 @@ def source(folder: Path, **changes: str) -> Path:
         file.write_text(text.replace(old, new) if old else text)
     (folder / "dist/binary").chmod(0o755)
     (folder / "packaging/release").mkdir(parents=True)
-    (folder / "packaging/release_notes.py").write_text(SCRIPT.read_text())
+    (folder / "packaging/release/notes.py").write_text(SCRIPT.read_text())
     return folder
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", str(root / "packaging/release_notes.py"), *arguments]
+    command = [sys.executable, "-I", str(root / "packaging/release/notes.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
 
 

@@ -1,4 +1,4 @@
-"""packaging/sbom.py against the binary that `make binary` has made, and against foreign things."""
+"""packaging/release/sbom.py against the binary that `make binary` has made, and against foreign things."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ PROGRAM = "bin/program/oke-credential-provider"
 
 
 def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "packaging" / "sbom.py"), str(binary), *options]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "packaging" / "release" / "sbom.py"),
+        str(binary),
+        *options,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

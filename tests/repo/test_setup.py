@@ -157,7 +157,7 @@ def test_no_service_is_started_or_enabled(machine: Path, policy: str) -> None:
     show = f"echo installed >>/record; cat {path}* >>/record || true; echo >>/record"
     # An upgrade, by the user's own apt: what is disabled stays so.
     upgrade = "dpkg --install /service.deb >/dev/null"
-    setup = "/packaging/packages.sh fresh-service"
+    setup = "/packaging/setup/packages.sh fresh-service"
     record = on_a_copy(machine, f"{before}; {setup} && {ENABLED}; {show}; {upgrade}; {ENABLED}")
     end = record.index("installed")
     assert [line for line in record[:end] if line.startswith("apt-get")] == [
@@ -177,7 +177,7 @@ def test_no_service_is_started_or_enabled(machine: Path, policy: str) -> None:
 def test_what_cannot_be_installed_is_said_in_one_line(machine: Path) -> None:
     apt = 'echo noise; echo "E: Unable to locate package $5" >&2; exit 100\n'
     script(machine / "machine/usr/local/bin/apt-get", apt)
-    on_a_copy(machine, "! /packaging/packages.sh fresh-service")
+    on_a_copy(machine, "! /packaging/setup/packages.sh fresh-service")
     assert (machine / "stdout").read_text().endswith(" ... failed\n")
     [line] = [
         line for line in (machine / "stderr").read_text().splitlines() if "policy" not in line
@@ -187,7 +187,7 @@ def test_what_cannot_be_installed_is_said_in_one_line(machine: Path) -> None:
 
 def test_parts_of_python_are_the_distributions_alone() -> None:
     """Names with % are for /usr/bin/python3.N; nothing is missing for another Python."""
-    done = run([PACKAGING / "packages.sh", "no-such-%"], {"PYTHON": sys.executable})
+    done = run([PACKAGING / "setup/packages.sh", "no-such-%"], {"PYTHON": sys.executable})
     distributions = Path(sys.executable).resolve().is_relative_to("/usr/bin")
     if distributions:
         assert f"no-such-3.{sys.version_info.minor}" in done.stdout + done.stderr
@@ -232,8 +232,8 @@ def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProces
     )
 
 
-PACKAGES = ("packaging/packages.sh", "no-such-package", "python%-venv")
-ROOT = ("packaging/as_root.sh", "touch", "made")
+PACKAGES = ("packaging/setup/packages.sh", "no-such-package", "python%-venv")
+ROOT = ("packaging/setup/as_root.sh", "touch", "made")
 
 
 @pytest.mark.parametrize("command", [PACKAGES, ROOT], ids=lambda command: command[0])
@@ -250,7 +250,7 @@ def test_without_sudo_one_line_says_what_is_needed(clone: Path, command: Sequenc
 @pytest.mark.parametrize(
     ("command", "asked"),
     [
-        (PACKAGES, "sudo packaging/packages.sh no-such-package"),
+        (PACKAGES, "sudo packaging/setup/packages.sh no-such-package"),
         (ROOT, f"sudo --set-home {' '.join(ROOT)}"),
     ],
     ids=lambda value: value[0],
@@ -266,7 +266,7 @@ def test_sudo_is_asked_for_what_needs_root(clone: Path, command: Sequence[str], 
 @pytest.mark.parametrize("code", [0, 3])
 def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
     made = f"mkdir -p build/deep && touch build/deep/file && ln -s /etc/passwd link; exit {code}"
-    done = run(["packaging/as_root.sh", "sh", "-c", made], cwd=clone)
+    done = run(["packaging/setup/as_root.sh", "sh", "-c", made], cwd=clone)
     assert done.returncode == code
     assert {path.lstat().st_uid for path in (clone, *clone.rglob("*"))} == {NOBODY}
     assert os.stat("/etc/passwd").st_uid == 0
@@ -288,9 +288,9 @@ esac
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """A repository with a Python that only records."""
-    (tmp_path / "packaging").mkdir()
+    (tmp_path / "packaging/setup").mkdir(parents=True)
     for name in ("venv.sh", "step.sh"):
-        shutil.copy(PACKAGING / name, tmp_path / "packaging")
+        shutil.copy(PACKAGING / "setup" / name, tmp_path / "packaging/setup")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "locked.txt").write_text("a==1 \\\n    --hash=sha256:0\nb==1\n")
     script(tmp_path / "fake", FAKE_PYTHON)
@@ -301,7 +301,7 @@ def made(project: Path, *options: str, **environ: str) -> list[str]:
     """What venv.sh did."""
     (project / "record").write_text("")
     env = {"PYTHON": str(project / "fake"), **environ}
-    done = run([project / "packaging/venv.sh", "venv", "locked.txt", "1 MB", *options], env)
+    done = run([project / "packaging/setup/venv.sh", "venv", "locked.txt", "1 MB", *options], env)
     assert (done.returncode, done.stderr) == (0, "")
     return (project / "record").read_text().split()
 
@@ -323,7 +323,7 @@ def test_the_environment_is_made_anew_only_for_other_requirements(project: Path)
 def test_the_environment_is_made_again_after_a_failure(project: Path) -> None:
     script(project / "fake", FAKE_PYTHON.replace("echo packages", "exit 1; echo packages"))
     failed = run(
-        [project / "packaging/venv.sh", "venv", "locked.txt", "1 MB"],
+        [project / "packaging/setup/venv.sh", "venv", "locked.txt", "1 MB"],
         {"PYTHON": str(project / "fake")},
     )
     assert failed.returncode == 1
@@ -332,8 +332,8 @@ def test_the_environment_is_made_again_after_a_failure(project: Path) -> None:
 
 
 def test_the_demo_needs_packages_of_the_one_lock() -> None:
-    lock = (PACKAGING / "requirements.txt").read_text().splitlines()
-    demo = (PACKAGING / "demo.txt").read_text().splitlines()
+    lock = (PACKAGING / "locks/requirements.txt").read_text().splitlines()
+    demo = (PACKAGING / "locks/demo.txt").read_text().splitlines()
     assert [
         line for line in demo if line.rstrip(" \\") not in {each.rstrip(" \\") for each in lock}
     ] == []
@@ -356,7 +356,7 @@ def test_a_python_that_is_new_enough_is_chosen(
     for name, minor in versions.items():
         script(tmp_path / name, f"[ {minor} -ge 11 ]\n")
     (tmp_path / "bash").symlink_to("/bin/bash")
-    assert run([PACKAGING / "python.sh"], {"PATH": str(tmp_path)}).stdout == f"{chosen}\n"
+    assert run([PACKAGING / "setup/python.sh"], {"PATH": str(tmp_path)}).stdout == f"{chosen}\n"
 
 
 # --- the demo -----------------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_a_python_that_is_new_enough_is_chosen(
 
 def test_the_demo_tells_its_story_in_order_and_frightens_nobody() -> None:
     """Piped, with only the packages that the demo installs."""
-    wanted = (PACKAGING / "demo.txt").read_text()
+    wanted = (PACKAGING / "locks/demo.txt").read_text()
     heavy = {"oci", "click", "yaml", "pytest", "trustme"}
     assert not [name for name in heavy if re.search(rf"^{name}==", wanted, re.M)]
     guard = f"""

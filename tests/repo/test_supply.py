@@ -83,7 +83,7 @@ def commands(pattern: str) -> list[str]:
     """The lines of Makefile, scripts and workflows that the pattern is in, continued ones joined."""
     files = [
         REPOSITORY / "Makefile",
-        *(REPOSITORY / "packaging").glob("*.sh"),
+        *(REPOSITORY / "packaging").rglob("*.sh"),
         *(REPOSITORY / ".github").rglob("*.yml"),
     ]
     texts = [re.sub(r"\\\n\s*", "", file.read_text()) for file in files]
@@ -108,7 +108,7 @@ def test_pip_installs_only_what_is_locked_by_hash() -> None:
 
 @pytest.mark.parametrize("name", ["requirements.txt", "ziglang.txt", "fuzz.txt"])
 def test_every_locked_version_has_a_hash(name: str) -> None:
-    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "packaging" / name).read_text())
+    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "packaging/locks" / name).read_text())
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines
     for line in lines:
@@ -117,7 +117,7 @@ def test_every_locked_version_has_a_hash(name: str) -> None:
 
 def test_debians_sources_are_verified_by_debians_keys() -> None:
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    assert f"debian_keyring={keyring}" in (REPOSITORY / "packaging/debian.sh").read_text()
+    assert f"debian_keyring={keyring}" in (REPOSITORY / "packaging/python/debian.sh").read_text()
     sources = commands(r"^deb(-src)? ")
     assert len(sources) == 2
     assert all("[signed-by=$debian_keyring]" in line for line in sources)

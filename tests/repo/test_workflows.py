@@ -332,12 +332,12 @@ def test_a_job_that_may_write_to_the_repository_installs_nothing() -> None:
 
 
 def published() -> set[str]:
-    """The names that packaging/release_assets.sh gives to what is published."""
-    script = (REPOSITORY / "packaging" / "release_assets.sh").read_text()
+    """The names that packaging/release/assets.sh gives to what is published."""
+    script = (REPOSITORY / "packaging" / "release" / "assets.sh").read_text()
     assert f"asset={ASSET}" in script
     suffixes = set(re.findall(r"\$asset-\$architecture([\w.]*)", script))
     assert suffixes == {"", ".cdx.json", ".licenses.txt"}
-    files = set(re.findall(r"[\w./-]+/([\w-]+\.(?:yaml|sh)) ", script)) - {"release_assets.sh"}
+    files = set(re.findall(r"[\w./-]+/([\w-]+\.(?:yaml|sh)) ", script)) - {"assets.sh"}
     binaries = {f"{ASSET}-{arch}{suffix}" for arch in ("amd64", "arm64") for suffix in suffixes}
     return binaries | files | {"SHA256SUMS"}
 
@@ -382,7 +382,7 @@ def test_security_md_tells_what_the_download_job_does() -> None:
         assert command
         return re.sub(r"\\\n", "", command[1]).split()[1:]
 
-    script = (REPOSITORY / "packaging" / "release_download.sh").read_text()
+    script = (REPOSITORY / "packaging" / "release" / "download.sh").read_text()
     names = {"$GITHUB_REPOSITORY": "$REPOSITORY", "$TAG": "v$VERSION"}
     for theirs, ours in names.items():
         script = script.replace(theirs, ours)
@@ -392,16 +392,17 @@ def test_security_md_tells_what_the_download_job_does() -> None:
         assert re.search(r"^sha256sum --check .*SHA256SUMS$", each, re.M)
 
 
-@pytest.mark.parametrize("script", ["release_assets.sh", "release_draft.sh", "release_download.sh"])
+@pytest.mark.parametrize("script", ["assets.sh", "draft.sh", "download.sh"])
 def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) -> None:
     """Without gh, a tag or a binary nothing goes on half-way."""
-    (tmp_path / "packaging").mkdir()
-    for name in (script, "release_notes.py"):
-        copy = tmp_path / "packaging" / name
-        copy.write_bytes((REPOSITORY / "packaging" / name).read_bytes())
+    folder = tmp_path / "packaging" / "release"
+    folder.mkdir(parents=True)
+    for name in (script, "notes.py"):
+        copy = folder / name
+        copy.write_bytes((REPOSITORY / "packaging" / "release" / name).read_bytes())
         copy.chmod(0o755)
     done = subprocess.run(
-        [tmp_path / "packaging" / script],
+        [folder / script],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
         check=False,

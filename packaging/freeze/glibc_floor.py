@@ -1,6 +1,6 @@
 """Tell which glibc a program needs, by reading the ELF files that it is made of.
 
-    python packaging/glibc_floor.py [--max 2.28] PATH...
+    python packaging/freeze/glibc_floor.py [--max 2.28] PATH...
 
 A path is an ELF file (if a zip archive is appended to it, as to the one-file program, what is packed
 in there is read too) or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one

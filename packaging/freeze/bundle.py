@@ -176,7 +176,7 @@ def licenses(toc: Toc) -> str:
             *((d.name, d.version, license_of(d)) for d in map(distribution, packages)),
             *((path.stem, "", path.read_text()) for path in native),
             ("Python", platform.python_version(), _python_license()),
-            (OWN_NAME, __version__, (Path(__file__).parent.parent / "LICENSE").read_text()),
+            (OWN_NAME, __version__, (Path(__file__).parents[2] / "LICENSE").read_text()),
         ]
     )
 

@@ -3,9 +3,9 @@
 #
 # It can be run again: a draft that is there is replaced, and a published release is left as it is.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
-notes=$(packaging/release_notes.py --tag "$TAG")
+notes=$(packaging/release/notes.py --tag "$TAG")
 state=$(gh release list --limit 1000 --json tagName,isDraft \
     --jq ".[] | select(.tagName == \"$TAG\") | .isDraft")
 case $state in

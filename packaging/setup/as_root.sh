@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs a command as root, by sudo where the caller is somebody else.
 #
-#   packaging/as_root.sh COMMAND...
+#   packaging/setup/as_root.sh COMMAND...
 #
 # What root makes in the current folder is given to the folder's owner.
 set -euo pipefail
-# shellcheck source=packaging/step.sh
+# shellcheck source=packaging/setup/step.sh
 . "$(dirname "$0")/step.sh"
 
 why="network namespaces, mounts and chroot need root"

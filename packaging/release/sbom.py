@@ -1,6 +1,6 @@
 """Tell what is inside a binary: a CycloneDX 1.6 bill of materials, as JSON on standard output.
 
-    python packaging/sbom.py dist/oke-credential-provider-for-ocir-linux-amd64
+    python packaging/release/sbom.py dist/oke-credential-provider-for-ocir-linux-amd64
 
 It starts from the binary's own lists, not from what was meant to go in: each file of the archive
 behind the launcher, each entry of PyInstaller's archives, each Python module. Each of them must have

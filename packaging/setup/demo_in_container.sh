@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs `make demo` in a clean container, in a clone of HEAD, as an ordinary user with sudo.
 #
-#   packaging/demo_in_container.sh IMAGE
+#   packaging/setup/demo_in_container.sh IMAGE
 #
 # IMAGE is a Debian or an Ubuntu. Needs docker.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 [ $# -eq 1 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 clone=$(mktemp -d)

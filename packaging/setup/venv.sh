@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Makes a virtual environment with locked packages, unless it is there already.
 #
-#   PYTHON=python3 packaging/venv.sh FOLDER REQUIREMENTS COST [--editable]
+#   PYTHON=python3 packaging/setup/venv.sh FOLDER REQUIREMENTS COST [--editable]
 #
 # COST is how much space and time the packages take, for people. --editable: with this repository's program as well.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=packaging/step.sh
-. packaging/step.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=packaging/setup/step.sh
+. packaging/setup/step.sh
 
 folder=$1 requirements=$2 cost=$3 editable=${4-}
 python=${PYTHON:-python3}

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Puts what a release publishes into dist/release, with SHA256SUMS over all of it.
 #
-#   packaging/release_assets.sh [ARCHITECTURE...]
+#   packaging/release/assets.sh [ARCHITECTURE...]
 #
 # In dist/ there must be the binary, the bill of materials and the licences of each architecture
 # named; without a name, of at least one. With SUMS (in the environment, as sha256sum prints them) these
 # files must be exactly the ones listed there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 asset=oke-credential-provider-for-ocir-linux
 release=dist/release

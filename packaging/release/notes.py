@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the release notes of the version that this source is, from CHANGELOG.md.
 
-    python packaging/release_notes.py [--tag v0.1.0] [--binary PATH]...
+    python packaging/release/notes.py [--tag v0.1.0] [--binary PATH]...
 
 With --tag or --binary it is also the check before a release: the tag, provider.__version__, what a
 binary's `version` says, the newest dated section of the changelog and the version that cloud-init.sh
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
 
 # Keep a Changelog: "## [Unreleased]", "## [0.1.0] - 2026-11-23"; links may follow at the end.

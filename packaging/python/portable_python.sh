@@ -2,7 +2,7 @@
 # Builds a CPython that runs on any Linux with glibc 2.28 (Oracle Linux 8) or newer, with the shared
 # libpython that PyInstaller wants, and prints the folder that holds it (bin/python3, lib/).
 #
-#   packaging/portable_python.sh        a rerun prints the folder at once, until this script changes
+#   packaging/python/portable_python.sh        a rerun prints the folder at once, until this script changes
 #
 # The C compiler of ziglang (a PyPI package) links against the glibc of a chosen age, whatever glibc
 # the build machine has. Python, OpenSSL, zlib and libffi come from the source packages of Debian
@@ -22,13 +22,13 @@ glibc=2.28
 jobs=${JOBS:-2}
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/debian.sh
+# shellcheck source=packaging/python/debian.sh
 . "$here/debian.sh"
 
 machine=$(uname -m)
-key=$(cat "$here/portable_python.sh" "$here/ziglang.txt" | sha256sum | cut -c1-12)
-mkdir -p "$here/../build/portable"
-base=$(cd "$here/../build/portable" && pwd)
+key=$(cat "$here/portable_python.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
+mkdir -p "$here/../../build/portable"
+base=$(cd "$here/../../build/portable" && pwd)
 allow_older=${ALLOW_OLDER:-}
 result=$base/python-$machine-$key${allow_older:+-older}
 work=$base/work
@@ -93,7 +93,7 @@ for package in "$python" openssl zlib libffi; do fetch "$package"; done
 zig=${ZIG:-}
 if [ -z "$zig" ]; then
     python3 -m venv "$work/zig"
-    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/../locks/ziglang.txt"
     zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
 fi
 echo "ziglang $("$zig" version)" >>"$work/versions.txt"

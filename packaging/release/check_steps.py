@@ -1,6 +1,6 @@
 """Let shellcheck read the shell scripts inside workflows: each step's `run`.
 
-    python packaging/check_steps.py .github/workflows/*.yml
+    python packaging/release/check_steps.py .github/workflows/*.yml
 
 Exit status 1 if shellcheck has a complaint. GitHub runs a step by `bash -e {0}`, or by
 `bash --noprofile --norc -eo pipefail {0}` where `shell: bash` is set.

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Tries a binary in the userland of a container image, as on a clean node of that system.
 #
-#   sudo packaging/verify_in_container.sh IMAGE BINARY
+#   sudo packaging/release/verify_in_container.sh IMAGE BINARY
 #
 # The image's files become a root for chroot inside the test cloud, where OCI's names lead to the
 # stand-in: a container of its own could not be put into that network. Needs docker and root.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 [ $# -eq 2 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 image=$1 binary=$2

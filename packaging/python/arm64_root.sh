@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Runs a command in an emulated arm64 machine: a Debian bookworm with what a build needs.
 #
-#   sudo packaging/arm64_root.sh make binary-portable VENV=build/arm64/venv
+#   sudo packaging/python/arm64_root.sh make binary-portable VENV=build/arm64/venv
 #
 # The repository is the working directory there. The first run sets the root up under build/ (some
 # ten minutes). Needs: root, debootstrap, qemu-user-static, binfmt-support.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/debian.sh
+# shellcheck source=packaging/python/debian.sh
 . "$here/debian.sh"
 
 [ $# -ge 1 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-repository=$(dirname "$here")
+repository=$(cd "$here/../.." && pwd)
 root=$repository/build/roots/bookworm-arm64
 
 # A machine without an init has not told its kernel of qemu yet.
@@ -30,7 +30,7 @@ cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 zig=build/arm64/zig
 if [ ! -e "$repository/$zig/bin/python" ]; then
     python3 -m venv "$repository/$zig"
-    "$repository/$zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    "$repository/$zig/bin/pip" install -q --no-deps --require-hashes -r "$here/../locks/ziglang.txt"
 fi
 zig=$(cd "$repository" && echo "$zig"/lib/python3*/site-packages/ziglang/zig)
 

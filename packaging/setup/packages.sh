@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # Installs those of the named Debian packages that are missing. No service is started or enabled.
 #
-#   PYTHON=python3 packaging/packages.sh PACKAGE...
+#   PYTHON=python3 packaging/setup/packages.sh PACKAGE...
 #
 # A name with % is a part of the distribution's Python, % its version (python%-venv is
 # python3.11-venv on bookworm). Any other $PYTHON needs no parts.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/step.sh
+# shellcheck source=packaging/setup/step.sh
 . "$here/step.sh"
 
 # installed FORMAT: dpkg-query's format for all installed packages, a word on each line.

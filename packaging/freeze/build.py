@@ -1,6 +1,6 @@
 """Build the binary: freeze the program, put the launcher in front, make one file of it.
 
-    python packaging/build.py [--dist dist] [--work build/binary] [--max-mb N]
+    python packaging/freeze/build.py [--dist dist] [--work build/binary] [--max-mb N]
 
 The interpreter that runs this is the one that is frozen; the C compiler is $CC, musl-gcc if unset.
 The same commit gives the same bytes, wherever it is built with the same tools. A binary whose inputs
@@ -17,8 +17,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-PACKAGING = Path(__file__).resolve().parent
-ROOT = PACKAGING.parent
+FREEZE = Path(__file__).resolve().parent
+ROOT = FREEZE.parents[1]
+PACKAGING = ROOT / "packaging"
 SOURCES = "sources"
 NAME = "oke-credential-provider"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -50,7 +51,7 @@ def build(dist: Path, work: Path) -> Path:
 
 def _state(binary: Path, work: Path, commit: str, epoch: str) -> str:
     """A digest of the binary and its inputs: the facts about the build, the files that
-    PyInstaller took (provider.spec lists them), and this folder. "" if a file is gone.
+    PyInstaller took (provider.spec lists them), and packaging/. "" if a file is gone.
     """
     facts = (commit, epoch, sys.version, sys.base_prefix, os.environ.get("CC"))
     digest = hashlib.sha256(repr(facts).encode())
@@ -98,14 +99,14 @@ def _freeze(work: Path, commit: str, epoch: str) -> None:
     }
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
     folders = ["--distpath", str(work / "dist"), "--workpath", str(work / "work")]
-    spec = str(PACKAGING / "provider.spec")
+    spec = str(FREEZE / "provider.spec")
     subprocess.run([*command, *folders, spec], cwd=work, env=environment, check=True)
 
 
 def _compile(target: Path) -> None:
     compiler = os.environ.get("CC", "musl-gcc").split()
     options = ["-std=c11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
-    source = str(PACKAGING / "launcher.c")
+    source = str(FREEZE / "launcher.c")
     # --build-id would be derived from paths.
     subprocess.run(
         [*compiler, *options, "-Wl,--build-id=none", "-o", str(target), source], check=True
