@@ -31,10 +31,11 @@ setup: ## [Start] install everything that the other targets need
 	@packaging/setup/venv.sh $(VENV) packaging/locks/requirements.txt \
 		"0.8 GB, of which OCI's SDK is 0.5; a minute or two" --editable
 
-lint: setup lint-workflows ## [Test] run ruff, mypy, shellcheck, zizmor
+lint: setup lint-workflows ## [Test] run ruff, mypy, import-linter, shellcheck, zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	shellcheck $$(git ls-files '*.sh' .ci/run)
 
 format: setup ## [Test] format the source with ruff
