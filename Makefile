@@ -46,8 +46,10 @@ test: lint binary ## [Test] run everything that must pass
 	@echo "Running the tests (some ten minutes on two idle cores)"
 	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-coverage: setup ## [Test] report which lines of the program the tests run
-	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+# The tests of the freeze need the frozen program, which coverage cannot measure.
+coverage: binary ## [Test] report which lines of the program the tests run
+	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet \
+		--ignore tests/repo --ignore tests/e2e/test_binary.py --ignore tests/e2e/test_nodes.py
 
 faults: setup ## [Campaigns] run the complete fault matrix and print a table
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.faults
