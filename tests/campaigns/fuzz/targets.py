@@ -1,7 +1,7 @@
-"""One function for each way in: it takes any bytes, and raises only when the program is wrong.
+"""One function for each input: it takes any bytes, and raises only if the program is wrong.
 
-Each lets through the errors that the program may raise there, and asserts what must hold of what it
-gives back.
+Each allows the errors that the program may raise there, and checks the results. It returns whether
+the program accepted the input.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from typing import Any
 
 from provider.auth.imds import region_info
 from provider.auth.kubeconfig import Kubeconfig, Unusable, parse
+from provider.auth.oci_files import resource_environment, user_profile
 from provider.auth.principal import _Leaf, _without_armour
 from provider.auth.service_account import service_account
 from provider.auth.session_key import session_key
@@ -28,7 +30,9 @@ from provider.cache import tmpfs as store
 from provider.cache import token_cache as sharing
 from provider.errors import (
     BadRequest,
+    BadResourcePrincipal,
     BadSettings,
+    BadUserPrincipal,
     ClockSkew,
     ClusterUnknown,
     ImdsUnusable,
@@ -57,7 +61,7 @@ from provider.ocir.token import MAX_LIFE, Grant, is_token
 from provider.plugin import docker_helper as docker_credential
 from provider.plugin.credentials import reply
 from provider.plugin.request import API_VERSION, KIND, parse_request
-from provider.settings import KEYS, Settings, settings_from_environment, settings_from_file
+from provider.settings import Settings, settings_from_environment, settings_from_file
 from tests.campaigns.fuzz import oracle
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
@@ -77,16 +81,20 @@ class Signed(Exception):
     """A token was asked for: a signature would have gone out."""
 
 
-def request(data: bytes) -> None:
+def request(data: bytes) -> bool:
     """Standard input."""
     with contextlib.suppress(BadRequest):
         check_image(parse_request(data).image)
+        return True
+    return False
 
 
-def image(data: bytes) -> None:
+def image(data: bytes) -> bool:
     """An image reference."""
     with contextlib.suppress(BadRequest):
         check_image(parse_image(_text(data)))
+        return True
+    return False
 
 
 def check_image(parsed: Image) -> None:
@@ -104,8 +112,8 @@ def check_image(parsed: Image) -> None:
         assert parse_image(again) == parsed
 
 
-def host(data: bytes) -> None:
-    """An image name of an attacker's choice: is anything signed for it that must not be?"""
+def host(data: bytes) -> bool:
+    """An image name that an attacker chose: nothing is signed for it unless its host is OCIR's."""
     text = _text(data)
     realm_domain = "acme.cloud"
     assert is_ocir(text, ()) == oracle.may_sign(text)
@@ -114,27 +122,28 @@ def host(data: bytes) -> None:
     try:
         parsed = parse_image(name)
     except BadRequest:
-        return
+        return False
     assert parsed.host == oracle.registry_of(name)
     try:
         answer = reply(parsed, Settings(), lambda: realm_domain, _sign)
     except Signed:
         assert oracle.may_sign(parsed.host, realm_domain)
-    else:
-        assert not oracle.may_sign(parsed.host, realm_domain)
-        assert json.loads(answer.response.to_json())["auth"] == {}
+        return True
+    assert not oracle.may_sign(parsed.host, realm_domain)
+    assert json.loads(answer.response.to_json())["auth"] == {}
+    return False
 
 
 def _sign() -> Grant:
     raise Signed
 
 
-def pattern(data: bytes) -> None:
+def pattern(data: bytes) -> bool:
     """A pattern of OCIR_HOSTS, a space, a host."""
     text, _, name = _text(data).partition(" ")
     parsed = parse_host_pattern(text)
     if parsed is None:
-        return
+        return False
     assert text.isascii()
     assert "*" not in text.partition(":")[0].split(".")[-2:]
     plain = not oracle.may_sign(name)
@@ -143,26 +152,57 @@ def pattern(data: bytes) -> None:
         assert oracle.pattern_covers(text, name)
         if oracle.is_address(name):
             assert name.partition(":")[0] == "127.0.0.1"
+    return is_ocir(name, (parsed,))
 
 
-def environment(data: bytes) -> None:
-    """Environment variables, separated by NUL, in the order of KEYS."""
-    values = os.fsdecode(data).split("\0")
-    names = [key.env for key in KEYS]
+def environment(data: bytes) -> bool:
+    """Environment variables, separated by NUL."""
     with contextlib.suppress(BadSettings):
-        check_settings(settings_from_environment(dict(zip(names, values, strict=False))))
+        check_settings(settings_from_environment(_variables(data)))
+        return True
+    return False
+
+
+def _variables(data: bytes) -> dict[str, str]:
+    parts = [part.partition("=") for part in os.fsdecode(data).split("\0")]
+    return {name: value for name, _, value in parts}
+
+
+def profile(data: bytes) -> bool:
+    """An OCI config file. It can name files of this folder only: no device is read."""
+    file = _FOLDER / f"{os.getpid()}.oci"
+    file.write_bytes(data.replace(b"/", b""))
+    try:
+        with contextlib.suppress(BadUserPrincipal):
+            assert re.fullmatch("[0-9a-f]{64}", user_profile(str(file), None).identity)
+            return True
+        return False
+    finally:
+        file.unlink()
+
+
+def resource(data: bytes) -> bool:
+    """The environment of a resource principal. It can name no file."""
+    with contextlib.suppress(BadResourcePrincipal):
+        found = resource_environment(_variables(data.replace(b"/", b"")))
+        assert all(name.startswith("OCI_RESOURCE_PRINCIPAL_") for name in found.values)
+        assert re.fullmatch("[0-9a-f]{64}", found.identity)
+        return bool(found.values)
+    return False
 
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm"))
 
 
-def yaml(data: bytes) -> None:
+def yaml(data: bytes) -> bool:
     """A settings file."""
     file = _FOLDER / f"{os.getpid()}.yaml"
     file.write_bytes(data)
     try:
         with contextlib.suppress(BadSettings):
             check_settings(settings_from_file(str(file)))
+            return True
+        return False
     finally:
         file.unlink()
 
@@ -177,11 +217,16 @@ def check_settings(settings: Settings) -> None:
         assert text.isprintable()
         assert " " not in text
     assert ":" not in settings.default_user
-    assert settings.ocir_auth_method in ("INSTANCE_PRINCIPAL", "USER_PRINCIPAL")
+    assert settings.ocir_auth_method in oracle.AUTH_METHODS
+    pod, node = (settings.for_caller(has).ocir_auth_method for has in (True, False))
+    if settings.ocir_auth_method == oracle.AUTH_METHODS[-1]:
+        assert (pod, node) == ("WORKLOAD_IDENTITY", "INSTANCE_PRINCIPAL")
+    else:
+        assert pod == node == settings.ocir_auth_method
     Log(settings.log_level)
 
 
-def stored(data: bytes) -> None:
+def stored(data: bytes) -> bool:
     """A file of the store."""
     folder = os.open(_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
     name = f"{os.getpid()}.entry"
@@ -191,35 +236,37 @@ def stored(data: bytes) -> None:
     try:
         content = store.Store(folder, "").read(name)
     except store.Odd:
-        return
+        return False
     finally:
         os.unlink(name, dir_fd=folder)
         os.close(folder)
-    entry(content)
+    return entry(content)
 
 
-def entry(content: dict[str, Any] | None) -> None:
+def entry(content: dict[str, Any] | None) -> bool:
     """The contents of a file of the store."""
-    for held in sharing._held(content):
+    tokens = sharing._held(content)
+    for held in tokens:
         assert is_token(held.token.text)
         assert 0 < held.token.life <= MAX_LIFE
         assert 0 <= held.age <= MAX_LIFE
     error, at = sharing._failure(content)
     assert error is None or (error.line().isprintable() and isinstance(at, float))
+    return bool(tokens or error)
 
 
-def answer(data: bytes) -> None:
+def answer(data: bytes) -> bool:
     """A server's answer, byte for byte: read within its bounds, and as a token, a region, a refusal."""
     received = receive(data)
     if received is None:
-        return
+        return False
     assert len(received.body) <= MAX_BODY
     assert received.describe().isprintable()
     assert 0 <= seconds_to_wait(received) < 1e7
     with contextlib.suppress(ClockSkew):
         received.check_clock()
     content(received.body)
-    token(received)
+    return token(received)
 
 
 def receive(data: bytes) -> Answer | None:
@@ -236,15 +283,17 @@ def receive(data: bytes) -> Answer | None:
             return None
 
 
-def helper(data: bytes) -> None:
+def helper(data: bytes) -> bool:
     """What a container tool writes to the credential helper."""
     registry = docker_credential._host(_text(data), Settings())
     if registry is not None and is_ocir(registry, ()):
         assert oracle.may_sign(registry)
         assert registry in _text(data)
+        return True
+    return False
 
 
-def account(data: bytes) -> None:
+def account(data: bytes) -> bool:
     """The claims of a service account's token."""
     payload = base64.urlsafe_b64encode(data).rstrip(b"=")
     asked = {"apiVersion": API_VERSION, "kind": KIND, "image": "fra.ocir.io/ns/repo"}
@@ -255,10 +304,12 @@ def account(data: bytes) -> None:
         assert f"{found.namespace}/{found.name}".isprintable()
         assert found.token in line
         assert found.token not in found.identity
+        return True
+    return False
 
 
-def cluster(data: bytes) -> None:
-    """What a kubeconfig and the instance's metadata say of the cluster: where an account's token is sent."""
+def cluster(data: bytes) -> bool:
+    """A kubeconfig, or the metadata that names the API server: where an account's token is sent."""
     with contextlib.suppress(ClusterUnknown, Unusable):
         try:
             told = parse(data, "/none/kubelet.conf")
@@ -268,6 +319,8 @@ def cluster(data: bytes) -> None:
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
         context(found)
+        return True
+    return False
 
 
 class _Answers(Client):
@@ -281,20 +334,22 @@ class _Answers(Client):
         return self._answer
 
 
-def token(received: Answer) -> None:
+def token(received: Answer) -> bool:
     """An answer of the token endpoint."""
     with contextlib.suppress(TokenMalformed, TokenRefused, ClockSkew):
         given = request_token(_Answers(received), "/", Signer("x", _KEY))
         assert is_token(given.text)
         assert 0 < given.life <= 30 * 24 * 3600
+        return True
+    return False
 
 
-def token_body(data: bytes) -> None:
+def token_body(data: bytes) -> bool:
     """The body of a token endpoint's 200."""
-    token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
+    return token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
 
 
-def content(data: bytes) -> None:
+def content(data: bytes) -> bool:
     """An answer of /instance/regionInfo: it names the host that the node's identity is sent to."""
     with contextlib.suppress(ImdsUnusable):
         where = region_info(data)
@@ -303,33 +358,39 @@ def content(data: bytes) -> None:
         assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-.")
         assert "." not in where.region
         assert not oracle.is_address(where.realm_domain)
+        return True
+    return False
 
 
-def certificate(data: bytes) -> None:
+def certificate(data: bytes) -> bool:
     """The metadata service's certificate and key, separated by NUL."""
     pem, _, key = data.partition(b"\0")
-    with contextlib.suppress(ImdsUnusable):
-        _Leaf.parse(pem, key).signer.sign_post("/", b"{}")
     with contextlib.suppress(ImdsUnusable):
         text = _without_armour(pem, "certificate")
         assert text.isascii()
         assert not set(text) & set(" \r\n-")
+    with contextlib.suppress(ImdsUnusable):
+        _Leaf.parse(pem, key).signer.sign_post("/", b"{}")
+        return True
+    return False
 
 
-def proxy(data: bytes) -> None:
+def proxy(data: bytes) -> bool:
     """HTTPS_PROXY, a NUL, NO_PROXY."""
     url, _, no_proxy = os.fsdecode(data).partition("\0")
     with contextlib.suppress(BadSettings):
         found = proxy_for("fra.ocir.io", {"HTTPS_PROXY": url, "NO_PROXY": no_proxy})
         if found is None:
-            return
+            return False
         assert 0 < found.port < 65536
         assert not set(found.authorization or "") & set("\r\n")
         assert found.host
         assert found.host.isascii()
+        return True
+    return False
 
 
-def log(data: bytes) -> None:
+def log(data: bytes) -> bool:
     """Texts that reach the log: never a second line, never a second field."""
     text = os.fsdecode(data)
     log = Log("error")
@@ -337,9 +398,10 @@ def log(data: bytes) -> None:
     (line,) = log.lines
     assert line.isprintable()
     line.encode()
+    return True
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+TARGETS: dict[str, Callable[[bytes], bool]] = {
     target.__name__: target
     for target in (
         request,
@@ -348,6 +410,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         pattern,
         environment,
         yaml,
+        profile,
+        resource,
         stored,
         helper,
         account,
