@@ -100,13 +100,12 @@ lock: ## [Build] update the locked requirements (needs uv)
 
 # --- workflows and releases ---
 
-lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas, shellcheck of each step
+lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas
 	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/python packaging/release/check_steps.py .github/workflows/*.yml
 
 audit: setup ## [Test] report known vulnerabilities of the locked dependencies (asks PyPI)
 	$(BIN)/pip-audit --requirement packaging/locks/requirements.txt --require-hashes --disable-pip
