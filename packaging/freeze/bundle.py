@@ -17,8 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import BinaryIO
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from glibc_floor import dotted, read_needs
 from PyInstaller.archive.writers import ZlibArchiveWriter
 
 from provider import __version__
@@ -144,17 +143,8 @@ def split_base_library(datas: Toc, folder: Path) -> tuple[Toc, Toc]:
 
 
 def libc_floor(files: Iterable[Path]) -> str:
-    """The newest glibc that any of the ELF ``files`` asks for, as "GLIBC_2.28"."""
-    newest = (0, 0)
-    for path in files:
-        with path.open("rb") as file:
-            for section in ELFFile(file).iter_sections():
-                if isinstance(section, GNUVerNeedSection):
-                    for _, versions in section.iter_versions():
-                        for version in versions:
-                            if match := re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version.name):
-                                newest = max(newest, (int(match[1]), int(match[2])))
-    return "GLIBC_{}.{}".format(*newest)
+    """The newest glibc that any of the ELF ``files`` needs, as "GLIBC_2.28"."""
+    return f"GLIBC_{dotted(max(read_needs(path.name, path.read_bytes()).glibc for path in files))}"
 
 
 def licenses(toc: Toc) -> str:
