@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Makes a draft release of the tag $TAG with what is in dist/release. Needs gh and its GH_TOKEN.
+# Creates a draft release of the tag $TAG with the files in dist/release. Needs gh and GH_TOKEN.
 #
-# It can be run again: a draft that is there is replaced, and a published release is left as it is.
+# A rerun replaces an existing draft. It never changes a published release.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,10 +10,10 @@ state=$(gh release list --limit 1000 --json tagName,isDraft \
     --jq ".[] | select(.tagName == \"$TAG\") | .isDraft")
 case $state in
     false)
-        echo "$TAG is published; a published release is not changed"
+        echo "$TAG is already published. Nothing to do."
         exit
         ;;
     true) gh release delete "$TAG" --yes ;;
 esac
-# The tag must be there: it is what was built, and gh would make one of the default branch.
+# Without --verify-tag, gh would create a missing tag on the default branch.
 gh release create "$TAG" --draft --verify-tag --title "$TAG" --notes "$notes" dist/release/*

@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# One line for each step of a setup. Sourced by the scripts beside it.
+# Prints one line for each step of a setup. Sourced by the other scripts in this folder.
 
-# fail MESSAGE: print it and exit.
+# fail MESSAGE: prints it and exits.
 fail() {
     echo "$1" >&2
     exit 1
 }
 
-# step TEXT COMMAND...: print TEXT, run the command with its output in a file, print the seconds it
-# took. If the command fails, print its last line and exit.
+# step TEXT COMMAND...: prints TEXT, runs the command with its output in a file, prints the seconds it
+# took. If the command fails, prints the last line of its output and exits.
 step() {
     local text=$1 began=$SECONDS log
     shift
@@ -16,7 +16,7 @@ step() {
     echo -n "$text ... "
     if ! "$@" >"$log" 2>&1 </dev/null; then
         echo "failed"
-        fail "$(grep -v '^$' "$log" | tail -n 1) (all of it: $log)"
+        fail "$(grep -v '^$' "$log" | tail -n 1) (complete output: $log)"
     fi
     rm "$log"
     echo "$((SECONDS - began)) s"

@@ -99,7 +99,7 @@ def test_it_stops_where_a_listed_version_is_not_served(build: Build, package: st
     asked, told = build.run(UNSERVED=f"source -q {package}={NEW}")
     assert build.sources == []
     assert asked[-1] == f"source -q {package}={NEW}"
-    assert f"{package} {NEW}: Debian lists it, and the mirror does not serve it" in told
+    assert f"{package} {NEW}: Debian lists it, but the mirror does not serve it" in told
     assert "ALLOW_OLDER=1" in told
 
 

@@ -182,7 +182,7 @@ def test_what_cannot_be_installed_is_said_in_one_line(machine: Path) -> None:
     [line] = [
         line for line in (machine / "stderr").read_text().splitlines() if "policy" not in line
     ]
-    assert line.startswith("E: Unable to locate package fresh-service (all of it: /tmp/")
+    assert line.startswith("E: Unable to locate package fresh-service (complete output: /tmp/")
 
 
 def test_parts_of_python_are_the_distributions_alone() -> None:
@@ -244,7 +244,7 @@ def test_without_sudo_one_line_says_what_is_needed(clone: Path, command: Sequenc
     [line] = done.stderr.splitlines()
     assert "there is no sudo" in line
     assert "root" in line
-    assert command is not PACKAGES or line.startswith("missing: no-such-package. ")
+    assert command is not PACKAGES or line.startswith("missing packages: no-such-package. ")
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_sudo_is_asked_for_what_needs_root(clone: Path, command: Sequence[str], 
     done = as_nobody(clone, *command, sudo=True)
     assert (done.returncode, done.stderr) == (0, "")
     why, line = done.stdout.splitlines()
-    assert why.endswith("asking sudo.")
+    assert why.endswith("Running sudo.")
     assert line == asked
 
 
