@@ -4,7 +4,7 @@ export PYTHON
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
-# Prefix of commands that make network namespaces, mounts or a chroot.
+# Prefix of commands that create network namespaces, mounts or a chroot.
 AS_ROOT := @packaging/setup/as_root.sh
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
@@ -46,7 +46,7 @@ test: lint binary ## [Test] run everything that must pass
 	@echo "Running the tests (some ten minutes on two idle cores)"
 	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
 
-# The tests of the freeze need the frozen program, which coverage cannot measure.
+# Without the tests of the frozen program itself: coverage replaces it (tests/support/built.py).
 coverage: binary ## [Test] report which lines of the program the tests run
 	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet \
 		--ignore tests/repo --ignore tests/e2e/test_binary.py --ignore tests/e2e/test_nodes.py
@@ -83,7 +83,7 @@ demo: ## [Start] run the demo: a pull against the stand-in for OCI
 	@packaging/setup/venv.sh build/demo packaging/locks/demo.txt "30 MB; half a minute"
 	$(AS_ROOT) build/demo/bin/python -m tests.demo
 
-# SUITE USER COMMAND...: runs a command in a clone of HEAD on a freshly installed Debian.
+# FRESH_MACHINE SUITE USER COMMAND... runs a command in a clone of HEAD on a new Debian system.
 FRESH_MACHINE ?= ../shared/fresh-machine
 demo-fresh: ## [Start] run the demo on an unprepared machine (root)
 	$(FRESH_MACHINE) trixie dev make demo
@@ -112,7 +112,7 @@ audit: setup ## [Test] report known vulnerabilities of the locked dependencies (
 
 ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
-# The interpreter that froze the binary. Versions and licenses come from its packages.
+# The interpreter in the binary. Versions and licenses come from its packages.
 FREEZER ?= $(BIN)/python
 
 binary-portable: setup ## [Build] build the released binary, for glibc 2.28 and newer, with its bill of materials

@@ -1,4 +1,4 @@
-"""packaging/release/notes.py on sources in which one thing or another does not agree."""
+"""packaging/release/notes.py with sources in which one version differs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Words about it.
 
 
 def source(folder: Path, **changes: str) -> Path:
-    """A source tree that agrees with itself on 1.2.0, but for what is replaced."""
+    """A source tree with version 1.2.0 everywhere, except for the changes."""
     files = {
         "CHANGELOG.md": CHANGELOG,
         "provider/__init__.py": '"""It."""\n\n__version__ = "1.2.0"\n',

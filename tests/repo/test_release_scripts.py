@@ -1,4 +1,4 @@
-"""The scripts that a release calls gh by, with a gh that only notes what it was asked."""
+"""The scripts of a release, with a stand-in for gh that records its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILT = [
     for suffix in ("", ".cdx.json", ".licenses.txt")
 ]
 
-# Notes its arguments, a line each; plays the releases that are there, and the downloads.
+# Records its arguments, one line per call. Answers for the releases and the downloads.
 GH = """#!/bin/bash
 echo "$*" >>"$NOTES"
 case "$1 $2" in
@@ -32,7 +32,7 @@ esac
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A source tree at version 1.2.0 with a collected release, and what GitHub would serve."""
+    """A source tree with version 1.2.0, the files of its release, and the files that GitHub serves."""
     files = {
         "provider/__init__.py": '__version__ = "1.2.0"\n',
         "CHANGELOG.md": "## [Unreleased]\n\n## [1.2.0] - 2026-11-23\n\n- A thing.\n",
@@ -55,7 +55,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
-    """The script's exit code, and what gh was asked."""
+    """The exit code of the script, and the calls of gh."""
     done = subprocess.run(
         [source / "packaging/release" / script, *arguments],
         env={
@@ -135,11 +135,11 @@ def test_a_file_without_an_attestation_stops_the_download(source: Path, name: st
     assert code != 0
 
 
-# ---- the assets are what was built ---------------------------------------------------------------
+# ---- the assets are the built files --------------------------------------------------------------
 
 
 def sums(names: Sequence[str]) -> str:
-    """As the build jobs' outputs reach the script: a line each, and a newline at the end."""
+    """SUMS from the outputs of the build jobs: one line per file."""
     return "".join(f"{sha256(name.encode()).hexdigest()}  {name}\n" for name in names)
 
 
@@ -175,7 +175,7 @@ def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
 def test_sums_that_are_not_of_exactly_these_files_stop_the_release(
     source: Path, listed: str
 ) -> None:
-    """One build job without outputs, both, an unknown line, a file less, a file more."""
+    """No outputs of one build job or of both, an invalid line, a file less, a file more."""
     code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=listed)
     assert code != 0
     assert not (source / "dist/release/SHA256SUMS").exists()

@@ -1,4 +1,4 @@
-"""Setup of a machine that nobody prepared: packages, virtual environment, sudo, and the demo."""
+"""The setup of an unprepared machine: packages, virtual environment, sudo, and the demo."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def script(path: Path, text: str) -> Path:
 # --- packages: a package with services, on a copy of this machine -------------------------------
 
 POSTINST = """#!/bin/sh
-# As debhelper writes it.
+# As debhelper generates it.
 set -e
 for user in "" --user; do
     unit=fresh-service$user.service
@@ -76,7 +76,7 @@ Architecture: all
 Maintainer: nobody <nobody@example.org>
 Description: a package that starts and enables services
 """
-# Everything happens in an overlay of this machine's files, with a fake apt-get and systemctl.
+# An overlay of this machine's files, with a fake apt-get and systemctl.
 ON_A_COPY = """
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -96,7 +96,7 @@ ENABLED = "find /etc/systemd /etc/rc?.d -name '*fresh*' ! -name 'K*' >>/record"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with what is added to the copy of this machine."""
+    """A folder with the files to add to the copy of this machine."""
     package = tmp_path / "package"
     for folder, target in (("system", "multi-user"), ("user", "default")):
         unit = package / f"usr/lib/systemd/{folder}"
@@ -120,7 +120,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def on_a_copy(machine: Path, commands: str) -> list[str]:
-    """Run shell commands on the copy; returns the lines of its /record."""
+    """Run shell commands on the copy. Returns the lines of its /record."""
     steps: list[str | Path] = [
         "unshare",
         "--mount",
@@ -139,7 +139,7 @@ def on_a_copy(machine: Path, commands: str) -> list[str]:
 
 
 def test_the_package_of_these_tests_starts_and_enables_services(machine: Path) -> None:
-    """The control: without packages.sh it does all that must not happen."""
+    """The control: without packages.sh, its services are started and enabled."""
     record = on_a_copy(machine, f"rm -f /usr/sbin/policy-rc.d; apt-get install; {ENABLED}")
     assert started(record)
     for place in ("/etc/systemd/system/", "/etc/systemd/user/", "/etc/rc2.d/S"):
@@ -155,7 +155,7 @@ def test_no_service_is_started_or_enabled(machine: Path, policy: str) -> None:
     path = "/usr/sbin/policy-rc.d"
     before = f"printf '{policy}' >{path}; chmod 755 {path}" if policy else f"rm -f {path}"
     show = f"echo installed >>/record; cat {path}* >>/record || true; echo >>/record"
-    # An upgrade, by the user's own apt: what is disabled stays so.
+    # An upgrade with the user's apt: a disabled service stays disabled.
     upgrade = "dpkg --install /service.deb >/dev/null"
     setup = "/packaging/setup/packages.sh fresh-service"
     record = on_a_copy(machine, f"{before}; {setup} && {ENABLED}; {show}; {upgrade}; {ENABLED}")
@@ -186,7 +186,7 @@ def test_what_cannot_be_installed_is_said_in_one_line(machine: Path) -> None:
 
 
 def test_parts_of_python_are_the_distributions_alone() -> None:
-    """Names with % are for /usr/bin/python3.N; nothing is missing for another Python."""
+    """Packages with % belong to /usr/bin/python3.N. Another Python needs none."""
     done = run([PACKAGING / "setup/packages.sh", "no-such-%"], {"PYTHON": sys.executable})
     distributions = Path(sys.executable).resolve().is_relative_to("/usr/bin")
     if distributions:
@@ -195,12 +195,12 @@ def test_parts_of_python_are_the_distributions_alone() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# --- somebody who is not root -------------------------------------------------------------------
+# --- a user who is not root ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def clone() -> Iterator[Path]:
-    """A folder that nobody owns and may enter, with the setup's scripts."""
+    """A folder with the setup scripts, owned by the user nobody."""
     with tempfile.TemporaryDirectory(prefix="clone-") as folder:
         place = Path(folder)
         shutil.copytree(PACKAGING, place / "packaging")
@@ -212,7 +212,7 @@ def clone() -> Iterator[Path]:
 
 
 def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProcess[str]:
-    """Run a command without root; `sudo` is a script that tells its arguments, or is not there."""
+    """Run a command without root. With `sudo`, a script prints the arguments of sudo."""
     tools = ("bash", "id", "dirname", "readlink", "dpkg-query", "sed", "tr", "sort", "comm", "env")
     for tool in (*tools, "apt-get"):
         found = shutil.which(tool, path=PATH)
@@ -274,7 +274,7 @@ def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
 
 # --- virtual environment ------------------------------------------------------------------------
 
-# Records what it is asked for, and makes what `-m venv` makes.
+# Records its calls, and creates the files that `-m venv` creates.
 FAKE_PYTHON = """
 case "$*" in
     *sys.version*) echo "${VERSION-1}" ;;
@@ -287,7 +287,7 @@ esac
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository with a Python that only records."""
+    """A repository, with a Python that records its calls."""
     (tmp_path / "packaging/setup").mkdir(parents=True)
     for name in ("venv.sh", "step.sh"):
         shutil.copy(PACKAGING / "setup" / name, tmp_path / "packaging/setup")
@@ -298,7 +298,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def made(project: Path, *options: str, **environ: str) -> list[str]:
-    """What venv.sh did."""
+    """The steps of venv.sh."""
     (project / "record").write_text("")
     env = {"PYTHON": str(project / "fake"), **environ}
     done = run([project / "packaging/setup/venv.sh", "venv", "locked.txt", "1 MB", *options], env)
@@ -363,7 +363,7 @@ def test_a_python_that_is_new_enough_is_chosen(
 
 
 def test_the_demo_tells_its_story_in_order_and_frightens_nobody() -> None:
-    """Piped, with only the packages that the demo installs."""
+    """With a pipe for output, and with only the packages that the demo installs."""
     wanted = (PACKAGING / "locks/demo.txt").read_text()
     heavy = {"oci", "click", "yaml", "pytest", "trustme"}
     assert not [name for name in heavy if re.search(rf"^{name}==", wanted, re.M)]

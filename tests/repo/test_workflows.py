@@ -1,4 +1,4 @@
-"""The workflows hold to what a security reviewer asks, and to the rest of this repository."""
+"""Rules for the workflows, and their agreement with the rest of the repository."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def timeouts(text: str) -> Iterator[str]:
 
 
 def short(text: str) -> Iterator[str]:
-    """A step is a make target, or short enough to read."""
+    """A script has at most six lines. Longer ones are make targets."""
     for place, step in steps(load(text)):
         lines = step.get("run", "").strip().splitlines()
         if len(lines) > 6:
@@ -208,7 +208,7 @@ def release_steps(job: str) -> list[Json]:
 
 
 def test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it() -> None:
-    """After the build come its sums, the attestation and then the hand-over, with nothing between."""
+    """The steps after the build are its sums, the attestation and the upload, and no other."""
     [_, build, sums, attest, upload] = release_steps("build")
     assert build == {"run": "make binary-portable"}
     assert sums["id"] == "sums"
@@ -219,7 +219,7 @@ def test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it() -
 
 
 def test_ci_builds_as_a_release_does() -> None:
-    """The release's build job has the steps of the one that ci runs, and those that sign."""
+    """The build job of release has the steps of the one in ci, and those that sign."""
     tried = load((FOLDER / "binaries.yml").read_text())["jobs"]["build"]
     released = load((FOLDER / "release.yml").read_text())["jobs"]["build"]
     assert tried["steps"] == [step for step in released["steps"] if step in tried["steps"]]
@@ -227,7 +227,7 @@ def test_ci_builds_as_a_release_does() -> None:
 
 
 def test_the_sums_of_a_build_are_those_of_its_files(tmp_path: Path) -> None:
-    """The step's own script, run here: a job output for its architecture alone."""
+    """Runs the script of the step. It sets the output of its architecture only."""
     [_, _, sums, _, _] = release_steps("build")
     names = [f"{ASSET}-arm64{suffix}" for suffix in ("", ".cdx.json", ".licenses.txt")]
     (tmp_path / "dist").mkdir()
@@ -292,7 +292,7 @@ def test_a_job_that_may_write_to_the_repository_installs_nothing() -> None:
 
 
 def published() -> set[str]:
-    """The names that packaging/release/assets.sh gives to what is published."""
+    """The names of the published files, from packaging/release/assets.sh."""
     script = (REPOSITORY / "packaging" / "release" / "assets.sh").read_text()
     assert f"asset={ASSET}" in script
     suffixes = set(re.findall(r"\$asset-\$architecture([\w.]*)", script))
@@ -335,7 +335,7 @@ def test_the_workflows_hand_over_the_published_names() -> None:
 
 
 def test_security_md_tells_what_the_download_job_does() -> None:
-    """Users verify by the commands that the release was verified by."""
+    """Users and the release verify with the same commands."""
 
     def verification(text: str) -> list[str]:
         command = re.search(r"^ *gh attestation verify (.*(?:\\\n.*)+)", text, re.M)
@@ -354,7 +354,7 @@ def test_security_md_tells_what_the_download_job_does() -> None:
 
 @pytest.mark.parametrize("script", ["assets.sh", "draft.sh", "download.sh"])
 def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) -> None:
-    """Without gh, a tag or a binary nothing goes on half-way."""
+    """Without gh, a tag or a binary, nothing is created."""
     folder = tmp_path / "packaging" / "release"
     folder.mkdir(parents=True)
     for name in (script, "notes.py"):
