@@ -1,11 +1,13 @@
 # The interface of this repository. CI and the workflows call only these targets.
-PYTHON ?= $(shell packaging/python.sh)
+PYTHON ?= $(shell packaging/setup/python.sh)
 export PYTHON
 , := ,
 VENV := .venv
 BIN := $(VENV)/bin
-# Prefix of commands that make network namespaces, mounts or a chroot.
-AS_ROOT := @packaging/as_root.sh
+# Prefix of commands that create network namespaces, mounts or a chroot.
+AS_ROOT := @packaging/setup/as_root.sh
+# Test processes, for two cores: many tests wait for a time limit most of the time.
+WORKERS := 3
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
 # More packages for lint, build and tests: C compilers, container tools, a linter, and Python as a
@@ -27,14 +29,15 @@ help: ## [Start] list all targets
 	    $(MAKEFILE_LIST)
 
 setup: ## [Start] install everything that the other targets need
-	@packaging/packages.sh $(PACKAGES)
-	@packaging/venv.sh $(VENV) packaging/requirements.txt \
+	@packaging/setup/packages.sh $(PACKAGES)
+	@packaging/setup/venv.sh $(VENV) packaging/locks/requirements.txt \
 		"0.8 GB, of which OCI's SDK is 0.5; a minute or two" --editable
 
-lint: setup lint-workflows ## [Test] run ruff, mypy, shellcheck, zizmor
+lint: setup lint-workflows ## [Test] run ruff, mypy, import-linter, shellcheck, zizmor
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 	shellcheck $$(git ls-files '*.sh' .ci/run)
 
 format: setup ## [Test] format the source with ruff
@@ -43,16 +46,18 @@ format: setup ## [Test] format the source with ruff
 
 test: lint binary ## [Test] run everything that must pass
 	@echo "Running the tests (some ten minutes on two idle cores)"
-	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(AS_ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
-coverage: setup ## [Test] report which lines of the program the tests run
-	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+# Without the tests of the frozen program itself: coverage replaces it (tests/support/built.py).
+coverage: binary ## [Test] report which lines of the program the tests run
+	$(AS_ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term --quiet \
+		--ignore tests/repo --ignore tests/e2e/test_binary.py --ignore tests/e2e/test_nodes.py
 
 faults: setup ## [Campaigns] run the complete fault matrix and print a table
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.faults
 
 binary: setup ## [Build] build the binary for this architecture in dist/
-	$(BIN)/python packaging/build.py
+	$(BIN)/python packaging/freeze/build.py
 
 bench-start: binary ## [Campaigns] measure the size and the start time of each form
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.bench_start
@@ -72,80 +77,79 @@ mutations: setup ## [Campaigns] remove one guard at a time; a test must fail
 .PHONY: fuzz
 fuzz: setup ## [Campaigns] fuzz each input with coverage guidance (FUZZ_SECONDS per target)
 	$(BIN)/python -m pip install --quiet --upgrade --target build/atheris --no-deps --require-hashes \
-		--requirement packaging/fuzz.txt
+		--requirement packaging/locks/fuzz.txt
 	PYTHONPATH=build/atheris $(BIN)/python -m tests.campaigns.fuzz --seconds $(or $(FUZZ_SECONDS),60)
 
 demo: ## [Start] run the demo: a pull against the stand-in for OCI
-	@packaging/packages.sh $(DEMO_PACKAGES)
-	@packaging/venv.sh build/demo packaging/demo.txt "30 MB; half a minute"
+	@packaging/setup/packages.sh $(DEMO_PACKAGES)
+	@packaging/setup/venv.sh build/demo packaging/locks/demo.txt "30 MB; half a minute"
 	$(AS_ROOT) build/demo/bin/python -m tests.demo
 
-# SUITE USER COMMAND...: runs a command in a clone of HEAD on a freshly installed Debian.
+# FRESH_MACHINE SUITE USER COMMAND... runs a command in a clone of HEAD on a new Debian system.
 FRESH_MACHINE ?= ../shared/fresh-machine
 demo-fresh: ## [Start] run the demo on an unprepared machine (root)
 	$(FRESH_MACHINE) trixie dev make demo
 
 demo-in-container: ## [Start] run the demo in a clean container of IMAGE (docker)
-	packaging/demo_in_container.sh "$$IMAGE"
+	packaging/setup/demo_in_container.sh "$$IMAGE"
 
 lock: ## [Build] update the locked requirements (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --upgrade \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/requirements.txt
+		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/locks/requirements.txt
 	uv pip compile --group pyproject.toml:demo --universal --python-version 3.11 \
-		--constraint packaging/requirements.txt \
-		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/demo.txt
+		--constraint packaging/locks/requirements.txt \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/locks/demo.txt
 
 # --- workflows and releases ---
 
-lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas, shellcheck of each step
+lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas
 	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/python packaging/check_steps.py .github/workflows/*.yml
 
 audit: setup ## [Test] report known vulnerabilities of the locked dependencies (asks PyPI)
-	$(BIN)/pip-audit --requirement packaging/requirements.txt --require-hashes --disable-pip
+	$(BIN)/pip-audit --requirement packaging/locks/requirements.txt --require-hashes --disable-pip
 
 ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
-# The interpreter that froze the binary. Versions and licenses come from its packages.
+# The interpreter in the binary. Versions and licenses come from its packages.
 FREEZER ?= $(BIN)/python
 
 binary-portable: setup ## [Build] build the released binary, for glibc 2.28 and newer, with its bill of materials
-	@packaging/packages.sh autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool perl
-	packaging/portable_binary.sh
-	$(BIN)/python packaging/glibc_floor.py --max 2.28 $(BINARY)
+	@packaging/setup/packages.sh autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool perl
+	packaging/python/portable_binary.sh
+	$(BIN)/python packaging/freeze/glibc_floor.py --max 2.28 $(BINARY)
 	$(MAKE) sbom FREEZER=build/portable/venv/bin/python
 
 # Under emulation, an arm64 program finds its libraries in the root where it was built.
 ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/dist/oke-credential-provider-for-ocir-linux-arm64
 binary-arm64: setup ## [Build] build and test the arm64 binary under emulation (root; most of an hour)
-	@packaging/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
-	packaging/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc libpython3.11 musl-tools"
+	@packaging/setup/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
+	packaging/python/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc libpython3.11 musl-tools"
 	$(ARM64) version
 	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
 		tests/e2e/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"
 
 sbom: ## [Build] write the bill of materials and the licenses next to $(BINARY)
-	$(FREEZER) packaging/sbom.py $(BINARY) >$(BINARY).cdx.json
+	$(FREEZER) packaging/release/sbom.py $(BINARY) >$(BINARY).cdx.json
 	$(BINARY) licenses >$(BINARY).licenses.txt
 
 verify-in-container: setup ## [Build] test BINARY in a clean IMAGE: install, exchange, pull
-	$(AS_ROOT) packaging/verify_in_container.sh "$$IMAGE" $(BINARY)
+	$(AS_ROOT) packaging/release/verify_in_container.sh "$$IMAGE" $(BINARY)
 
 release-notes: ## [Release] print the notes from the changelog; TAG=vX.Y.Z must agree
-	@$(PYTHON) packaging/release_notes.py --tag "$${TAG-}"
+	@$(PYTHON) packaging/release/notes.py --tag "$${TAG-}"
 
 release-assets: ## [Release] collect the published files in dist/release (ARCHITECTURES="amd64 arm64")
-	packaging/release_assets.sh $${ARCHITECTURES-}
+	packaging/release/assets.sh $${ARCHITECTURES-}
 
 release-draft: ## [Release] create a draft on GitHub from dist/release (TAG, gh)
-	packaging/release_draft.sh
+	packaging/release/draft.sh
 
 release-download: ## [Release] download and verify the files of TAG into dist/download (gh)
-	packaging/release_download.sh
+	packaging/release/download.sh
 
 release-check: setup ## [Release] test a release's files in FOLDER as a user would
 	$(AS_ROOT) $(BIN)/python -m tests.support.rehearsal "$${FOLDER-dist/release}"

@@ -56,9 +56,12 @@ def programs() -> list[Program]:
 
 
 def forms() -> list[Program]:
-    """The forms that PROGRAMS names, else the source and what `make binary` left."""
+    """The forms that PROGRAMS names, else the source and what `make binary` left.
+
+    While coverage measures, the source alone: the binary runs it too.
+    """
     found = programs()
-    if "PROGRAMS" not in os.environ and built.exists():
+    if "PROGRAMS" not in os.environ and built.exists() and not built.is_measured():
         found.append(Program(ONE_FILE, (str(built.one_file()),)))
         found.append(Program(INSTALLED, (str(built.installed()),)))
     return found

@@ -17,7 +17,7 @@ from tests.cloud.model import PAUSE, DynamicGroup, Iam, Seen
 from tests.cloud.namespace import REPOSITORY, Completed
 from tests.support.kubelet import Kubelet, request
 
-# The source: the demo has no build, and only the packages of packaging/demo.txt.
+# The source: the demo has no build, and only the packages of packaging/locks/demo.txt.
 PROGRAM = [sys.executable, "-m", "provider"]
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY)}
 IMAGE = "fra.ocir.io/ns/repo"

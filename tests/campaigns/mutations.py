@@ -300,7 +300,7 @@ def mutated(text: str, mutation: Mutation) -> str:
 
 def _is_built(family: Family) -> bool:
     """Whether its tests are of the built program alone."""
-    launcher = any(mutation.file == "packaging/launcher.c" for mutation in family.mutations)
+    launcher = any(mutation.file == "packaging/freeze/launcher.c" for mutation in family.mutations)
     return launcher or family.tests[0] in ("tests/e2e/test_install.py", "tests/e2e/test_nodes.py")
 
 
@@ -310,7 +310,7 @@ def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
     if build:
         # There is no git to ask here.
         told = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
-        command = [sys.executable, "packaging/build.py"]
+        command = [sys.executable, "packaging/freeze/build.py"]
         subprocess.run(command, cwd=copy, env={**environ, **told}, check=True, capture_output=True)
     else:
         environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})

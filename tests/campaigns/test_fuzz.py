@@ -27,7 +27,7 @@ from provider.image import parse_image
 from provider.net.deadline import Deadline
 from provider.net.http import MAX_BODY, Connection, Failure
 from provider.ocir.hosts import REALM_DOMAINS, is_ocir
-from provider.settings import SETTINGS
+from provider.settings import AUTH_METHODS, SETTINGS
 from tests.campaigns.fuzz import oracle, targets
 from tests.campaigns.fuzz.corpus import SEEDS
 from tests.campaigns.fuzz.targets import ORIGIN, TARGETS
@@ -75,6 +75,26 @@ def test_anything_is_answered_or_refused_by_its_own_error(name: str) -> None:
         target(data)
 
     check()
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_the_program_accepts_the_first_seed(name: str) -> None:
+    """Else the target tests refusals only: seeds rot when formats and settings change."""
+    assert TARGETS[name](SEEDS[name][0])
+
+
+def test_the_seeds_name_every_setting_and_every_authentication_method() -> None:
+    environment = b"\0".join(SEEDS["environment"]).decode()
+    file = b"".join(SEEDS["yaml"]).decode()
+    for setting in SETTINGS:
+        assert f"{setting.env}=" in environment
+        assert f'"{setting.yaml}"' in file
+    assert oracle.AUTH_METHODS == AUTH_METHODS
+    for method in oracle.AUTH_METHODS:
+        assert f"={method}\0" in f"{environment.upper()}\0"
+        assert f'"{method}"' in file.upper()
+    assert all(map(targets.environment, SEEDS["environment"][: len(AUTH_METHODS)]))
+    assert all(map(targets.yaml, SEEDS["yaml"][: len(AUTH_METHODS)]))
 
 
 # --- host names --------------------------------------------------------------------------------

@@ -84,7 +84,9 @@ class Namespace:
         tmp: Literal["host", "fresh", "noexec"] = "host",
     ) -> None:
         if os.geteuid() != 0:
-            sys.exit("A test cloud needs root: packaging/as_root.sh COMMAND runs one by sudo.")
+            sys.exit(
+                "A test cloud needs root: packaging/setup/as_root.sh COMMAND runs one by sudo."
+            )
         self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
         try:
             self._start(log, tmp)

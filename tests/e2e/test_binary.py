@@ -142,7 +142,7 @@ def rebuild(place: Path, *options: str, **environ: str) -> subprocess.CompletedP
     commit = json.loads(run(one_file(), "version", "--output", "json").stdout)["commit"]
     facts = {"PROVIDER_COMMIT": commit, "SOURCE_DATE_EPOCH": epoch}
     return subprocess.run(
-        [sys.executable, place / "packaging" / "build.py", *options],
+        [sys.executable, place / "packaging" / "freeze" / "build.py", *options],
         env={**os.environ, **facts, **environ},
         capture_output=True,
         text=True,
@@ -174,7 +174,12 @@ def broken(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     "name",
-    ["provider/plugin/kubelet.py", "packaging/launcher.c", "packaging/requirements.txt", "dist"],
+    [
+        "provider/plugin/kubelet.py",
+        "packaging/freeze/launcher.c",
+        "packaging/locks/requirements.txt",
+        "dist",
+    ],
 )
 def test_a_changed_input_is_built_again(rebuilt: Path, broken: dict[str, str], name: str) -> None:
     path = rebuilt / (f"dist/{one_file().name}" if name == "dist" else name)
@@ -218,7 +223,7 @@ def test_a_binary_above_its_bar_is_refused(rebuilt: Path) -> None:
     done = rebuild(rebuilt, "--max-mb", "1")
     assert done.returncode == 1
     assert "larger than 1.0 MB" in done.stderr
-    assert "--max-mb 32" in (ROOT / "packaging" / "portable_binary.sh").read_text()
+    assert "--max-mb 32" in (ROOT / "packaging" / "python" / "portable_binary.sh").read_text()
 
 
 @pytest.fixture

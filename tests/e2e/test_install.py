@@ -22,7 +22,7 @@ from provider.commands.config import ALL, write
 from provider.commands.kubelet_config import validate
 from tests.e2e.test_cloud_init import FLAGS, FOLDER, MANAGED, SCRIPT, joined_with
 from tests.e2e.test_daemonset import run_install
-from tests.support.built import BARE, REQUEST, one_file, tree
+from tests.support.built import BARE, REQUEST, one_file, tree, write_manifest
 from tests.support.node import REPOSITORY, Node, World, recorder
 from tests.support.processes import AS_OTHER, OTHER
 from tests.support.processes import kubelet as kubelet_at
@@ -151,16 +151,6 @@ def state(path: Path) -> tuple[object, ...]:
     status = path.lstat()
     content = os.readlink(path) if path.is_symlink() else path.is_file() and path.read_bytes()
     return status.st_mode, content, status.st_ino, status.st_mtime_ns
-
-
-def write_manifest(folder: Path) -> None:
-    lines = [
-        f"{hashlib.sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode & 0o777:o}"
-        f" {path.relative_to(folder)}\n"
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != "MANIFEST"
-    ]
-    (folder / "MANIFEST").write_text("".join(lines))
 
 
 @pytest.fixture

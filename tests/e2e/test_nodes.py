@@ -117,7 +117,7 @@ def test_answers_whatever_is_wrong_with_tmp(form: Form, setup: str, tmp_path: Pa
         ("mount -t tmpfs -o ro none /tmp\n", "/tmp: read-only;"),
         ("mount -t tmpfs -o size=1m none /tmp\n", "/tmp: full;"),
         ("mount -t tmpfs -o nr_inodes=20 none /tmp\n", "/tmp: No space left on device;"),
-        ("mount -t tmpfs -o mode=0777 none /tmp\n", "/tmp: others could replace what is in it;"),
+        ("mount -t tmpfs -o mode=0777 none /tmp\n", "/tmp: other users could replace its files;"),
     ],
 )
 def test_the_one_file_form_names_reason_and_remedy_when_it_can_run_nowhere(

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,13 +126,19 @@ class Record:
 
 
 def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
-    """Run a successful call under strace."""
+    """Run a successful call under strace. Not measured: coverage itself reads and loads more."""
     output = tmp_path / "trace"
     strace = ["strace", "-f", "-y", "-qq", "-s", "400", "-e", f"trace=?{_CALLS.replace(',', ',?')}",
               "-e", "signal=none", "-o", str(output)]  # fmt: skip
-    result = cloud.ns.run([*strace, *program.argv], stdin=request(IMAGE), env=program.env)
+    result = cloud.ns.run(
+        [*strace, *program.argv], stdin=request(IMAGE), env=unmeasured(program.env)
+    )
     assert read_response(result.check().stdout).password
     return parse(output.read_text(errors="replace").splitlines())
+
+
+def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
 
 
 def parse(lines: list[str]) -> Record:

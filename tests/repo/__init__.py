@@ -1,1 +1,1 @@
-"""Tests of what the repository publishes: texts, workflows, release scripts."""
+"""Tests of the repository: documents, workflows, setup and release scripts."""

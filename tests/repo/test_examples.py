@@ -1,4 +1,4 @@
-"""The examples agree with each other, and what the README says to paste is valid shell."""
+"""The examples agree with each other. The commands in their README are valid shell."""
 
 import base64
 import re
@@ -13,13 +13,13 @@ from tests.support.node import EXAMPLES
 README = (EXAMPLES / "README.md").read_text()
 SCRIPT = (EXAMPLES / "cloud-init.sh").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-# An instance's metadata hold 32,000 bytes (OCI's documentation); the rest is for everything else.
+# The metadata of an instance is limited to 32,000 bytes (OCI's documentation), for all its keys.
 USER_DATA_BYTES = 12_000
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=range(len(BLOCKS)))
 def test_each_block_of_the_readme_can_be_pasted(block: str) -> None:
-    # One block uses what another one set; and a folder's name in a comment is no mistake.
+    # SC2154: a block may use a variable of an earlier block.
     argv = ["shellcheck", "--shell=bash", "--exclude=SC2154", "-"]
     done = subprocess.run(argv, input=block, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

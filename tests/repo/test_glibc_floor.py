@@ -1,4 +1,4 @@
-"""packaging/glibc_floor.py against programs compiled here and against the Python that runs this."""
+"""packaging/freeze/glibc_floor.py with programs compiled here, and with the Python that runs the tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "packaging" / "glibc_floor.py"
+SCRIPT = Path(__file__).parents[2] / "packaging" / "freeze" / "glibc_floor.py"
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -27,7 +27,7 @@ def compile_c(output: Path, source: str, *options: str | Path) -> Path:
 
 
 def library_wanting(folder: Path, name: str, version: str) -> Path:
-    """A shared library that wants the symbol fresh@GLIBC_<version> of libm.so.6, any glibc here."""
+    """A shared library that needs fresh@GLIBC_<version> of libm.so.6, independent of this glibc."""
     versions = folder / "versions"
     versions.write_text(f"GLIBC_2.5 {{ global: stale; }};\nGLIBC_{version} {{ global: fresh; }};\n")
     libm = compile_c(

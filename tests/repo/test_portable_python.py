@@ -1,6 +1,6 @@
-"""packaging/portable_python.sh builds from the newest sources that Debian lists, or stops.
+"""packaging/python/portable_python.sh builds from the newest sources that Debian lists, or it stops.
 
-apt is a stand-in: it lists two versions of each source and serves those that the test says.
+A stand-in replaces apt. It lists two versions of each source and serves those that the test selects.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
+# The files whose content names the folder of a finished build.
+KEYED = ("packaging/python/portable_python.sh", "packaging/locks/ziglang.txt")
 OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
 
 APT_GET = """#!/bin/bash
@@ -28,7 +30,7 @@ esac
 APT_CACHE = f"""#!/bin/sh
 printf 'Package: %s\\nVersion: %s\\n\\n' "$3" {OLD} "$3" {NEW}
 """
-# The first thing that the build does with its sources: the test looks at what it got by then.
+# The build's first command after the download. It saves the list of sources for the test.
 ZIG = """#!/bin/sh
 cat "$(dirname "$0")/../build/portable/work/versions.txt" >"$NOTES.versions"
 exit 9
@@ -37,14 +39,14 @@ exit 9
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """A copy of the script in a folder of its own."""
+    """A copy of the script in a new folder."""
 
     folder: Path
 
     def start(self, **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run it to its end."""
+        """Run it and wait."""
         return subprocess.run(
-            [self.folder / "packaging" / "portable_python.sh"],
+            [self.folder / "packaging" / "python" / "portable_python.sh"],
             cwd=self.folder,
             env={
                 "PATH": f"{self.folder}/bin:/usr/local/bin:/usr/bin:/bin",
@@ -60,14 +62,14 @@ class Build:
         )
 
     def run(self, **environment: str) -> tuple[list[str], str]:
-        """Run it until something fails. Returns what apt-get was asked, and standard error."""
+        """Run it until it fails. Returns the commands of apt-get, and standard error."""
         done = self.start(**environment)
         assert done.returncode != 0, "the compiler is no compiler"
         return (self.folder / "notes").read_text().splitlines(), done.stderr
 
     @property
     def sources(self) -> list[str]:
-        """What the build went on with; empty when it stopped before."""
+        """The sources of the build. Empty if it stopped before."""
         versions = self.folder / "notes.versions"
         return versions.read_text().splitlines() if versions.exists() else []
 
@@ -75,10 +77,10 @@ class Build:
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     files = {"bin/apt-get": APT_GET, "bin/apt-cache": APT_CACHE, "bin/zig": ZIG}
-    for name in ("portable_python.sh", "debian.sh", "ziglang.txt"):
-        files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
+    for name in (*KEYED, "packaging/python/debian.sh"):
+        files[name] = (REPOSITORY / name).read_text()
     for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     return Build(tmp_path)
@@ -97,7 +99,7 @@ def test_it_stops_where_a_listed_version_is_not_served(build: Build, package: st
     asked, told = build.run(UNSERVED=f"source -q {package}={NEW}")
     assert build.sources == []
     assert asked[-1] == f"source -q {package}={NEW}"
-    assert f"{package} {NEW}: Debian lists it, and the mirror does not serve it" in told
+    assert f"{package} {NEW}: Debian lists it, but the mirror does not serve it" in told
     assert "ALLOW_OLDER=1" in told
 
 
@@ -108,15 +110,15 @@ def test_an_older_version_is_taken_only_when_that_is_asked_for(build: Build) -> 
 
 
 def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
-    """apt's exit code is 0 then, unless it is told otherwise."""
+    """Without --error-on=any, the exit code of apt is 0."""
     asked, _ = build.run(UNSERVED="update --error-on=any")
     assert asked == ["update --error-on=any"]
     assert build.sources == []
 
 
 def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Build) -> None:
-    """A finished build is reused; this one only by whoever asks for it."""
-    files = [build.folder / "packaging" / name for name in ("portable_python.sh", "ziglang.txt")]
+    """A finished build is reused, but one with ALLOW_OLDER only with ALLOW_OLDER."""
+    files = [build.folder / name for name in KEYED]
     key = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
     older = build.folder / "build" / "portable" / f"python-{platform.machine()}-{key}-older"
     older.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Nothing in the README contradicts the program."""
+"""README.md and CONTRIBUTING.md agree with the program."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_table_of_the_readme_is_what_the_program_says(name: str) -> None:
     assert parts_of(README.read_text())[name] == parts()[name]
 
 
-# As CRI-O and containerd put them into a pod's events, seen in published logs of OKE nodes.
+# Messages of CRI-O and containerd in the events of pods, from published logs of OKE nodes.
 SEEN = (
     "initializing source docker://fra.ocir.io/ns/repo:tag: reading manifest tag in fra.ocir.io/ns/repo:",
     "unable to pull image or OCI artifact:",
@@ -56,7 +56,7 @@ def test_make_targets_that_are_named_exist() -> None:
 
 
 def test_the_tree_has_every_package_and_module() -> None:
-    """And no other: CONTRIBUTING.md's tree names what is at the top of provider/ and in its packages."""
+    """CONTRIBUTING.md lists exactly the modules and packages of provider/."""
     text = (REPOSITORY / "CONTRIBUTING.md").read_text()
     tree = text.partition("\nprovider/ ")[2].partition("\n```")[0]
     shown = {}
@@ -74,8 +74,21 @@ def test_the_tree_has_every_package_and_module() -> None:
     assert shown == {name: modules - {"__init__"} for name, modules in there.items()}
 
 
+def test_the_tree_has_the_folders_of_tests_and_packaging() -> None:
+    text = (REPOSITORY / "CONTRIBUTING.md").read_text()
+    for top in ("tests", "packaging"):
+        section = text.partition(f"\n{top}/ ")[2] or text.partition(f"\n{top}/\n")[2]
+        shown = re.findall(r"^  (\w+)/ ", re.split(r"^\w", section, flags=re.M)[0], re.M)
+        files = subprocess.run(
+            ["git", "ls-files", top], capture_output=True, text=True, check=True, cwd=REPOSITORY
+        ).stdout.split()
+        assert sorted(shown) == sorted(
+            {each.split("/")[1] for each in files if each.count("/") > 1}
+        )
+
+
 def test_commands_in_code_have_their_options() -> None:
-    """`oke-credential-provider COMMAND --option`, or `COMMAND --option`, in any document."""
+    """Each option exists in `oke-credential-provider COMMAND --option` and `COMMAND --option`."""
     name = "|".join(commands.commands)
     command = re.compile(rf"(?:^|oke-credential-provider(?:-\S+)? )({name})( [^|;#]*)")
     found = 0

@@ -1,4 +1,4 @@
-"""packaging/release_notes.py on sources in which one thing or another does not agree."""
+"""packaging/release/notes.py with sources in which one version differs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "packaging" / "release_notes.py"
+SCRIPT = Path(__file__).parents[2] / "packaging" / "release" / "notes.py"
 CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
 CHANGELOG = """# Changelog
 
@@ -31,7 +31,7 @@ Words about it.
 
 
 def source(folder: Path, **changes: str) -> Path:
-    """A source tree that agrees with itself on 1.2.0, but for what is replaced."""
+    """A source tree with version 1.2.0 everywhere, except for the changes."""
     files = {
         "CHANGELOG.md": CHANGELOG,
         "provider/__init__.py": '"""It."""\n\n__version__ = "1.2.0"\n',
@@ -46,12 +46,12 @@ def source(folder: Path, **changes: str) -> Path:
         file.write_text(text.replace(old, new) if old else text)
     (folder / "dist/binary").chmod(0o755)
     (folder / "packaging/release").mkdir(parents=True)
-    (folder / "packaging/release_notes.py").write_text(SCRIPT.read_text())
+    (folder / "packaging/release/notes.py").write_text(SCRIPT.read_text())
     return folder
 
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", str(root / "packaging/release_notes.py"), *arguments]
+    command = [sys.executable, "-I", str(root / "packaging/release/notes.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
 
 
@@ -65,10 +65,13 @@ def test_the_notes_are_the_section_of_the_version_and_nothing_else(tmp_path: Pat
     ("changes", "told"),
     [
         ({"__init__": "1.2.0=>1.2.1"}, "the tag is v1.2.0, provider.__version__ is 1.2.1"),
-        ({"binary": "1.2.0=>1.1.0"}, "binary says it is 1.1.0, provider.__version__ is 1.2.0"),
+        (
+            {"binary": "1.2.0=>1.1.0"},
+            "the version of binary is 1.1.0, provider.__version__ is 1.2.0",
+        ),
         ({"cloud_init": "1.2.0=>1.1.0"}, "cloud-init.sh downloads 1.1.0"),
         ({"CHANGELOG": "[1.2.0] =>[1.2.1] "}, "the changelog's newest version is 1.2.1"),
-        ({"CHANGELOG": " - 2026-11-23=>"}, "the changelog gives 1.2.0 no date"),
+        ({"CHANGELOG": " - 2026-11-23=>"}, "the changelog has no date for 1.2.0"),
         ({"CHANGELOG": "[Unreleased]\n=>[Unreleased]\n\n- Not yet.\n"}, "unreleased entries"),
     ],
 )
@@ -85,7 +88,7 @@ def test_whatever_does_not_agree_stops_the_release(
 def test_a_tag_of_another_form_stops_the_release(tag: str, tmp_path: Path) -> None:
     done = run(source(tmp_path), "--tag", tag)
     assert done.returncode == 1
-    assert f"the tag {tag} is not of the form vX.Y.Z" in done.stderr
+    assert f"the tag {tag} does not have the form vX.Y.Z" in done.stderr
 
 
 def test_a_version_without_words_has_no_notes(tmp_path: Path) -> None:
@@ -93,7 +96,7 @@ def test_a_version_without_words_has_no_notes(tmp_path: Path) -> None:
     (source(tmp_path) / "CHANGELOG.md").write_text(changelog)
     done = run(tmp_path)
     assert done.returncode == 1
-    assert "the changelog says nothing of 1.2.0" in done.stderr
+    assert "the changelog has no entries for 1.2.0" in done.stderr
 
 
 def test_this_source_has_notes() -> None:

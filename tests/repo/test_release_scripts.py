@@ -1,4 +1,4 @@
-"""The scripts that a release calls gh by, with a gh that only notes what it was asked."""
+"""The scripts of a release, with a stand-in for gh that records its arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BUILT = [
     for suffix in ("", ".cdx.json", ".licenses.txt")
 ]
 
-# Notes its arguments, a line each; plays the releases that are there, and the downloads.
+# Records its arguments, one line per call. Answers for the releases and the downloads.
 GH = """#!/bin/bash
 echo "$*" >>"$NOTES"
 case "$1 $2" in
@@ -32,7 +32,7 @@ esac
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A source tree at version 1.2.0 with a collected release, and what GitHub would serve."""
+    """A source tree with version 1.2.0, the files of its release, and the files that GitHub serves."""
     files = {
         "provider/__init__.py": '__version__ = "1.2.0"\n',
         "CHANGELOG.md": "## [Unreleased]\n\n## [1.2.0] - 2026-11-23\n\n- A thing.\n",
@@ -44,9 +44,9 @@ def source(tmp_path: Path) -> Path:
     }
     files |= {f"dist/{name}": name for name in BUILT}
     files["packaging/credential-provider-config.yaml"] = "kind: CredentialProviderConfig\n"
-    scripts = ("release_assets.sh", "release_draft.sh", "release_download.sh", "release_notes.py")
+    scripts = ("assets.sh", "draft.sh", "download.sh", "notes.py")
     for name in scripts:
-        files[f"packaging/{name}"] = (REPOSITORY / "packaging" / name).read_text()
+        files[f"packaging/release/{name}"] = (REPOSITORY / "packaging/release" / name).read_text()
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -55,9 +55,9 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple[int, list[str]]:
-    """The script's exit code, and what gh was asked."""
+    """The exit code of the script, and the calls of gh."""
     done = subprocess.run(
-        [source / "packaging" / script, *arguments],
+        [source / "packaging/release" / script, *arguments],
         env={
             "PATH": f"{source}/bin:/usr/local/bin:/usr/bin:/bin",
             "TAG": TAG,
@@ -75,7 +75,7 @@ def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple
 
 
 def test_a_new_tag_gets_a_draft_with_the_changelogs_words(source: Path) -> None:
-    code, asked = run(source, "release_draft.sh")
+    code, asked = run(source, "draft.sh")
     assert code == 0
     [_, create] = asked
     assert create.startswith(f"release create {TAG} --draft --verify-tag")
@@ -84,7 +84,7 @@ def test_a_new_tag_gets_a_draft_with_the_changelogs_words(source: Path) -> None:
 
 
 def test_a_draft_that_is_there_is_replaced(source: Path) -> None:
-    code, asked = run(source, "release_draft.sh", STATE="true")
+    code, asked = run(source, "draft.sh", STATE="true")
     assert code == 0
     assert [line.split(" --")[0] for line in asked[1:]] == [
         f"release delete {TAG}",
@@ -93,25 +93,25 @@ def test_a_draft_that_is_there_is_replaced(source: Path) -> None:
 
 
 def test_a_published_release_is_left_as_it_is(source: Path) -> None:
-    code, asked = run(source, "release_draft.sh", STATE="false")
+    code, asked = run(source, "draft.sh", STATE="false")
     assert code == 0
     assert [line.split()[1] for line in asked] == ["list"]
 
 
 def test_when_github_does_not_answer_nothing_is_made(source: Path) -> None:
-    code, asked = run(source, "release_draft.sh", STATE="unreachable")
+    code, asked = run(source, "draft.sh", STATE="unreachable")
     assert code != 0
     assert [line.split()[1] for line in asked] == ["list"]
 
 
 def test_a_tag_of_another_version_is_not_drafted(source: Path) -> None:
-    code, asked = run(source, "release_draft.sh", TAG="v1.3.0")
+    code, asked = run(source, "draft.sh", TAG="v1.3.0")
     assert code != 0
     assert asked == []
 
 
 def test_a_download_is_verified_file_by_file(source: Path) -> None:
-    code, asked = run(source, "release_download.sh")
+    code, asked = run(source, "download.sh")
     assert code == 0
     verified = [line.split()[2] for line in asked if line.startswith("attestation verify")]
     assert sorted(verified) == ["SHA256SUMS", ASSET]
@@ -124,27 +124,27 @@ def test_a_download_is_verified_file_by_file(source: Path) -> None:
 
 def test_a_wrong_sum_stops_the_download(source: Path) -> None:
     (source / "served" / ASSET).write_text("another program")
-    code, asked = run(source, "release_download.sh")
+    code, asked = run(source, "download.sh")
     assert code != 0
     assert [line.split()[1] for line in asked] == ["download"]
 
 
 @pytest.mark.parametrize("name", [ASSET, "SHA256SUMS"])
 def test_a_file_without_an_attestation_stops_the_download(source: Path, name: str) -> None:
-    code, _ = run(source, "release_download.sh", UNATTESTED=name)
+    code, _ = run(source, "download.sh", UNATTESTED=name)
     assert code != 0
 
 
-# ---- the assets are what was built ---------------------------------------------------------------
+# ---- the assets are the built files --------------------------------------------------------------
 
 
 def sums(names: Sequence[str]) -> str:
-    """As the build jobs' outputs reach the script: a line each, and a newline at the end."""
+    """SUMS from the outputs of the build jobs: one line per file."""
     return "".join(f"{sha256(name.encode()).hexdigest()}  {name}\n" for name in names)
 
 
 def test_assets_are_the_files_that_were_built(source: Path) -> None:
-    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
     assert code == 0
     collected = {file.name for file in (source / "dist/release").iterdir()}
     others = {"SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"}
@@ -156,7 +156,7 @@ def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
     source: Path, name: str
 ) -> None:
     (source / "dist" / name).write_text("replaced")
-    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
     assert code != 0
     assert not (source / "dist/release/SHA256SUMS").exists()
 
@@ -175,7 +175,7 @@ def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
 def test_sums_that_are_not_of_exactly_these_files_stop_the_release(
     source: Path, listed: str
 ) -> None:
-    """One build job without outputs, both, an unknown line, a file less, a file more."""
-    code, _ = run(source, "release_assets.sh", "amd64", "arm64", SUMS=listed)
+    """No outputs of one build job or of both, an invalid line, a file less, a file more."""
+    code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=listed)
     assert code != 0
     assert not (source / "dist/release/SHA256SUMS").exists()

@@ -1,4 +1,4 @@
-"""packaging/sbom.py against the binary that `make binary` has made, and against foreign things."""
+"""packaging/release/sbom.py with the binary of `make binary`, and with changed binaries."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ PROGRAM = "bin/program/oke-credential-provider"
 
 
 def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(REPOSITORY / "packaging" / "sbom.py"), str(binary), *options]
+    command = [
+        sys.executable,
+        str(REPOSITORY / "packaging" / "release" / "sbom.py"),
+        str(binary),
+        *options,
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
@@ -128,7 +133,7 @@ def test_the_same_binary_gives_the_same_bytes(text: str) -> None:
 
 
 def test_the_exact_debian_sources_are_named(content: dict[str, Any], tmp_path: Path) -> None:
-    """As portable_python.sh writes them; what is not of the interpreter has no such source."""
+    """With a versions.txt as portable_python.sh writes it. Only parts of the interpreter have a source."""
     own = {"python": platform.python_version(), "zlib": component(content, "zlib")["version"]}
     exact = {"python": f"{own['python']}-2+deb13u4", "zlib": f"1:1.3.dfsg+really{own['zlib']}-1+b1"}
     versions = tmp_path / "versions.txt"

@@ -1,4 +1,4 @@
-"""SECURITY.md says what the tests show, and nothing else."""
+"""The claims of SECURITY.md have tests, and its tables agree with the program."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_every_test_that_is_named_is_there() -> None:
 
 
 def test_every_claim_has_a_mutation_that_makes_it_false() -> None:
-    """`make mutations` tries them; here they are only held against the files as they are today."""
+    """`make mutations` runs them. This test checks that each one still applies to its file."""
     assert set(re.findall(r"`(test_\w+)`", TEXT)) - CLAIMS.keys() == set()
     for family in (*FAMILIES, *claims()):
         assert family.mutations, family.name

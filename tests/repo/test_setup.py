@@ -1,4 +1,4 @@
-"""Setup of a machine that nobody prepared: packages, virtual environment, sudo, and the demo."""
+"""The setup of an unprepared machine: packages, virtual environment, sudo, and the demo."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def script(path: Path, text: str) -> Path:
 # --- packages: a package with services, on a copy of this machine -------------------------------
 
 POSTINST = """#!/bin/sh
-# As debhelper writes it.
+# As debhelper generates it.
 set -e
 for user in "" --user; do
     unit=fresh-service$user.service
@@ -76,7 +76,7 @@ Architecture: all
 Maintainer: nobody <nobody@example.org>
 Description: a package that starts and enables services
 """
-# Everything happens in an overlay of this machine's files, with a fake apt-get and systemctl.
+# An overlay of this machine's files, with a fake apt-get and systemctl.
 ON_A_COPY = """
 mount -t tmpfs tmpfs /mnt
 mkdir /mnt/upper /mnt/work /mnt/root
@@ -96,7 +96,7 @@ ENABLED = "find /etc/systemd /etc/rc?.d -name '*fresh*' ! -name 'K*' >>/record"
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A folder with what is added to the copy of this machine."""
+    """A folder with the files to add to the copy of this machine."""
     package = tmp_path / "package"
     for folder, target in (("system", "multi-user"), ("user", "default")):
         unit = package / f"usr/lib/systemd/{folder}"
@@ -120,7 +120,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def on_a_copy(machine: Path, commands: str) -> list[str]:
-    """Run shell commands on the copy; returns the lines of its /record."""
+    """Run shell commands on the copy. Returns the lines of its /record."""
     steps: list[str | Path] = [
         "unshare",
         "--mount",
@@ -139,7 +139,7 @@ def on_a_copy(machine: Path, commands: str) -> list[str]:
 
 
 def test_the_package_of_these_tests_starts_and_enables_services(machine: Path) -> None:
-    """The control: without packages.sh it does all that must not happen."""
+    """The control: without packages.sh, its services are started and enabled."""
     record = on_a_copy(machine, f"rm -f /usr/sbin/policy-rc.d; apt-get install; {ENABLED}")
     assert started(record)
     for place in ("/etc/systemd/system/", "/etc/systemd/user/", "/etc/rc2.d/S"):
@@ -155,9 +155,9 @@ def test_no_service_is_started_or_enabled(machine: Path, policy: str) -> None:
     path = "/usr/sbin/policy-rc.d"
     before = f"printf '{policy}' >{path}; chmod 755 {path}" if policy else f"rm -f {path}"
     show = f"echo installed >>/record; cat {path}* >>/record || true; echo >>/record"
-    # An upgrade, by the user's own apt: what is disabled stays so.
+    # An upgrade with the user's apt: a disabled service stays disabled.
     upgrade = "dpkg --install /service.deb >/dev/null"
-    setup = "/packaging/packages.sh fresh-service"
+    setup = "/packaging/setup/packages.sh fresh-service"
     record = on_a_copy(machine, f"{before}; {setup} && {ENABLED}; {show}; {upgrade}; {ENABLED}")
     end = record.index("installed")
     assert [line for line in record[:end] if line.startswith("apt-get")] == [
@@ -177,17 +177,17 @@ def test_no_service_is_started_or_enabled(machine: Path, policy: str) -> None:
 def test_what_cannot_be_installed_is_said_in_one_line(machine: Path) -> None:
     apt = 'echo noise; echo "E: Unable to locate package $5" >&2; exit 100\n'
     script(machine / "machine/usr/local/bin/apt-get", apt)
-    on_a_copy(machine, "! /packaging/packages.sh fresh-service")
+    on_a_copy(machine, "! /packaging/setup/packages.sh fresh-service")
     assert (machine / "stdout").read_text().endswith(" ... failed\n")
     [line] = [
         line for line in (machine / "stderr").read_text().splitlines() if "policy" not in line
     ]
-    assert line.startswith("E: Unable to locate package fresh-service (all of it: /tmp/")
+    assert line.startswith("E: Unable to locate package fresh-service (complete output: /tmp/")
 
 
 def test_parts_of_python_are_the_distributions_alone() -> None:
-    """Names with % are for /usr/bin/python3.N; nothing is missing for another Python."""
-    done = run([PACKAGING / "packages.sh", "no-such-%"], {"PYTHON": sys.executable})
+    """Packages with % belong to /usr/bin/python3.N. Another Python needs none."""
+    done = run([PACKAGING / "setup/packages.sh", "no-such-%"], {"PYTHON": sys.executable})
     distributions = Path(sys.executable).resolve().is_relative_to("/usr/bin")
     if distributions:
         assert f"no-such-3.{sys.version_info.minor}" in done.stdout + done.stderr
@@ -195,12 +195,12 @@ def test_parts_of_python_are_the_distributions_alone() -> None:
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-# --- somebody who is not root -------------------------------------------------------------------
+# --- a user who is not root ----------------------------------------------------------------------
 
 
 @pytest.fixture
 def clone() -> Iterator[Path]:
-    """A folder that nobody owns and may enter, with the setup's scripts."""
+    """A folder with the setup scripts, owned by the user nobody."""
     with tempfile.TemporaryDirectory(prefix="clone-") as folder:
         place = Path(folder)
         shutil.copytree(PACKAGING, place / "packaging")
@@ -212,7 +212,7 @@ def clone() -> Iterator[Path]:
 
 
 def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProcess[str]:
-    """Run a command without root; `sudo` is a script that tells its arguments, or is not there."""
+    """Run a command without root. With `sudo`, a script prints the arguments of sudo."""
     tools = ("bash", "id", "dirname", "readlink", "dpkg-query", "sed", "tr", "sort", "comm", "env")
     for tool in (*tools, "apt-get"):
         found = shutil.which(tool, path=PATH)
@@ -232,8 +232,8 @@ def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProces
     )
 
 
-PACKAGES = ("packaging/packages.sh", "no-such-package", "python%-venv")
-ROOT = ("packaging/as_root.sh", "touch", "made")
+PACKAGES = ("packaging/setup/packages.sh", "no-such-package", "python%-venv")
+ROOT = ("packaging/setup/as_root.sh", "touch", "made")
 
 
 @pytest.mark.parametrize("command", [PACKAGES, ROOT], ids=lambda command: command[0])
@@ -244,13 +244,13 @@ def test_without_sudo_one_line_says_what_is_needed(clone: Path, command: Sequenc
     [line] = done.stderr.splitlines()
     assert "there is no sudo" in line
     assert "root" in line
-    assert command is not PACKAGES or line.startswith("missing: no-such-package. ")
+    assert command is not PACKAGES or line.startswith("missing packages: no-such-package. ")
 
 
 @pytest.mark.parametrize(
     ("command", "asked"),
     [
-        (PACKAGES, "sudo packaging/packages.sh no-such-package"),
+        (PACKAGES, "sudo packaging/setup/packages.sh no-such-package"),
         (ROOT, f"sudo --set-home {' '.join(ROOT)}"),
     ],
     ids=lambda value: value[0],
@@ -259,14 +259,14 @@ def test_sudo_is_asked_for_what_needs_root(clone: Path, command: Sequence[str], 
     done = as_nobody(clone, *command, sudo=True)
     assert (done.returncode, done.stderr) == (0, "")
     why, line = done.stdout.splitlines()
-    assert why.endswith("asking sudo.")
+    assert why.endswith("Running sudo.")
     assert line == asked
 
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
     made = f"mkdir -p build/deep && touch build/deep/file && ln -s /etc/passwd link; exit {code}"
-    done = run(["packaging/as_root.sh", "sh", "-c", made], cwd=clone)
+    done = run(["packaging/setup/as_root.sh", "sh", "-c", made], cwd=clone)
     assert done.returncode == code
     assert {path.lstat().st_uid for path in (clone, *clone.rglob("*"))} == {NOBODY}
     assert os.stat("/etc/passwd").st_uid == 0
@@ -274,7 +274,7 @@ def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
 
 # --- virtual environment ------------------------------------------------------------------------
 
-# Records what it is asked for, and makes what `-m venv` makes.
+# Records its calls, and creates the files that `-m venv` creates.
 FAKE_PYTHON = """
 case "$*" in
     *sys.version*) echo "${VERSION-1}" ;;
@@ -287,10 +287,10 @@ esac
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A repository with a Python that only records."""
-    (tmp_path / "packaging").mkdir()
+    """A repository, with a Python that records its calls."""
+    (tmp_path / "packaging/setup").mkdir(parents=True)
     for name in ("venv.sh", "step.sh"):
-        shutil.copy(PACKAGING / name, tmp_path / "packaging")
+        shutil.copy(PACKAGING / "setup" / name, tmp_path / "packaging/setup")
     (tmp_path / "pyproject.toml").write_text("[project]\n")
     (tmp_path / "locked.txt").write_text("a==1 \\\n    --hash=sha256:0\nb==1\n")
     script(tmp_path / "fake", FAKE_PYTHON)
@@ -298,10 +298,10 @@ def project(tmp_path: Path) -> Path:
 
 
 def made(project: Path, *options: str, **environ: str) -> list[str]:
-    """What venv.sh did."""
+    """The steps of venv.sh."""
     (project / "record").write_text("")
     env = {"PYTHON": str(project / "fake"), **environ}
-    done = run([project / "packaging/venv.sh", "venv", "locked.txt", "1 MB", *options], env)
+    done = run([project / "packaging/setup/venv.sh", "venv", "locked.txt", "1 MB", *options], env)
     assert (done.returncode, done.stderr) == (0, "")
     return (project / "record").read_text().split()
 
@@ -323,7 +323,7 @@ def test_the_environment_is_made_anew_only_for_other_requirements(project: Path)
 def test_the_environment_is_made_again_after_a_failure(project: Path) -> None:
     script(project / "fake", FAKE_PYTHON.replace("echo packages", "exit 1; echo packages"))
     failed = run(
-        [project / "packaging/venv.sh", "venv", "locked.txt", "1 MB"],
+        [project / "packaging/setup/venv.sh", "venv", "locked.txt", "1 MB"],
         {"PYTHON": str(project / "fake")},
     )
     assert failed.returncode == 1
@@ -332,8 +332,8 @@ def test_the_environment_is_made_again_after_a_failure(project: Path) -> None:
 
 
 def test_the_demo_needs_packages_of_the_one_lock() -> None:
-    lock = (PACKAGING / "requirements.txt").read_text().splitlines()
-    demo = (PACKAGING / "demo.txt").read_text().splitlines()
+    lock = (PACKAGING / "locks/requirements.txt").read_text().splitlines()
+    demo = (PACKAGING / "locks/demo.txt").read_text().splitlines()
     assert [
         line for line in demo if line.rstrip(" \\") not in {each.rstrip(" \\") for each in lock}
     ] == []
@@ -356,15 +356,15 @@ def test_a_python_that_is_new_enough_is_chosen(
     for name, minor in versions.items():
         script(tmp_path / name, f"[ {minor} -ge 11 ]\n")
     (tmp_path / "bash").symlink_to("/bin/bash")
-    assert run([PACKAGING / "python.sh"], {"PATH": str(tmp_path)}).stdout == f"{chosen}\n"
+    assert run([PACKAGING / "setup/python.sh"], {"PATH": str(tmp_path)}).stdout == f"{chosen}\n"
 
 
 # --- the demo -----------------------------------------------------------------------------------
 
 
 def test_the_demo_tells_its_story_in_order_and_frightens_nobody() -> None:
-    """Piped, with only the packages that the demo installs."""
-    wanted = (PACKAGING / "demo.txt").read_text()
+    """With a pipe for output, and with only the packages that the demo installs."""
+    wanted = (PACKAGING / "locks/demo.txt").read_text()
     heavy = {"oci", "click", "yaml", "pytest", "trustme"}
     assert not [name for name in heavy if re.search(rf"^{name}==", wanted, re.M)]
     guard = f"""

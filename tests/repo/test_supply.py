@@ -1,6 +1,6 @@
-"""What the program is made of: licences held against a list, and where each part comes from.
+"""The parts of the program: their licenses are allowed, and their sources are locked or signed.
 
-`make audit` asks for known faults.
+`make audit` reports known vulnerabilities.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ import yaml
 
 from provider.commands.licenses import _requirements
 
-# What may be given on with the program under the UPL, as SPDX names them.
+# SPDX names of the licenses of parts that a program under the UPL may contain.
 ALLOWED = {
     "Apache-2.0",
     "BSD-3-Clause",
     "MIT",
     "MIT-0",
-    "MPL-2.0",  # certifi: a list of certificates, given on unchanged
+    "MPL-2.0",  # certifi: an unchanged list of certificates
     "PSF-2.0",
     "UPL-1.0",
 }
-# Wordings in metadata that are older than SPDX.
+# Names in metadata that are not SPDX.
 _SPELLINGS = {
     "Apache 2.0": "Apache-2.0",
     "Apache License, Version 2.0": "Apache-2.0",
     "Universal Permissive License 1.0 or Apache License 2.0": "UPL-1.0 OR Apache-2.0",
     "Dual License": "Apache-2.0 OR BSD-3-Clause",  # python-dateutil, by its classifiers
 }
-# The SDK names them, and the program never loads them: the frozen one has them not (see
-# test_binary.py), and a source installation takes them from PyPI itself.
+# Dependencies of the SDK that the program never loads. The binary does not contain them.
 NOT_GIVEN_ON = {"crc32c": "LGPL-2.1-or-later"}
 
 
@@ -44,7 +43,7 @@ def licence_of(package: Distribution) -> str:
 
 
 def allowed(expression: str) -> bool:
-    """Whether an SPDX expression can be met: one side of each OR, all sides of each AND."""
+    """True if an SPDX expression is allowed: one side of each OR, all sides of each AND."""
     return all(
         any(one.strip(" ()") in ALLOWED for one in part.split(" OR "))
         for part in expression.split(" AND ")
@@ -74,16 +73,16 @@ def test_what_may_not_be_given_on_is_not_in_the_binary() -> None:
     assert [name for name in names if pattern.match(name)] == []
 
 
-# ---- where the parts come from -------------------------------------------------------------------
+# ---- sources of the parts ------------------------------------------------------------------------
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def commands(pattern: str) -> list[str]:
-    """The lines of Makefile, scripts and workflows that the pattern is in, continued ones joined."""
+    """The lines of Makefile, scripts and workflows that match. Continued lines are joined."""
     files = [
         REPOSITORY / "Makefile",
-        *(REPOSITORY / "packaging").glob("*.sh"),
+        *(REPOSITORY / "packaging").rglob("*.sh"),
         *(REPOSITORY / ".github").rglob("*.yml"),
     ]
     texts = [re.sub(r"\\\n\s*", "", file.read_text()) for file in files]
@@ -96,11 +95,11 @@ def commands(pattern: str) -> list[str]:
 
 
 def test_pip_installs_only_what_is_locked_by_hash() -> None:
-    """But for this project itself, without dependencies."""
+    """Except for this project itself, without dependencies."""
     installs = commands(r"\bpip\b.*\binstall\b")
     assert len(installs) >= 4
     ours = "--no-deps --no-build-isolation --editable ."
-    # --no-deps: a lock is whole, and old versions of pip resolve extras to what has no hash.
+    # --no-deps: a lock is complete, and old versions of pip resolve extras to packages without a hash.
     others = [each for each in installs if ours not in each]
     assert all("--require-hashes" in each and "--no-deps" in each for each in others)
     assert commands(r"\b(npm|pipx|cargo|go) install\b|curl .*\| *(ba)?sh") == []
@@ -108,7 +107,7 @@ def test_pip_installs_only_what_is_locked_by_hash() -> None:
 
 @pytest.mark.parametrize("name", ["requirements.txt", "ziglang.txt", "fuzz.txt"])
 def test_every_locked_version_has_a_hash(name: str) -> None:
-    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "packaging" / name).read_text())
+    text = re.sub(r"\\\n\s*", "", (REPOSITORY / "packaging/locks" / name).read_text())
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     assert lines
     for line in lines:
@@ -117,7 +116,7 @@ def test_every_locked_version_has_a_hash(name: str) -> None:
 
 def test_debians_sources_are_verified_by_debians_keys() -> None:
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    assert f"debian_keyring={keyring}" in (REPOSITORY / "packaging/debian.sh").read_text()
+    assert f"debian_keyring={keyring}" in (REPOSITORY / "packaging/python/debian.sh").read_text()
     sources = commands(r"^deb(-src)? ")
     assert len(sources) == 2
     assert all("[signed-by=$debian_keyring]" in line for line in sources)

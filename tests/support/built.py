@@ -1,12 +1,19 @@
-"""The program in its built forms, as ``make binary`` left it in dist/."""
+"""The program in its built forms, as ``make binary`` left it in dist/.
+
+While coverage measures, the program in the binary is the source: same launcher, same files, same
+way to install. Coverage cannot see into the frozen program.
+"""
 
 import atexit
 import os
 import platform
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -21,6 +28,7 @@ BARE = {"PATH": os.defpath}
 
 
 _ONE_FILE = ROOT / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITECTURE}"
+_PROGRAM = "bin/program/oke-credential-provider"
 
 
 def exists() -> bool:
@@ -28,27 +36,80 @@ def exists() -> bool:
     return _ONE_FILE.exists()
 
 
+def is_measured() -> bool:
+    """True while coverage measures: the binary runs the source."""
+    return "COVERAGE_PROCESS_CONFIG" in os.environ
+
+
 def one_file() -> Path:
     """The one-file form."""
     if not exists():
         raise FileNotFoundError(f"{_ONE_FILE}: run make binary first")
-    return _ONE_FILE
+    return _measured() if is_measured() else _ONE_FILE
 
 
 @cache
 def tree() -> Path:
-    """The installed form: a folder with MANIFEST and bin/, of this test run's own."""
-    place = Path(tempfile.mkdtemp(prefix="unpacked-"))
-    place.chmod(0o755)  # as `install` makes it: for every user
-    atexit.register(shutil.rmtree, place)
-    place.chmod(0o755)  # as install leaves it
-    with zipfile.ZipFile(one_file()) as archive:
+    """The installed form: a folder with MANIFEST and bin/, for this test run only."""
+    return _unpacked(one_file())
+
+
+def installed() -> Path:
+    """The installed form's executable."""
+    return tree() / "bin" / "oke-credential-provider"
+
+
+def write_manifest(folder: Path) -> None:
+    """MANIFEST as build.py writes it, for whatever is in the folder."""
+    (folder / "MANIFEST").write_text(
+        "".join(
+            f"{sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode & 0o777:o}"
+            f" {path.relative_to(folder)}\n"
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "MANIFEST"
+        )
+    )
+
+
+def _unpacked(binary: Path) -> Path:
+    place = _folder("unpacked-")
+    with zipfile.ZipFile(binary) as archive:
         for entry in archive.infolist():
             archive.extract(entry, place)
             (place / entry.filename).chmod(entry.external_attr >> 16 & 0o777)
     return place
 
 
-def installed() -> Path:
-    """The installed form's executable."""
-    return tree() / "bin" / "oke-credential-provider"
+def _folder(prefix: str) -> Path:
+    place = Path(tempfile.mkdtemp(prefix=prefix))
+    place.chmod(0o755)  # for every user, as ``install`` makes it
+    atexit.register(shutil.rmtree, place)
+    return place
+
+
+@cache
+def _measured() -> Path:
+    place = _unpacked(_ONE_FILE)
+    program = place / _PROGRAM
+    program.rename(program.with_name(f"{program.name}.frozen"))
+    facts = {
+        "PYTHON": sys.executable,
+        "START": str(Path(__file__).with_name("measured_start.py")),
+        "CONFIG": os.environ["COVERAGE_PROCESS_CONFIG"],
+    }
+    macros = [f'-D{name}="{value}"' for name, value in facts.items()]
+    source = str(Path(__file__).with_name("measured.c"))
+    subprocess.run(
+        ["musl-gcc", "-static", "-s", "-Wall", "-Werror", *macros, "-o", str(program), source],
+        check=True,
+    )
+    write_manifest(place)
+    target = _folder("measured-") / _ONE_FILE.name
+    launcher = place / "bin" / "oke-credential-provider"
+    with target.open("wb") as file:
+        file.write(launcher.read_bytes())
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+            for path in sorted(filter(Path.is_file, place.rglob("*"))):
+                archive.write(path, path.relative_to(place))
+    target.chmod(0o755)
+    return target

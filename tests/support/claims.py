@@ -36,7 +36,7 @@ _WORKLOAD = "provider/auth/workload_identity.py"
 _KUBECONFIG = "provider/auth/kubeconfig.py"
 _OCI_FILES = "provider/auth/oci_files.py"
 _LOG = "provider/log.py"
-_LAUNCHER = "packaging/launcher.c"
+_LAUNCHER = "packaging/freeze/launcher.c"
 _ROOT_ONLY = "provider/root_only.py"
 _PROCESSES = "provider/commands/node/processes.py"
 _JUDGED = "provider/commands/check/kubelet.py"
@@ -416,10 +416,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_DAEMONSET, "runAsUser: 0", "runAsUser: 65534"),
     ),
     "test_a_download_is_verified_file_by_file": (
-        Mutation("packaging/release_download.sh", '--source-ref "refs/tags/$TAG" ', ""),
+        Mutation("packaging/release/download.sh", '--source-ref "refs/tags/$TAG" ', ""),
     ),
     "test_a_wrong_sum_stops_the_download": (
-        Mutation("packaging/release_download.sh", "sha256sum --check --strict SHA256SUMS", "true"),
+        Mutation("packaging/release/download.sh", "sha256sum --check --strict SHA256SUMS", "true"),
     ),
     "test_security_md_tells_what_the_download_job_does": (
         Mutation("SECURITY.md", '--signer-workflow "$REPOSITORY/.github/workflows/release.yml"', '--signer-workflow "$REPOSITORY/.github/workflows/ci.yml"'),
@@ -431,19 +431,19 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(".github/workflows/release.yml", "      - run: make binary-portable\n", "      - run: make binary-portable\n      - run: make release-check\n"),
     ),
     "test_a_file_that_is_not_the_one_that_was_built_stops_the_release": (
-        Mutation("packaging/release_assets.sh", '(cd "$release" && sha256sum --check --strict <<<"$SUMS")', "true"),
+        Mutation("packaging/release/assets.sh", '(cd "$release" && sha256sum --check --strict <<<"$SUMS")', "true"),
     ),
     "test_the_draft_is_verified_again_right_before_it_is_published": (
         Mutation(".github/workflows/release.yml", '      - run: make release-download\n        env:\n          GH_TOKEN: ${{ github.token }}\n      - run: gh', "      - run: gh"),
     ),
     "test_it_stops_where_a_listed_version_is_not_served": (
-        Mutation("packaging/portable_python.sh", '        [ -n "$allow_older" ] || break\n', ""),
+        Mutation("packaging/python/portable_python.sh", '        [ -n "$allow_older" ] || break\n', ""),
     ),
     "test_pip_installs_only_what_is_locked_by_hash": (
-        Mutation("packaging/portable_binary.sh", "--require-hashes", "--quiet"),
+        Mutation("packaging/python/portable_binary.sh", "--require-hashes", "--quiet"),
     ),
     "test_debians_sources_are_verified_by_debians_keys": (
-        Mutation("packaging/portable_python.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
+        Mutation("packaging/python/portable_python.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
     ),
     "test_dependabot_waits_a_week": (
         Mutation(".github/dependabot.yml", "      default-days: 7\n    groups:\n      python", "      default-days: 1\n    groups:\n      python"),

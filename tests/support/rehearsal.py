@@ -39,7 +39,7 @@ def verify(release: Path) -> dict[str, str]:
 def agree(binary: Path) -> None:
     """The binary is the version that source, changelog and cloud-init.sh name."""
     binary.chmod(0o755)  # a download is not executable
-    command = [sys.executable, "packaging/release_notes.py", "--binary", str(binary.resolve())]
+    command = [sys.executable, "packaging/release/notes.py", "--binary", str(binary.resolve())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     say("the binary's version is that of the changelog and of cloud-init.sh")

@@ -1,6 +1,6 @@
 """`python -m tests.campaigns.fuzz`: every target under atheris, each in a process of its own.
 
-Needs atheris (packaging/fuzz.txt) beside what the tests need. A crash is left in the corpus folder
+Needs atheris (packaging/locks/fuzz.txt) beside what the tests need. A crash is left in the corpus folder
 and ends it with 1.
 """
 

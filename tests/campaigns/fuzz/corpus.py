@@ -1,9 +1,11 @@
-"""What is right, or nearly: where the fuzzers begin, for each target."""
+"""The inputs from which the fuzzers start, for each target. The program accepts the first one."""
 
 from __future__ import annotations
 
 import json
+import time
 from base64 import b64encode
+from collections.abc import Mapping
 
 from provider.ocir.hosts import REALM_DOMAINS
 from tests.campaigns.fuzz.targets import CERTIFICATE, KEY
@@ -23,6 +25,7 @@ _HOSTS = [
     b"evilocir.io",
     *(f"ocir.r-1.oci.{domain}".encode() for domain in REALM_DOMAINS.values()),
 ]
+_NOW = time.clock_gettime(time.CLOCK_BOOTTIME)
 _TOKEN = {"token": "a.b.c", "access_token": "a.b.c", "scope": "", "expires_in": 3600}
 _REGION = {
     "realmKey": "oc1",
@@ -43,8 +46,8 @@ _ENTRY = {
     "tokens": [
         {
             **_TOKEN,
-            "made": 1.0,
-            "expires_in": 3600,
+            "made": _NOW,
+            "expires_in": 30 * 24 * 3600,
             "renewed": False,
             "checks": {"ns/repo": ["allowed", None, 1.0], "ns/app": ["denied", "DENIED", 1.0]},
             "request_id": "r",
@@ -59,12 +62,78 @@ _CLAIMS = {
     "exp": 1893456000,
     "kubernetes.io": {"namespace": "n", "serviceaccount": {"name": "a", "uid": "u"}},
 }
-_FAILURE = {"code": "imds-throttled", "message": "m", "hint": "h", "at": 1.0}
+_FAILURE = {"code": "imds-throttled", "message": "m", "hint": "h", "at": _NOW}
+# One for each authentication method, with the settings that it uses.
+_SETTINGS = (
+    {
+        "REGISTRY_TOKEN_PATH": "/20180419/docker/token",
+        "DEFAULT_USER": "BEARER_TOKEN",
+        "REGISTRY_PROTOCOL": "https",
+        "OCIR_AUTH_METHOD": "INSTANCE_PRINCIPAL",
+        "TOKEN_VALIDATION": "enabled",
+        "OCIR_HOSTS": "ocir.*.oci.my.cloud, x.y",
+        "TOKEN_CACHE": "enabled",
+        "DEADLINE_SECONDS": "45",
+        "LOG_LEVEL": "info",
+    },
+    {
+        "OCIR_AUTH_METHOD": "user_principal",
+        "OCI_CONFIG_FILE": "/etc/oci/config",
+        "OCI_CLI_PROFILE": "DEFAULT",
+        "REGISTRY_PROTOCOL": "HTTP",
+        "TOKEN_VALIDATION": "Disabled",
+        "DEADLINE_SECONDS": "1.5",
+    },
+    {"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL", "LOG_LEVEL": "DEBUG", "TOKEN_CACHE": "disabled"},
+    {
+        "OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY",
+        "KUBERNETES_SERVICE_HOST": "10.0.0.5",
+        "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": "/etc/kubernetes/ca.crt",
+    },
+    {
+        "OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL",
+        "KUBERNETES_SERVICE_HOST": "fd00::5",
+    },
+)
+# Environment names and YAML keys, as the README has them.
+_YAML_KEYS = {
+    "REGISTRY_TOKEN_PATH": "registryTokenPath",
+    "DEFAULT_USER": "defaultUser",
+    "REGISTRY_PROTOCOL": "registryProtocol",
+    "OCIR_AUTH_METHOD": "ocirAuthMethod",
+    "TOKEN_VALIDATION": "tokenValidation",
+    "OCIR_HOSTS": "ocirHosts",
+    "OCI_CONFIG_FILE": "ociConfigFile",
+    "OCI_CLI_PROFILE": "ociProfile",
+    "KUBERNETES_SERVICE_HOST": "kubernetesServiceHost",
+    "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": "kubernetesCaFile",
+    "TOKEN_CACHE": "tokenCache",
+    "DEADLINE_SECONDS": "deadlineSeconds",
+    "LOG_LEVEL": "logLevel",
+}
+_OCID = "ocid1.{}.oc1..aaaa"
+_PROFILE = f"""[DEFAULT]
+user = {_OCID.format("user")}
+tenancy = {_OCID.format("tenancy")}
+fingerprint = {":".join(["0a"] * 16)}
+region = eu-frankfurt-1
+pass_phrase = 50%%
+"""
+_RESOURCE = {
+    "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2",
+    "OCI_RESOURCE_PRINCIPAL_RPST": "a.b.c",
+    "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM": KEY.decode(),
+    "OCI_RESOURCE_PRINCIPAL_REGION": "eu-frankfurt-1",
+}
 
 
 def _http(status: str, body: bytes, *headers: bytes) -> bytes:
     lines = [f"HTTP/1.1 {status}".encode(), *headers, b"", body]
     return b"\r\n".join(lines)
+
+
+def _variables(values: Mapping[str, str]) -> bytes:
+    return "\0".join(f"{name}={value}" for name, value in values.items()).encode()
 
 
 def _bytes(value: object) -> bytes:
@@ -97,15 +166,24 @@ SEEDS: dict[str, list[bytes]] = {
         b"127.0.0.1:5000 127.0.0.1:5000",
         b"*.0.0.1 127.0.0.1",
     ],
-    "environment": [
-        b"/20180419/docker/token\0BEARER_TOKEN\0https\0INSTANCE_PRINCIPAL\0enabled\0"
-        b"ocir.*.oci.my.cloud, x.y\0/etc/oci\0DEFAULT\0enabled\x0045\0info",
-        b"//x\0u\0HTTP\0user_principal\0Disabled\0\0\0\0disabled\x001.5\0DEBUG",
-    ],
+    "environment": [*map(_variables, _SETTINGS), b"REGISTRY_TOKEN_PATH=//x\0DEFAULT_USER=u"],
     "yaml": [
+        *(
+            _bytes({_YAML_KEYS[name]: value for name, value in values.items()})
+            for values in _SETTINGS
+        ),
         b"registryTokenPath: /x\ndefaultUser: u\nocirHosts: [a.b, '*.c.d']\ndeadlineSeconds: 9\n",
         b"a: &x [1, 2]\nb: *x\n? [k]\n: !!binary aGk=\n",
         b"tokenCache: true\nlogLevel: !!str info\n---\nnext: 2001-12-14t21:59:43.10-05:00\n",
+    ],
+    "profile": [
+        _PROFILE.encode(),
+        _PROFILE.encode() + b"key_file = none.pem\nsecurity_token_file = ~none\n",
+        b"[DEFAULT]\na = %(b)s\n[DEFAULT]\n a\n[x",
+    ],
+    "resource": [
+        _variables(_RESOURCE),
+        _variables({f"{name}_FOR_LEAF_RESOURCE": value for name, value in _RESOURCE.items()}),
     ],
     "stored": [_bytes(_ENTRY), _bytes(_FAILURE)],
     "helper": [

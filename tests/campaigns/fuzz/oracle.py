@@ -14,6 +14,15 @@ _DOMAINS = {"oraclecloud.com", "oraclegovcloud.com", "oraclegovcloud.uk", "oracl
     f"oraclecloud{n}.com" for n in (8, 9, 10, 14, 15, 20, 21, 23, 24, 26, 29, 35, 42, 51, 52)
 }
 
+# README, "Settings": OCIR_AUTH_METHOD. The last one becomes one of two, by caller.
+AUTH_METHODS = (
+    "INSTANCE_PRINCIPAL",
+    "USER_PRINCIPAL",
+    "RESOURCE_PRINCIPAL",
+    "WORKLOAD_IDENTITY",
+    "WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL",
+)
+
 
 def registry_of(image: str) -> str:
     """The part of an image name that the kubelet takes for the registry."""

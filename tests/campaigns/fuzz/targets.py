@@ -1,7 +1,7 @@
-"""One function for each way in: it takes any bytes, and raises only when the program is wrong.
+"""One function for each input: it takes any bytes, and raises only if the program is wrong.
 
-Each lets through the errors that the program may raise there, and asserts what must hold of what it
-gives back.
+Each allows the errors that the program may raise there, and checks the results. It returns whether
+the program accepted the input.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import socket
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from unittest import mock
 from provider.auth.imds import region_info
 from provider.auth.instance_principal import InstanceCertificate
 from provider.auth.kubeconfig import Kubeconfig, Unusable, parse
+from provider.auth.oci_files import resource_environment, user_profile
 from provider.auth.principal import pem_body
 from provider.auth.region import RegionInfo
 from provider.auth.service_account import service_account
@@ -31,7 +33,9 @@ from provider.cache import tmpfs
 from provider.cache.entries import cached_tokens, read_failure
 from provider.errors import (
     BadRequest,
+    BadResourcePrincipal,
     BadSettings,
+    BadUserPrincipal,
     ClockSkew,
     ClusterUnknown,
     ImdsUnusable,
@@ -61,7 +65,7 @@ from provider.ocir.token import MAX_EXPIRES_IN, is_token, request_token
 from provider.plugin import credentials
 from provider.plugin import docker_helper as docker_credential
 from provider.plugin.request import API_VERSION, KIND, Request, parse_request
-from provider.settings import SETTINGS, Settings, settings_from_environment, settings_from_file
+from provider.settings import Settings, settings_from_environment, settings_from_file
 from tests.campaigns.fuzz import oracle
 from tests.cloud import pki
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
@@ -81,16 +85,20 @@ class Signed(Exception):
     """A token was asked for: a signature would have gone out."""
 
 
-def request(data: bytes) -> None:
+def request(data: bytes) -> bool:
     """Standard input."""
     with contextlib.suppress(BadRequest):
         check_image(parse_request(data).image)
+        return True
+    return False
 
 
-def image(data: bytes) -> None:
+def image(data: bytes) -> bool:
     """An image reference."""
     with contextlib.suppress(BadRequest):
         check_image(parse_image(_text(data)))
+        return True
+    return False
 
 
 def check_image(parsed: Image) -> None:
@@ -108,8 +116,8 @@ def check_image(parsed: Image) -> None:
         assert parse_image(again) == parsed
 
 
-def host(data: bytes) -> None:
-    """An image name of an attacker's choice: is anything signed for it that must not be?"""
+def host(data: bytes) -> bool:
+    """An image name that an attacker chose: nothing is signed for it unless its host is OCIR's."""
     text = _text(data)
     realm_domain = "acme.cloud"
     assert is_ocir(text, ()) == oracle.may_sign(text)
@@ -118,9 +126,11 @@ def host(data: bytes) -> None:
     try:
         parsed = parse_image(name)
     except BadRequest:
-        return
+        return False
     assert parsed.host == oracle.registry_of(name)
-    assert signs_for(parsed, realm_domain) == oracle.may_sign(parsed.host, realm_domain)
+    signed = signs_for(parsed, realm_domain)
+    assert signed == oracle.may_sign(parsed.host, realm_domain)
+    return signed
 
 
 def signs_for(parsed: Image, realm_domain: str) -> bool:
@@ -139,12 +149,12 @@ def signs_for(parsed: Image, realm_domain: str) -> bool:
     return False
 
 
-def pattern(data: bytes) -> None:
+def pattern(data: bytes) -> bool:
     """A pattern of OCIR_HOSTS, a space, a host."""
     text, _, name = _text(data).partition(" ")
     parsed = parse_host_pattern(text)
     if parsed is None:
-        return
+        return False
     assert text.isascii()
     assert "*" not in text.partition(":")[0].split(".")[-2:]
     plain = not oracle.may_sign(name)
@@ -153,26 +163,57 @@ def pattern(data: bytes) -> None:
         assert oracle.pattern_covers(text, name)
         if oracle.is_address(name):
             assert name.partition(":")[0] == "127.0.0.1"
+    return is_ocir(name, (parsed,))
 
 
-def environment(data: bytes) -> None:
-    """Environment variables, separated by NUL, in the order of SETTINGS."""
-    values = os.fsdecode(data).split("\0")
-    names = [key.env for key in SETTINGS]
+def environment(data: bytes) -> bool:
+    """Environment variables, separated by NUL."""
     with contextlib.suppress(BadSettings):
-        check_settings(settings_from_environment(dict(zip(names, values, strict=False))))
+        check_settings(settings_from_environment(_variables(data)))
+        return True
+    return False
+
+
+def _variables(data: bytes) -> dict[str, str]:
+    parts = [part.partition("=") for part in os.fsdecode(data).split("\0")]
+    return {name: value for name, _, value in parts}
+
+
+def profile(data: bytes) -> bool:
+    """An OCI config file. It can name files of this folder only: no device is read."""
+    file = _FOLDER / f"{os.getpid()}.oci"
+    file.write_bytes(data.replace(b"/", b""))
+    try:
+        with contextlib.suppress(BadUserPrincipal):
+            assert re.fullmatch("[0-9a-f]{64}", user_profile(str(file), None).identity)
+            return True
+        return False
+    finally:
+        file.unlink()
+
+
+def resource(data: bytes) -> bool:
+    """The environment of a resource principal. It can name no file."""
+    with contextlib.suppress(BadResourcePrincipal):
+        found = resource_environment(_variables(data.replace(b"/", b"")))
+        assert all(name.startswith("OCI_RESOURCE_PRINCIPAL_") for name in found.values)
+        assert re.fullmatch("[0-9a-f]{64}", found.identity)
+        return bool(found.values)
+    return False
 
 
 _FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm"))
 
 
-def yaml(data: bytes) -> None:
+def yaml(data: bytes) -> bool:
     """A settings file."""
     file = _FOLDER / f"{os.getpid()}.yaml"
     file.write_bytes(data)
     try:
         with contextlib.suppress(BadSettings):
             check_settings(settings_from_file(str(file)))
+            return True
+        return False
     finally:
         file.unlink()
 
@@ -187,11 +228,16 @@ def check_settings(settings: Settings) -> None:
         assert text.isprintable()
         assert " " not in text
     assert ":" not in settings.default_user
-    assert settings.ocir_auth_method in ("INSTANCE_PRINCIPAL", "USER_PRINCIPAL")
+    assert settings.ocir_auth_method in oracle.AUTH_METHODS
+    pod, node = (settings.for_caller(has).ocir_auth_method for has in (True, False))
+    if settings.ocir_auth_method == oracle.AUTH_METHODS[-1]:
+        assert (pod, node) == ("WORKLOAD_IDENTITY", "INSTANCE_PRINCIPAL")
+    else:
+        assert pod == node == settings.ocir_auth_method
     Log(settings.log_level)
 
 
-def stored(data: bytes) -> None:
+def stored(data: bytes) -> bool:
     """A file of the store."""
     folder = os.open(_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
     name = f"{os.getpid()}.entry"
@@ -201,36 +247,39 @@ def stored(data: bytes) -> None:
     try:
         content = tmpfs.Store(folder, "").read(name)
     except tmpfs.CacheUnavailable:
-        return
+        return False
     finally:
         os.unlink(name, dir_fd=folder)
         os.close(folder)
-    entry(content)
+    return entry(content)
 
 
-def entry(content: dict[str, Any] | None) -> None:
+def entry(content: dict[str, Any] | None) -> bool:
     """The contents of a file of the store."""
-    for cached in cached_tokens(content):
+    tokens = cached_tokens(content)
+    for cached in tokens:
         assert is_token(cached.token.text)
         assert 0 < cached.token.expires_in <= MAX_EXPIRES_IN
         assert 0 <= cached.age <= MAX_EXPIRES_IN
-    if failure := read_failure(content):
+    failure = read_failure(content)
+    if failure:
         assert failure[0].line().isprintable()
         assert isinstance(failure[1], float)
+    return bool(tokens or failure)
 
 
-def answer(data: bytes) -> None:
+def answer(data: bytes) -> bool:
     """A server's answer, byte for byte: read within its bounds, and as a token, a region, a refusal."""
     received = receive(data)
     if received is None:
-        return
+        return False
     assert len(received.body) <= MAX_BODY
     assert received.describe().isprintable()
     assert 0 <= retry_after(received) < 1e7
     with contextlib.suppress(ClockSkew):
         received.check_clock()
     content(received.body)
-    token(received)
+    return token(received)
 
 
 def receive(data: bytes) -> Answer | None:
@@ -247,15 +296,17 @@ def receive(data: bytes) -> Answer | None:
             return None
 
 
-def helper(data: bytes) -> None:
+def helper(data: bytes) -> bool:
     """What a container tool writes to the credential helper."""
     registry = docker_credential._host(_text(data), Settings())
     if registry is not None and is_ocir(registry, ()):
         assert oracle.may_sign(registry)
         assert registry in _text(data)
+        return True
+    return False
 
 
-def account(data: bytes) -> None:
+def account(data: bytes) -> bool:
     """The claims of a service account's token."""
     payload = base64.urlsafe_b64encode(data).rstrip(b"=")
     asked = {"apiVersion": API_VERSION, "kind": KIND, "image": "fra.ocir.io/ns/repo"}
@@ -266,10 +317,12 @@ def account(data: bytes) -> None:
         assert f"{found.namespace}/{found.name}".isprintable()
         assert found.token in line
         assert found.token not in found.identity
+        return True
+    return False
 
 
-def cluster(data: bytes) -> None:
-    """What a kubeconfig and the instance's metadata say of the cluster: where an account's token is sent."""
+def cluster(data: bytes) -> bool:
+    """A kubeconfig, or the metadata that names the API server: where an account's token is sent."""
     with contextlib.suppress(ClusterUnknown, Unusable):
         try:
             told = parse(data, "/none/kubelet.conf")
@@ -279,6 +332,8 @@ def cluster(data: bytes) -> None:
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
         context(found)
+        return True
+    return False
 
 
 class _Answers(Client):
@@ -292,20 +347,22 @@ class _Answers(Client):
         return self._answer
 
 
-def token(received: Answer) -> None:
+def token(received: Answer) -> bool:
     """An answer of the token endpoint."""
     with contextlib.suppress(TokenMalformed, TokenRefused, ClockSkew):
         given = request_token(_Answers(received), "/", Signer("x", _KEY))
         assert is_token(given.text)
         assert 0 < given.expires_in <= 30 * 24 * 3600
+        return True
+    return False
 
 
-def token_body(data: bytes) -> None:
+def token_body(data: bytes) -> bool:
     """The body of a token endpoint's 200."""
-    token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
+    return token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
 
 
-def content(data: bytes) -> None:
+def content(data: bytes) -> bool:
     """An answer of /instance/regionInfo: it names the host that the node's identity is sent to."""
     with contextlib.suppress(ImdsUnusable):
         where = region_info(data)
@@ -314,32 +371,38 @@ def content(data: bytes) -> None:
         assert not set(name) - set("abcdefghijklmnopqrstuvwxyz0123456789-.")
         assert "." not in where.region
         assert not oracle.is_address(where.realm_domain)
+        return True
+    return False
 
 
-def certificate(data: bytes) -> None:
+def certificate(data: bytes) -> bool:
     """The metadata service's certificate and key, separated by NUL."""
     pem, _, key = data.partition(b"\0")
-    with contextlib.suppress(ImdsUnusable):
-        InstanceCertificate.parse(pem, key).signer.sign_post("/", b"{}")
     if text := pem_body(pem):
         assert text.isascii()
         assert not set(text) & set(" \r\n-")
+    with contextlib.suppress(ImdsUnusable):
+        InstanceCertificate.parse(pem, key).signer.sign_post("/", b"{}")
+        return True
+    return False
 
 
-def proxy(data: bytes) -> None:
+def proxy(data: bytes) -> bool:
     """HTTPS_PROXY, a NUL, NO_PROXY."""
     url, _, no_proxy = os.fsdecode(data).partition("\0")
     with contextlib.suppress(BadSettings):
         found = proxy_for("fra.ocir.io", {"HTTPS_PROXY": url, "NO_PROXY": no_proxy})
         if found is None:
-            return
+            return False
         assert 0 < found.port < 65536
         assert not set(found.authorization or "") & set("\r\n")
         assert found.host
         assert found.host.isascii()
+        return True
+    return False
 
 
-def log(data: bytes) -> None:
+def log(data: bytes) -> bool:
     """Texts that reach the log: never a second line, never a second field."""
     text = os.fsdecode(data)
     log = Log("error")
@@ -347,9 +410,10 @@ def log(data: bytes) -> None:
     (line,) = log.lines
     assert line.isprintable()
     line.encode()
+    return True
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {
+TARGETS: dict[str, Callable[[bytes], bool]] = {
     target.__name__: target
     for target in (
         request,
@@ -358,6 +422,8 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
         pattern,
         environment,
         yaml,
+        profile,
+        resource,
         stored,
         helper,
         account,

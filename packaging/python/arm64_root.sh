@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
-# Runs a command in an emulated arm64 machine: a Debian bookworm with what a build needs.
+# Runs a command in an emulated arm64 Debian bookworm that has the packages for a build.
 #
-#   sudo packaging/arm64_root.sh make binary-portable VENV=build/arm64/venv
+#   sudo packaging/python/arm64_root.sh make binary-portable VENV=build/arm64/venv
 #
-# The repository is the working directory there. The first run sets the root up under build/ (some
+# The working directory is the repository. The first run creates the root file system in build/ (about
 # ten minutes). Needs: root, debootstrap, qemu-user-static, binfmt-support.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/debian.sh
+# shellcheck source=packaging/python/debian.sh
 . "$here/debian.sh"
 
 [ $# -ge 1 ] || { sed -n '2,/^set/s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-repository=$(dirname "$here")
+repository=$(cd "$here/../.." && pwd)
 root=$repository/build/roots/bookworm-arm64
 
-# A machine without an init has not told its kernel of qemu yet.
+# Without an init system, nothing has registered qemu with the kernel.
 mountpoint -q /proc/sys/fs/binfmt_misc ||
     mount -t binfmt_misc binfmt_misc /proc/sys/fs/binfmt_misc
 update-binfmts --enable qemu-aarch64
 
 debian_root bookworm arm64 "$root" autoconf automake binutils ca-certificates \
     debian-archive-keyring dpkg-dev git libltdl-dev libtool make perl python3 python3-venv
-# The root reaches the package registries as this machine does.
+# The network settings of this machine.
 cp /etc/resolv.conf "$root/etc/resolv.conf"
 cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
 
-# zig is a static program: that of the real machine runs in the root as it is, unemulated.
+# zig is static: the host's zig runs in the root without emulation.
 zig=build/arm64/zig
 if [ ! -e "$repository/$zig/bin/python" ]; then
     python3 -m venv "$repository/$zig"
-    "$repository/$zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    "$repository/$zig/bin/pip" install -q --no-deps --require-hashes -r "$here/../locks/ziglang.txt"
 fi
 zig=$(cd "$repository" && echo "$zig"/lib/python3*/site-packages/ziglang/zig)
 

@@ -1,16 +1,16 @@
 /*
- * The front of both forms of the program; linked statically, so that neither the node's libraries
- * nor its LD_* variables reach it.
+ * The launcher of both frozen forms. It is linked statically, so that neither the node's libraries
+ * nor its LD_* variables affect it.
  *
- * One file: this program with a zip archive (stored, not compressed) behind it. It unpacks the
- * archive into a folder of its own and runs the program there. It replaces itself: there is no
- * second process that could outlive a SIGKILL and hold the kubelet's pipe. The program removes the
- * folder when it ends (provider/frozen.py); what a killed call left behind, a later call sweeps.
+ * One-file form: a zip archive (stored, not compressed) follows this program. The launcher unpacks it
+ * into a new folder and replaces itself with the program there. So no second process can survive a
+ * SIGKILL and hold the kubelet's pipe. The program removes the folder when it ends
+ * (provider/frozen.py). A later call removes the folder of a killed call.
  *
- * Installed: without an archive, it runs the program that lies beside it, and unpacks nothing.
+ * Installed form: there is no archive. The launcher runs the program in its own folder.
  *
- * A folder in use is locked (flock) by a descriptor that the program inherits and never touches;
- * the kernel lets go of it when the program ends, however that happens.
+ * A folder in use is locked with flock. The program inherits the descriptor and does not use it; the
+ * kernel releases the lock when the program ends for any reason.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -32,10 +32,10 @@
 
 #define PREFIX "oke-credential-provider."
 #define SUFFIX "XXXXXX"
-/* In a folder of ours, the number of the process that it belongs to. Unpacked first, removed last. */
+/* A file in each unpacked folder: the PID of its process. Created first, removed last. */
 #define MARKER "pid"
 #define PROGRAM "bin/program/oke-credential-provider"
-/* As in provider/errors.py. */
+/* The exit codes of provider/errors.py. */
 #define EXIT_CANNOT_UNPACK 71
 #define EXIT_DAMAGED 72
 
@@ -61,8 +61,8 @@ static void run(const char *folder, char **argv)
     snprintf(libraries, sizeof libraries, "%.*s/_internal", (int)(strrchr(program, '/') - program), program);
     unsetenv("LD_PRELOAD");
     unsetenv("LD_AUDIT");
-    /* PyInstaller's bootloader would set this and then start itself once more. These variables of
-     * its own say that it has done so; if it did not know them it would just do it. */
+    /* PyInstaller's bootloader would set LD_LIBRARY_PATH and start itself again. The next two
+     * variables, its own, say that this is done. A bootloader without them would only repeat it. */
     setenv("LD_LIBRARY_PATH", libraries, 1);
     setenv("_PYI_ARCHIVE_FILE", program, 1);
     setenv("_PYI_PARENT_PROCESS_LEVEL", "-1", 1);
@@ -87,7 +87,7 @@ static uint32_t number(const uint8_t *at, int bytes)
     return value;
 }
 
-/* Finds the archive behind this program. False if there is none. */
+/* Finds the archive that follows this program. False if there is none. */
 static bool open_archive(struct archive *archive)
 {
     struct stat status;
@@ -98,7 +98,7 @@ static bool open_archive(struct archive *archive)
     if (start == MAP_FAILED)
         return false;
     const uint8_t *end = start + status.st_size - 22; /* no comment follows */
-    /* Spelt so that the signature itself is not found in this program, which is no archive. */
+    /* Written in parts: the launcher alone must not contain the signature of an archive. */
     if (end[0] != 'P' || end[1] != 'K' || number(end + 2, 2) != 0x0605)
         return false;
     archive->entries = number(end + 10, 2);
@@ -143,7 +143,7 @@ static bool unpack_entry(const struct archive *archive, const uint8_t *entry, in
         left -= copied;
     }
     int error = errno;
-    /* The umask may take away what the owner needs. */
+    /* The umask may have removed the owner's permissions. */
     bool complete = !fchmod(file, mode) && left == 0;
     close(file);
     errno = error;
@@ -169,8 +169,8 @@ static bool unpack(const struct archive *archive, int folder)
 
 /* ---- folders ---------------------------------------------------------------------------------- */
 
-/* Removes name in parent with all that is in it, following no symbolic link; at the top, the
- * marker goes last, so that an interrupted removal can be taken up again. */
+/* Removes the folder name in parent. Follows no symbolic link. At the top, it removes the marker
+ * last, so that a later call can continue an interrupted removal. */
 static void remove_tree(int parent, const char *name, bool top)
 {
     int folder = openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
@@ -192,8 +192,8 @@ static void remove_tree(int parent, const char *name, bool top)
     unlinkat(parent, name, AT_REMOVEDIR);
 }
 
-/* Removes what killed calls left in base: folders by our name, owned by this user and closed to
- * others, with our marker, and locked by nobody. */
+/* Removes the folders of killed calls in base: with this program's prefix and marker, owned by this
+ * user, closed to other users, not locked. */
 static void sweep(int base)
 {
     int copy = openat(base, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -220,8 +220,8 @@ static void sweep(int base)
     closedir(listing);
 }
 
-/* Opens one component of a path. Fails with EPERM if somebody else owns it or can write to it. Others
- * may write to a sticky folder: they cannot rename what is not theirs in it. */
+/* Opens one component of a path. Fails with EPERM if another user owns it or can write to it. A sticky
+ * folder is allowed: other users cannot rename this user's files in it. */
 static int open_component(int folder, const char *name, struct stat *status)
 {
     int fd = openat(folder, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -237,9 +237,9 @@ static int open_component(int folder, const char *name, struct stat *status)
     return fd;
 }
 
-/* True when nobody but root and this user can put another folder at path: the program finds its files
- * by path as long as it runs. Follows path as the kernel does, and checks each folder and symbolic
- * link, by the rule of provider/root_only.py. False with the reason in errno. */
+/* True if only root and this user can replace the folder at path: the program opens its files by path
+ * while it runs. Resolves path as the kernel does, and checks each folder and symbolic link by the
+ * rule of provider/root_only.py. If false, errno has the reason. */
 static bool is_safe(const char *path)
 {
     char left[2 * PATH_MAX], target[PATH_MAX], *name = left;
@@ -284,13 +284,13 @@ static int open_base(const char *path, uint64_t size)
     bool safe = is_safe(path);
     int base = safe ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
     if (!safe && errno == EPERM) {
-        because("%s: others could replace what is in it; ", path);
+        because("%s: other users could replace its files; ", path);
     } else if (base < 0 || fstatvfs(base, &system)) {
         because("%s: %s; ", path, strerror(errno));
     } else if (system.f_flag & ST_RDONLY) {
         because("%s: read-only; ", path);
     } else {
-        sweep(base); /* before the space is looked at */
+        sweep(base); /* before the check for free space */
         if (system.f_flag & ST_NOEXEC)
             because("%s: mounted noexec; ", path);
         else if (fstatvfs(base, &system) || (uint64_t)system.f_bavail * system.f_frsize < size)
@@ -316,10 +316,10 @@ static void run_in(const char *path, const struct archive *archive, char **argv)
             because("%s: %s; ", path, strerror(errno));
             break;
         }
-        /* Not closed on exec: the program holds the lock. */
+        /* Not closed on exec: the program keeps the lock. */
         int folder = open(name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
         struct stat status;
-        /* Another call's sweep may come between; then it is gone, and the next attempt is ours. */
+        /* Another call's sweep may have removed the new folder: try again. */
         if (folder < 0 || fchmod(folder, 0700) || flock(folder, LOCK_EX | LOCK_NB)
             || fstat(folder, &status) || status.st_nlink == 0) {
             if (folder >= 0)
@@ -339,7 +339,7 @@ static void run_in(const char *path, const struct archive *archive, char **argv)
 int main(int argc, char **argv)
 {
     (void)argc;
-    /* A descriptor that the caller closed must not become one of our files. */
+    /* A closed standard descriptor must not become the descriptor of another file. */
     for (int fd = 0; fd <= 2; fd++)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
             return EXIT_CANNOT_UNPACK;
@@ -361,13 +361,13 @@ int main(int argc, char **argv)
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
     if (length > 0) {
         self[length] = 0;
-        /* self is FOLDER/bin/NAME, behind whatever symbolic link it was called by. */
+        /* self is FOLDER/bin/NAME; symbolic links are resolved. */
         for (int up = 0; up < 2 && strrchr(self, '/'); up++)
             *strrchr(self, '/') = 0;
         run(self, argv);
     }
     fprintf(stderr,
-            "oke-credential-provider: damaged: the program beside %s cannot be run: %s | Install it"
+            "oke-credential-provider: damaged: the program next to %s cannot run: %s | Install it"
             " again.\n",
             length > 0 ? self : "this file", strerror(errno));
     return EXIT_DAMAGED;

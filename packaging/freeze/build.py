@@ -1,10 +1,10 @@
-"""Build the binary: freeze the program, put the launcher in front, make one file of it.
+"""Build the binary: freeze the program, compile the launcher, make one file of both.
 
-    python packaging/build.py [--dist dist] [--work build/binary] [--max-mb N]
+    python packaging/freeze/build.py [--dist dist] [--work build/binary] [--max-mb N]
 
-The interpreter that runs this is the one that is frozen; the C compiler is $CC, musl-gcc if unset.
-The same commit gives the same bytes, wherever it is built with the same tools. A binary whose inputs
-are unchanged (commit, tools, each file that went in) is not built again.
+It freezes the interpreter that runs it. The C compiler is $CC, by default musl-gcc. The same commit
+and the same tools give the same bytes. It builds only if an input has changed: the commit, the tools
+or a file that it uses.
 """
 
 import argparse
@@ -17,8 +17,9 @@ import sys
 import zipfile
 from pathlib import Path
 
-PACKAGING = Path(__file__).resolve().parent
-ROOT = PACKAGING.parent
+FREEZE = Path(__file__).resolve().parent
+ROOT = FREEZE.parents[1]
+PACKAGING = ROOT / "packaging"
 SOURCES = "sources"
 NAME = "oke-credential-provider"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -42,15 +43,15 @@ def build(dist: Path, work: Path) -> Path:
     (tree / "MANIFEST").write_text(manifest(tree))
     dist.mkdir(parents=True, exist_ok=True)
     one_file(launcher, tree, work / "binary")
-    # A binary that is running can be replaced, not written to.
+    # A running binary can be replaced but not written to.
     os.replace(work / "binary", binary)
     recorded.write_text(_state(binary, work, commit, epoch))
     return binary
 
 
 def _state(binary: Path, work: Path, commit: str, epoch: str) -> str:
-    """A digest of the binary and its inputs: the facts about the build, the files that
-    PyInstaller took (provider.spec lists them), and this folder. "" if a file is gone.
+    """A digest of the binary and its inputs: facts about the build, the files that PyInstaller
+    used (provider.spec lists them), and packaging/. "" if a file is missing.
     """
     facts = (commit, epoch, sys.version, sys.base_prefix, os.environ.get("CC"))
     digest = hashlib.sha256(repr(facts).encode())
@@ -72,9 +73,9 @@ def _git(*arguments: str) -> str:
 
 
 def _commit() -> tuple[str, str]:
-    """The commit (with "+changes" if the program or its packaging differs from it) and its date in
-    Unix seconds; from the environment where there is no git to ask, as in another architecture's
-    root.
+    """The commit, with "+changes" if the files differ from it, and its date in Unix seconds.
+
+    The environment overrides git, for builds where git is missing: arm64 under emulation.
     """
     told = os.environ.get("PROVIDER_COMMIT"), os.environ.get("SOURCE_DATE_EPOCH")
     if told[0] and told[1]:
@@ -89,35 +90,35 @@ def _freeze(work: Path, commit: str, epoch: str) -> None:
         **os.environ,
         "PROVIDER_COMMIT": commit,
         "SOURCE_DATE_EPOCH": epoch,
-        # The order of sets, which compiled modules contain.
+        # Compiled modules contain sets, whose order depends on this.
         "PYTHONHASHSEED": "0",
-        # As the option below, which counts only after some lines.
+        # The option below takes effect only after the first lines.
         "PYI_LOG_LEVEL": "ERROR",
-        # Nothing is taken over from an earlier build.
+        # No cache of an earlier build.
         "PYINSTALLER_CONFIG_DIR": str(work / "cache"),
     }
     command = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
     folders = ["--distpath", str(work / "dist"), "--workpath", str(work / "work")]
-    spec = str(PACKAGING / "provider.spec")
+    spec = str(FREEZE / "provider.spec")
     subprocess.run([*command, *folders, spec], cwd=work, env=environment, check=True)
 
 
 def _compile(target: Path) -> None:
     compiler = os.environ.get("CC", "musl-gcc").split()
     options = ["-std=c11", "-Os", "-static", "-s", "-Wall", "-Wextra", "-Werror"]
-    source = str(PACKAGING / "launcher.c")
-    # --build-id would be derived from paths.
+    source = str(FREEZE / "launcher.c")
+    # A build ID would depend on paths.
     subprocess.run(
         [*compiler, *options, "-Wl,--build-id=none", "-o", str(target), source], check=True
     )
 
 
 def manifest(tree: Path) -> str:
-    """One line for each file: SHA-256, mode, path; sorted by path. Symbolic links are none."""
+    """One line per file, sorted by path: SHA-256, mode, path. Raises ValueError for a link."""
     lines = []
     for path in sorted(tree.rglob("*")):
         if path.is_symlink():
-            raise ValueError(f"{path} is a symbolic link, which the launcher does not unpack")
+            raise ValueError(f"{path} is a symbolic link; the launcher does not unpack links")
         if path.is_file():
             mode = "755" if path.stat().st_mode & 0o100 else "644"
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -126,8 +127,9 @@ def manifest(tree: Path) -> str:
 
 
 def one_file(launcher: Path, tree: Path, target: Path) -> None:
-    """The launcher with a zip archive of ``tree`` behind it, in which nothing is compressed and
-    nothing depends on when and where it is made.
+    """Write the launcher and, behind it, a zip archive of ``tree``.
+
+    The archive is not compressed. It does not depend on the time and the place of the build.
     """
     with target.open("wb") as file:
         file.write(launcher.read_bytes())
@@ -135,7 +137,7 @@ def one_file(launcher: Path, tree: Path, target: Path) -> None:
             for path in sorted(tree.rglob("*")):
                 if path.is_file():
                     info = zipfile.ZipInfo(str(path.relative_to(tree)))
-                    info.create_system = 3  # Unix: the modes count
+                    info.create_system = 3  # Unix, so that modes are used
                     executable = path.stat().st_mode & 0o100
                     info.external_attr = (0o100755 if executable else 0o100644) << 16
                     archive.writestr(info, path.read_bytes())
@@ -143,7 +145,7 @@ def one_file(launcher: Path, tree: Path, target: Path) -> None:
 
 
 def main() -> None:
-    """Read the command line, build, say what came of it."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--dist", type=Path, default=ROOT / "dist")
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "binary")

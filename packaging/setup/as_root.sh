@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Runs a command as root, by sudo where the caller is somebody else.
+# Runs a command as root, with sudo if the caller is not root.
 #
-#   packaging/as_root.sh COMMAND...
+#   packaging/setup/as_root.sh COMMAND...
 #
-# What root makes in the current folder is given to the folder's owner.
+# New files in the current folder get the folder's owner.
 set -euo pipefail
-# shellcheck source=packaging/step.sh
+# shellcheck source=packaging/setup/step.sh
 . "$(dirname "$0")/step.sh"
 
 why="network namespaces, mounts and chroot need root"
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || fail "$why, and there is no sudo: run this as root."
-    echo "${why^}: asking sudo."
+    command -v sudo >/dev/null || fail "$why, and there is no sudo. Run this as root."
+    echo "${why^}. Running sudo."
     exec sudo --set-home "$0" "$@"
 fi
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Print the release notes of the version that this source is, from CHANGELOG.md.
+"""Print the release notes of this source's version, from CHANGELOG.md.
 
-    python packaging/release_notes.py [--tag v0.1.0] [--binary PATH]...
+    python packaging/release/notes.py [--tag v0.1.0] [--binary PATH]...
 
-With --tag or --binary it is also the check before a release: the tag, provider.__version__, what a
-binary's `version` says, the newest dated section of the changelog and the version that cloud-init.sh
-downloads must be one. Exit status 1, with a line for each that differs. Standard library only.
+With --tag or --binary it also checks that one version is everywhere: the tag, provider.__version__, the
+binary's `version`, the newest section of the changelog, and the download of cloud-init.sh. If not, the
+exit status is 1, with one line per difference. Uses only the standard library.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
 
 # Keep a Changelog: "## [Unreleased]", "## [0.1.0] - 2026-11-23"; links may follow at the end.
@@ -30,7 +30,7 @@ _TAG = re.compile(r"v\d+\.\d+\.\d+")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One version of the changelog. ``date`` is "" for what has none."""
+    """One version of the changelog. ``date`` is "" if there is none."""
 
     version: str
     date: str
@@ -38,7 +38,7 @@ class Section:
 
 
 def sections(changelog: str) -> list[Section]:
-    """The changelog's versions, in its order."""
+    """The versions of the changelog, in its order."""
     text = _LINK.sub("", changelog)
     headings = list(_HEADING.finditer(text))
     ends = [heading.start() for heading in headings[1:]] + [len(text)]
@@ -49,17 +49,17 @@ def sections(changelog: str) -> list[Section]:
 
 
 def source_version(root: Path) -> str:
-    """provider.__version__, read and not imported. Raises LookupError."""
+    """provider.__version__, read without an import. Raises LookupError."""
     return _first(r'^__version__ = "([^"]+)"$', root / "provider" / "__init__.py")
 
 
 def disagreements(
     root: Path, changelog: Sequence[Section], tag: str, binaries: Sequence[Path]
 ) -> Iterator[str]:
-    """A line for each place that names another version than the source."""
+    """A line for each place with another version than the source."""
     version = source_version(root)
     if tag and not _TAG.fullmatch(tag):
-        yield f"the tag {tag} is not of the form vX.Y.Z"
+        yield f"the tag {tag} does not have the form vX.Y.Z"
     elif tag and tag != f"v{version}":
         yield f"the tag is {tag}, provider.__version__ is {version}"
     downloaded = _first(r"^VERSION=(.*)$", root / CLOUD_INIT)
@@ -70,24 +70,24 @@ def disagreements(
         newest = released[0].version if released else "nothing"
         yield f"the changelog's newest version is {newest}, provider.__version__ is {version}"
     elif not released[0].date:
-        yield f"the changelog gives {version} no date"
+        yield f"the changelog has no date for {version}"
     for section in changelog:
         if tag and section.version == "Unreleased" and section.text:
-            yield "the changelog has unreleased entries: move them below the version"
+            yield "the changelog has unreleased entries: move them to the version"
     for binary in binaries:
-        told = _told(binary)
-        if told != version:
-            yield f"{binary.name} says it is {told}, provider.__version__ is {version}"
+        reported = _version_of(binary)
+        if reported != version:
+            yield f"the version of {binary.name} is {reported}, provider.__version__ is {version}"
 
 
 def _first(pattern: str, file: Path) -> str:
     found = re.search(pattern, file.read_text(), re.M)
     if found is None:
-        raise LookupError(f"{file}: nothing matches {pattern}")
+        raise LookupError(f"{file}: no match for {pattern}")
     return found[1]
 
 
-def _told(binary: Path) -> str:
+def _version_of(binary: Path) -> str:
     done = subprocess.run(
         [binary.resolve(), "version", "--output", "json"], check=True, capture_output=True
     )
@@ -95,11 +95,11 @@ def _told(binary: Path) -> str:
 
 
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
-    """Print the notes, or what does not agree."""
-    parser = argparse.ArgumentParser(description="Print the notes of this source's version.")
-    parser.add_argument("--tag", default="", help="must be this version's, vX.Y.Z")
+    """Print the notes, or the differences."""
+    parser = argparse.ArgumentParser(description="Print the release notes of this version.")
+    parser.add_argument("--tag", default="", help="the tag of this version, vX.Y.Z")
     parser.add_argument(
-        "--binary", type=Path, action="append", default=[], help="must say the same"
+        "--binary", type=Path, action="append", default=[], help="a binary of this version"
     )
     options = parser.parse_args(arguments)
     changelog = sections((root / "CHANGELOG.md").read_text())
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
             return 1
     notes = [each.text for each in changelog if each.version == source_version(root)]
     if not notes or not notes[0]:
-        print(f"the changelog says nothing of {source_version(root)}", file=sys.stderr)
+        print(f"the changelog has no entries for {source_version(root)}", file=sys.stderr)
         return 1
     print(notes[0])
     return 0

@@ -1,13 +1,13 @@
-"""Tell which glibc a program needs, by reading the ELF files that it is made of.
+"""Print the oldest glibc with which a program runs. It reads the program's ELF files.
 
-    python packaging/glibc_floor.py [--max 2.28] PATH...
+    python packaging/freeze/glibc_floor.py [--max 2.28] PATH...
 
-A path is an ELF file (if a zip archive is appended to it, as to the one-file program, what is packed
-in there is read too) or a folder, whose ELF files are read. For each file it prints the newest version of glibc that one
-of its symbols wants, then the floor of all together, then which libraries the node must have.
+A path is an ELF file or a folder of ELF files. If a zip archive follows the ELF file, as in the
+binary, the files in the archive are read too. For each file it prints the newest glibc version that a
+symbol needs. Then it prints the libraries that the node must have, and the floor of all files.
 
-Exit status: 0; 1 if the floor is above --max, or if a library is needed that is neither in the
-bundle nor on every node; 2 if a file cannot be read.
+Exit status: 0; 1 if the floor is above --max, or if a library is neither in the bundle nor on every
+node; 2 if a file cannot be read.
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ Version = tuple[int, ...]
 
 ELF_MAGIC = b"\x7fELF"
 
-# The parts of glibc itself, and what no supported distribution is without: libgcc_s, and libz, which
-# rpm and dpkg link to. PyInstaller's own start-up code wants libz before anything is unpacked.
+# The libraries of glibc, and two that each supported distribution has: libgcc_s, and libz, which rpm
+# and dpkg need. PyInstaller's start-up code needs libz before anything is unpacked.
 ON_EVERY_NODE = (
     *("ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1", "libc.so.6", "libdl.so.2", "libm.so.6"),
     *("libpthread.so.0", "librt.so.1", "libutil.so.1", "libresolv.so.2", "libgcc_s.so.1"),
     "libz.so.1",
 )
 
-# Version names without a number, by the glibc that introduced them.
+# Version names without a number, and the glibc that introduced them.
 UNNUMBERED: dict[str, Version] = {"GLIBC_ABI_DT_RELR": (2, 36)}
 
 
 class FloorError(Exception):
-    """A file whose needs cannot be told."""
+    """The needs of a file cannot be determined."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one ELF file wants of the system it is loaded on.
+    """What one ELF file needs from the system.
 
-    glibc: the newest version wanted, (2, 28) for GLIBC_2.28; () if it wants none.
-    symbols: the symbols that want exactly that version, sorted.
+    glibc: the newest version needed, (2, 28) for GLIBC_2.28; () for none.
+    symbols: the symbols that need exactly that version, sorted.
     libraries: its DT_NEEDED names.
     """
 
@@ -71,12 +71,12 @@ def parse_version(text: str) -> Version:
 
 
 def glibc_version(name: str) -> Version:
-    """GLIBC_2.28 -> (2, 28). Raises FloorError for a name that says nothing of the age."""
+    """GLIBC_2.28 -> (2, 28). Raises FloorError for a name without a version."""
     known = UNNUMBERED.get(name)
     try:
         return known or parse_version(name.removeprefix("GLIBC_"))
     except ValueError:
-        raise FloorError(f"wants {name}, which no version of glibc promises to keep") from None
+        raise FloorError(f"needs {name}, a private version of glibc") from None
 
 
 def read_needs(name: str, data: bytes) -> Needs:
@@ -86,7 +86,7 @@ def read_needs(name: str, data: bytes) -> Needs:
         sections = list(elf.iter_sections())
         dynamic = [s for s in sections if isinstance(s, DynamicSection)]
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
-            raise FloorError(f"{name}: section headers stripped, its symbols cannot be told")
+            raise FloorError(f"{name}: section headers stripped, so its symbols are unknown")
         libraries = tuple(
             str(tag.needed)  # type: ignore[attr-defined] # set by name of the tag
             for s in dynamic
@@ -114,9 +114,9 @@ def read_needs(name: str, data: bytes) -> Needs:
 
 
 def elf_files(path: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and content of each ELF file that the path is, holds or, if a file, has packed in it.
+    """Name and content of each ELF file at the path: the file, its archive, or a folder's files.
 
-    Raises OSError, and FloorError if the path itself is a file but no ELF file.
+    Raises OSError, and FloorError if the path is a file but not an ELF file.
     """
     if path.is_dir():
         for file in sorted(path.rglob("*")):
@@ -138,7 +138,7 @@ def elf_files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def missing(needs: list[Needs]) -> dict[str, list[str]]:
-    """Libraries that are neither bundled nor on every node: name -> the files that need it."""
+    """Libraries neither bundled nor on every node: name -> the files that need it."""
     bundled = {Path(each.name).name for each in needs} | set(ON_EVERY_NODE)
     absent: dict[str, list[str]] = {}
     for each in needs:
@@ -149,7 +149,7 @@ def missing(needs: list[Needs]) -> dict[str, list[str]]:
 
 
 def report(needs: list[Needs]) -> Iterator[str]:
-    """The lines for people, the file that asks for most last."""
+    """The lines to print. The file with the newest glibc comes last."""
     for each in sorted(needs, key=lambda each: (each.glibc, each.name)):
         version = f"GLIBC_{dotted(each.glibc)}" if each.glibc else "-"
         few = each.symbols[:3]
@@ -161,8 +161,10 @@ def report(needs: list[Needs]) -> Iterator[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line. Returns the exit status, see the top of this file."""
-    parser = argparse.ArgumentParser(description="Tell which glibc a program needs.")
+    """Run the command line. Returns the exit status."""
+    parser = argparse.ArgumentParser(
+        description="Print the oldest glibc with which a program runs."
+    )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--max", type=parse_version, metavar="X.Y", help="fail above this glibc")
     options = parser.parse_args(arguments)
@@ -176,8 +178,8 @@ def main(arguments: list[str] | None = None) -> int:
     print("\n".join(report(needs)))
 
     floor = max(each.glibc for each in needs)
-    askers = ", ".join(each.name for each in needs if each.glibc == floor)
-    print(f"floor: glibc {dotted(floor) or 'any'} ({askers})")
+    needing = ", ".join(each.name for each in needs if each.glibc == floor)
+    print(f"floor: glibc {dotted(floor) or 'any'} ({needing})")
     status = 0
     if options.max is not None and floor > options.max:
         print(f"above the limit of glibc {dotted(options.max)}", file=sys.stderr)

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# Makes a virtual environment with locked packages, unless it is there already.
+# Creates a virtual environment with the locked packages if it is missing or outdated.
 #
-#   PYTHON=python3 packaging/venv.sh FOLDER REQUIREMENTS COST [--editable]
+#   PYTHON=python3 packaging/setup/venv.sh FOLDER REQUIREMENTS COST [--editable]
 #
-# COST is how much space and time the packages take, for people. --editable: with this repository's program as well.
+# COST is the space and time that the step prints. --editable: installs this repository's program too.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-# shellcheck source=packaging/step.sh
-. packaging/step.sh
+cd "$(dirname "$0")/../.."
+# shellcheck source=packaging/setup/step.sh
+. packaging/setup/step.sh
 
 folder=$1 requirements=$2 cost=$3 editable=${4-}
 python=${PYTHON:-python3}
-made=$folder/.made # what the packages were made from
+made=$folder/.made # the Python and the requirements of the last run
 key=$("$python" -c 'import sys; print(sys.version, sys.base_prefix)' && cat "$requirements")
 
 install_packages() {
-    # --no-deps: the file lists every package. Older versions of pip (23.0 in Debian 12) resolve
-    # "coverage[toml]" to its newest release, which has no hash here.
+    # --no-deps: the file lists each package. Old versions of pip (23.0 in Debian 12) resolve
+    # "coverage[toml]" to its newest release, which has no hash in the file.
     "$python" -m venv --clear "$folder" &&
         "$folder/bin/python" -m pip install --no-deps --require-hashes --requirement "$requirements" &&
         "$folder/bin/python" -m pip check &&

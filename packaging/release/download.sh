@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Downloads the release of the tag $TAG, a draft too, into dist/download and verifies each file, as
-# SECURITY.md tells users to. Needs gh and its GH_TOKEN, and GITHUB_REPOSITORY (owner/name).
+# Downloads the release or draft of the tag $TAG to dist/download and verifies each file as SECURITY.md
+# describes. Needs gh, GH_TOKEN and GITHUB_REPOSITORY (owner/name).
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 rm -rf dist/download
 gh release download "$TAG" --dir dist/download

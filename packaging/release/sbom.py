@@ -1,15 +1,14 @@
-"""Tell what is inside a binary: a CycloneDX 1.6 bill of materials, as JSON on standard output.
+"""Print the bill of materials of a binary: CycloneDX 1.6, as JSON.
 
-    python packaging/sbom.py dist/oke-credential-provider-for-ocir-linux-amd64
+    python packaging/release/sbom.py dist/oke-credential-provider-for-ocir-linux-amd64
 
-It starts from the binary's own lists, not from what was meant to go in: each file of the archive
-behind the launcher, each entry of PyInstaller's archives, each Python module. Each of them must have
-an owner; one that has none is an error. What native libraries are linked into an ELF file is read
-from the file. The same binary gives the same bytes.
+It reads the binary's own lists: each file of the archive behind the launcher, each entry of
+PyInstaller's archives, each Python module. An item that belongs to no component is an error. The
+native libraries in an ELF file are found in the file itself. The same binary gives the same bytes.
 
-Run it with the interpreter that froze the binary: versions and licences of the Python parts come from
-its installed packages. An interpreter built by portable_python.sh has a versions.txt, which lists the
-Debian source packages that it was built from: the native components name theirs.
+Run it with the interpreter that froze the binary: versions and licenses of the Python packages come
+from that environment. If portable_python.sh built the interpreter, its versions.txt lists the Debian
+source packages, and the native components name them.
 """
 
 from __future__ import annotations
@@ -38,19 +37,19 @@ from PyInstaller.archive.readers import CArchiveReader
 
 NAME = "oke-credential-provider"
 REPOSITORY = "oracle-devrel/oke-credential-provider-for-ocir"
-# In the archive: what starts the program, and the frozen program with what it loads beside it.
+# In the archive: the launcher, the frozen program, and the folder of its files.
 LAUNCHER = f"bin/{NAME}"
 PROGRAM = f"bin/program/{NAME}"
 INTERNAL = "bin/program/_internal/"
 
 Json = dict[str, Any]
 
-# What belongs to the program itself.
+# Parts of the program itself.
 OUR_MODULES = frozenset({"provider", "provider_build", "start"})
 OUR_FILES = frozenset({"MANIFEST", LAUNCHER, f"{INTERNAL}licenses.txt"})
-# The importer that PyInstaller puts in front of everything.
+# PyInstaller's importer.
 BOOTSTRAP = re.compile(r"pyi(mod|boot|_rth_)\w*")
-# Shared libraries by the name they are loaded by: which component they are.
+# Components of shared libraries, by file name.
 LIBRARIES = (
     (re.compile(r"libpython3[\d.]*\.so[\d.]*"), "python"),
     (re.compile(r"lib(ssl|crypto)\.so[\d.]*"), "openssl"),
@@ -59,7 +58,7 @@ LIBRARIES = (
     (re.compile(r"libexpat\.so[\d.]*"), "expat"),  # Debian's Python links it
     (re.compile(r"libzstd\.so[\d.]*"), "zstd"),  # Debian's OpenSSL links it, from trixie on
 )
-# What a library leaves in each file that it is linked into; the group is its version.
+# The bytes by which a linked library is found in a file; the group is its version.
 TRACES = (
     ("openssl", re.compile(rb"OpenSSL (\d+\.\d+\.\d+[a-z]*) \d{1,2} [A-Z][a-z]{2} \d{4}")),
     ("zlib", re.compile(rb"(?:de|in)flate (\d+\.\d+[\d.]*) Copyright")),
@@ -75,7 +74,7 @@ NATIVE_LICENSES = {
     "zlib": "Zlib",
     "zstd": "BSD-3-Clause",
 }
-# Who publishes it, and under which name, in vulnerability databases.
+# Vendor and product in vulnerability databases.
 CPE = {
     "expat": "libexpat_project:libexpat",
     "libffi": "libffi_project:libffi",
@@ -85,7 +84,7 @@ CPE = {
     "zlib": "zlib:zlib",
     "zstd": "facebook:zstandard",
 }
-# Where a distribution's own words are no SPDX expression.
+# For distributions whose metadata has no SPDX expression.
 LICENSES = {
     "oci": "UPL-1.0 OR Apache-2.0",
     "pyinstaller": "GPL-2.0-or-later WITH Bootloader-exception",
@@ -93,12 +92,12 @@ LICENSES = {
 
 
 class SbomError(Exception):
-    """Something in the binary has no owner, or this is not the environment that it came from."""
+    """An item has no owner, or the binary is from another environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing in the binary. ``module`` is a Python module's full name; ``data`` a file's bytes."""
+    """One item in the binary: a Python module with its full name, or a file with its bytes."""
 
     place: str
     module: str | None = None
@@ -106,7 +105,7 @@ class Item:
 
 
 def items(binary: Path) -> Iterator[Item]:
-    """Everything that is in the binary, by its own lists."""
+    """All items in the binary, from its own lists."""
     with zipfile.ZipFile(binary) as archive:
         for name in sorted(archive.namelist()):
             data = archive.read(name)
@@ -138,16 +137,16 @@ def _frozen(place: str, data: bytes) -> Iterator[Item]:
 
 
 def owner(item: Item, packages: Mapping[str, list[str]]) -> str:
-    """Which component the item is of. ``packages`` maps top-level names to distributions.
+    """The component of an item. ``packages`` maps top-level names to distributions.
 
-    Raises SbomError when nobody owns it.
+    Raises SbomError if it belongs to none.
     """
     if item.module is not None:
         return _module_owner(item.module, packages)
     if item.place in OUR_FILES:
         return NAME
     if item.place == PROGRAM:
-        return "pyinstaller"  # the bootloader; what is packed behind it has items of its own
+        return "pyinstaller"  # the bootloader; the archive behind it has its own items
     inside = item.place.removeprefix(INTERNAL)
     if inside == "base_library.zip" or "/lib-dynload/" in inside:
         return "python"
@@ -177,12 +176,12 @@ def _module_owner(module: str, packages: Mapping[str, list[str]], place: str = "
 
 
 def normal(name: str) -> str:
-    """A distribution's name as PyPI compares it."""
+    """A distribution's name, normalized as on PyPI."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def linked(item: Item) -> Iterator[tuple[str, str]]:
-    """Name and version ("" if it does not tell) of the native libraries that are in an ELF file."""
+    """Name and version of the native libraries in an ELF file. The version is "" if unknown."""
     if item.data.startswith(b"\x7fELF"):
         for component, trace in TRACES:
             for version in sorted({match.decode() for match in trace.findall(item.data)}):
@@ -190,16 +189,17 @@ def linked(item: Item) -> Iterator[tuple[str, str]]:
 
 
 def build(binary: Path, versions: Path) -> Json:
-    """The bill of materials. ``versions`` lists the interpreter's sources, if it exists. Raises
-    SbomError.
+    """The bill of materials. ``versions`` lists the interpreter's sources, if the file exists.
+
+    Raises SbomError.
     """
     packages = packages_distributions()
     owned = [(item, owner(item, packages)) for item in items(binary)]
     facts = _facts(binary)
-    places: dict[str, list[str]] = {}  # distribution, vendored package or ourselves -> places
+    places: dict[str, list[str]] = {}  # distribution, vendored package or program -> places
     native: dict[tuple[str, str], list[str]] = {}
     unversioned: dict[str, list[str]] = {}
-    own: set[tuple[str, str]] = {("python", facts["python"])}  # in the interpreter's own files
+    own: set[tuple[str, str]] = {("python", facts["python"])}  # in the interpreter's files
     for item, who in owned:
         traces = list(linked(item))
         if item.place == LAUNCHER:
@@ -230,7 +230,7 @@ def build(binary: Path, versions: Path) -> Json:
             for crate in _shipped(distribution(who), where):
                 components.append(crate)
                 dependencies.setdefault(component["bom-ref"], set()).add(crate["bom-ref"])
-    # What a wheel says of OpenSSL was found in its file too; that one stays.
+    # A wheel lists OpenSSL, which is also found in its file. The component from the file stays.
     unique = {each["bom-ref"]: each for each in reversed(components)}
     components = [unique[reference] for reference in sorted(unique)]
     root = _root(binary, facts, places[NAME])
@@ -256,7 +256,7 @@ def build(binary: Path, versions: Path) -> Json:
 
 
 def _facts(binary: Path) -> Json:
-    """What the binary says of itself; it must be of this environment."""
+    """The output of the binary's ``version``. Raises SbomError if it is from another environment."""
     output = subprocess.run(
         [binary.resolve(), "version", "--output", "json"], check=True, capture_output=True
     ).stdout
@@ -273,7 +273,7 @@ def _facts(binary: Path) -> Json:
 
 
 def _settle(unversioned: dict[str, list[str]], native: dict[tuple[str, str], list[str]]) -> None:
-    """Give a file of a native library that bears no version (libssl) to the one that does."""
+    """Add a library without a version (libssl) to the component with one in the same folder."""
     for component, where in unversioned.items():
         shared = [key for key in native if key[0] == component and _beside(where, native[key])]
         native.setdefault(shared[0] if shared else (component, ""), []).extend(where)
@@ -287,7 +287,7 @@ def _beside(one: list[str], other: list[str]) -> bool:
 def _sources(versions: Path, own: set[tuple[str, str]]) -> dict[tuple[str, str], Json]:
     """The pedigree of each native component that was built from a Debian source package.
 
-    Raises SbomError when the interpreter's files do not have the version that its sources have.
+    Raises SbomError if the version in the binary is not that of the source.
     """
     found: dict[tuple[str, str], Json] = {}
     listed = versions.read_text().splitlines() if versions.exists() else []
@@ -304,7 +304,7 @@ def _sources(versions: Path, own: set[tuple[str, str]]) -> dict[tuple[str, str],
 
 
 def _musl(launcher: bytes) -> str:
-    """The version of the C library in the launcher if Debian's musl-gcc made it, else ""."""
+    """The version of musl in the launcher if Debian's musl-gcc compiled it, else ""."""
     if b"GCC: (" not in launcher:
         return ""
     found = subprocess.run(
@@ -317,7 +317,7 @@ def _musl(launcher: bytes) -> str:
 
 
 def _date(commit: str) -> str:
-    """When the commit was made: the one time that two builds of it have in common."""
+    """The date of the commit. It is the same in each build of the commit."""
     form = ("--format=%cd", "--date=format-local:%Y-%m-%dT%H:%M:%SZ")
     shown = subprocess.run(
         ["git", "show", "--no-patch", *form, commit.removesuffix("+changes")],
@@ -351,34 +351,23 @@ def _evidence(where: list[str]) -> Json:
     return {"evidence": {"occurrences": [{"location": place} for place in where]}}
 
 
-def _native(name: str, version: str, where: list[str]) -> Json:
+def _library(kind: str, name: str, version: str, where: list[str], **more: Any) -> Json:
+    """A component with a package URL of this kind."""
+    purl = f"pkg:{kind}/{name}" + (f"@{version}" if version else "")
     numbered = {"version": version} if version else {}
+    component = {"type": "library", "bom-ref": purl, "name": name, "purl": purl, **numbered}
+    return component | _evidence(where) | more
+
+
+def _native(name: str, version: str, where: list[str]) -> Json:
     cpe = f"cpe:2.3:a:{CPE[name]}:{version or '*'}:*:*:*:*:*:*:*"
-    purl = f"pkg:generic/{name}" + (f"@{version}" if version else "")
-    return {
-        "type": "library",
-        "bom-ref": purl,
-        "name": name,
-        **numbered,
-        "licenses": [{"license": {"id": NATIVE_LICENSES[name]}}],
-        "cpe": cpe,
-        "purl": purl,
-        **_evidence(where),
-    }
+    licenses = [{"license": {"id": NATIVE_LICENSES[name]}}]
+    return _library("generic", name, version, where, cpe=cpe, licenses=licenses)
 
 
 def _python(found: Distribution, where: list[str]) -> Json:
     name = normal(found.name)
-    purl = f"pkg:pypi/{name}@{found.version}"
-    return {
-        "type": "library",
-        "bom-ref": purl,
-        "name": name,
-        "version": found.version,
-        "licenses": [_license(found)],
-        "purl": purl,
-        **_evidence(where),
-    }
+    return _library("pypi", name, found.version, where, licenses=[_license(found)])
 
 
 def _license(found: Distribution) -> Json:
@@ -387,7 +376,7 @@ def _license(found: Distribution) -> Json:
         return {"expression": expression}
     words = _word(found, "License")
     if not words:
-        raise SbomError(f"{found.name} does not name its licence: add it to LICENSES")
+        raise SbomError(f"{found.name} has no license in its metadata: add it to LICENSES")
     return {"license": {"name": words.splitlines()[0]}}
 
 
@@ -396,30 +385,22 @@ def _word(found: Distribution, key: str) -> str:
 
 
 def _vendored(module: str, where: list[str]) -> Json:
-    """A package that a distribution carries a copy of: oci._vendor.requests."""
+    """A copy of a package inside a distribution: oci._vendor.requests."""
     package, name = module.partition(".")[0], module.rpartition(".")[2]
     version = getattr(importlib.import_module(module), "__version__", "")
-    purl = f"pkg:pypi/{normal(name)}" + (f"@{version}" if version else "")
-    return {
-        "type": "library",
-        "bom-ref": f"{purl}#{package}",
-        "name": normal(name),
-        **({"version": version} if version else {}),
-        "description": f"A copy inside {package}.",
-        "purl": purl,
-        **_evidence(where),
-    }
+    copy = _library("pypi", normal(name), version, where, description=f"A copy inside {package}.")
+    return copy | {"bom-ref": f"{copy['purl']}#{package}"}
 
 
 def _shipped(found: Distribution, where: list[str]) -> Iterator[Json]:
-    """What a wheel says is linked into its native files (PEP 770), if these are in the binary."""
+    """The components in a wheel's own bill of materials (PEP 770), if its libraries are here."""
     libraries = [place for place in where if re.search(r"\.so[\d.]*$", place)]
     if not libraries:
         return
     for file in found.files or ():
         if "sboms" in file.parts and file.suffix == ".json":
             for inner in json.loads(file.read_text()).get("components", ()):
-                # Where it lay when the wheel was built says nothing.
+                # Without the qualifiers: paths on the machine that built the wheel.
                 purl = inner["purl"].partition("?")[0]
                 kept = {
                     key: inner[key]
@@ -430,7 +411,7 @@ def _shipped(found: Distribution, where: list[str]) -> Iterator[Json]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the bill of materials; exit code 1 when something has no owner."""
+    """Print the bill of materials. Exit code 1 if an item has no owner."""
     parser = argparse.ArgumentParser(description="Print a CycloneDX bill of materials.")
     parser.add_argument("binary", type=Path)
     parser.add_argument("--versions", type=Path, default=Path(sys.base_prefix, "versions.txt"))

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Puts what a release publishes into dist/release, with SHA256SUMS over all of it.
+# Copies the files of a release to dist/release and writes their SHA256SUMS.
 #
-#   packaging/release_assets.sh [ARCHITECTURE...]
+#   packaging/release/assets.sh [ARCHITECTURE...]
 #
-# In dist/ there must be the binary, the bill of materials and the licences of each architecture
-# named; without a name, of at least one. With SUMS (in the environment, as sha256sum prints them) these
-# files must be exactly the ones listed there.
+# For each architecture, dist/ must have the binary, its bill of materials and its licenses. The default
+# is each architecture in dist/. If the variable SUMS is set (the output of sha256sum), the files must be
+# exactly those that it lists.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 asset=oke-credential-provider-for-ocir-linux
 release=dist/release
@@ -17,7 +17,7 @@ if [ ${#architectures[@]} -eq 0 ]; then
         [ ! -e "dist/$asset-$architecture.cdx.json" ] || architectures+=("$architecture")
     done
 fi
-[ ${#architectures[@]} -gt 0 ] || { echo "there is no binary with its bill of materials in dist/: make binary sbom" >&2; exit 1; }
+[ ${#architectures[@]} -gt 0 ] || { echo "dist/ has no binary with a bill of materials. Run make binary sbom." >&2; exit 1; }
 
 rm -rf "$release"
 mkdir -p "$release"
@@ -26,10 +26,10 @@ for architecture in "${architectures[@]}"; do
     install -m 644 "dist/$asset-$architecture.cdx.json" "dist/$asset-$architecture.licenses.txt" "$release/"
 done
 if [ -n "${SUMS+set}" ]; then
-    # The copies, since they are what is published.
+    # Check the copies: they are published.
     (cd "$release" && sha256sum --check --strict <<<"$SUMS")
     [ "$(awk 'NF {print $2}' <<<"$SUMS" | sort)" = "$(cd "$release" && printf '%s\n' * | sort)" ] ||
-        { echo "SUMS does not list exactly the files of ${architectures[*]}" >&2; exit 1; }
+        { echo "SUMS must list exactly the files of ${architectures[*]}." >&2; exit 1; }
 fi
 install -m 644 packaging/credential-provider-config.yaml \
     examples/run-on-worker-instance-principal/cloud-init.sh "$release/"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Prints the Python to use: the first of 3.11 or newer, else the name of one that apt may know.
+# Prints the Python to use: the first with version 3.11 or newer, otherwise one that apt may have.
 set -euo pipefail
 
 for python in python3 python3.{14,13,12,11}; do
@@ -8,4 +8,4 @@ for python in python3 python3.{14,13,12,11}; do
         exit
     fi
 done
-echo python3.11 # Ubuntu 22.04 has it beside its own 3.10
+echo python3.11 # Ubuntu 22.04 has it in addition to 3.10

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# Installs those of the named Debian packages that are missing. No service is started or enabled.
+# Installs missing Debian packages. Starts and enables no service.
 #
-#   PYTHON=python3 packaging/packages.sh PACKAGE...
+#   PYTHON=python3 packaging/setup/packages.sh PACKAGE...
 #
-# A name with % is a part of the distribution's Python, % its version (python%-venv is
-# python3.11-venv on bookworm). Any other $PYTHON needs no parts.
+# In the packages of the distribution's Python, % stands for its version: python%-venv is
+# python3.11-venv on bookworm. Another $PYTHON needs none of these packages.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/step.sh
+# shellcheck source=packaging/setup/step.sh
 . "$here/step.sh"
 
-# installed FORMAT: dpkg-query's format for all installed packages, a word on each line.
+# installed FORMAT: prints dpkg-query's FORMAT for each installed package, one word per line.
 installed() {
     dpkg-query --show --showformat "\${db:Status-Status}\t$1\n" |
         sed -n 's/^installed\t//p' | tr -s ', ' '\n' | sort -u
 }
 
-# The named packages that are missing. Docker's containerd.io provides containerd and runc, and
-# installing those would remove it, and Docker with it.
+# Prints the missing packages. Docker's containerd.io provides containerd and runc: to install those
+# would remove Docker.
 missing() {
     local python package
     python=$(command -v "${PYTHON:-python3}" || echo "/usr/bin/${PYTHON:-python3}")
@@ -31,7 +31,7 @@ missing() {
     done | sort -u | comm -23 - <(installed "\${Package},\${Provides}")
 }
 
-# Maintainer scripts ask this program before they start a service; 101 is "no".
+# Maintainer scripts run this program before they start a service. 101 forbids it.
 policy=/usr/sbin/policy-rc.d
 forbid_services() {
     set_aside=
@@ -49,10 +49,10 @@ allow_services() {
     [ -z "$set_aside" ] || mv "$set_aside" "$policy"
 }
 
-# disable_services PACKAGE: undo what its installation enabled. It stays disabled in upgrades.
+# disable_services PACKAGE: disables what its installation enabled. Upgrades keep that.
 disable_services() {
     local path name
-    export DPKG_MAINTSCRIPT_PACKAGE=$1 # deb-systemd-helper insists
+    export DPKG_MAINTSCRIPT_PACKAGE=$1 # deb-systemd-helper requires it
     while read -r path; do
         name=${path##*/}
         case $path in
@@ -67,7 +67,7 @@ install() {
     local package before
     before=$(installed "\${Package}")
     export DEBIAN_FRONTEND=noninteractive
-    apt-get update -qq || true # one bad source does not matter if the packages are elsewhere
+    apt-get update -qq || true # the packages may come from another source
     forbid_services
     apt-get install -y -qq --no-install-recommends "$@" || return
     for package in $(comm -13 <(echo "$before") <(installed "\${Package}")); do
@@ -79,10 +79,10 @@ words=$(missing "$@")
 [ -n "$words" ] || exit 0
 mapfile -t packages <<<"$words"
 words=${packages[*]}
-command -v apt-get >/dev/null || fail "missing: $words. There is no apt-get here: install them."
+command -v apt-get >/dev/null || fail "missing packages: $words. There is no apt-get: install them."
 if [ "$(id -u)" -ne 0 ]; then
-    command -v sudo >/dev/null || fail "missing: $words. Only root can install them, and there is no sudo."
-    echo "Debian packages are missing. Only root can install them: asking sudo."
+    command -v sudo >/dev/null || fail "missing packages: $words. Only root can install them, and there is no sudo."
+    echo "Debian packages are missing. Only root can install them. Running sudo."
     exec sudo "$0" "${packages[@]}"
 fi
 step "Installing Debian packages: $words (a minute or two)" install "${packages[@]}"

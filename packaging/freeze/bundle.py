@@ -1,6 +1,6 @@
-"""What goes into the frozen program, and what stays out. ``provider.spec`` calls this.
+"""The contents of the frozen program. ``provider.spec`` calls these functions.
 
-A table of contents ("toc") is PyInstaller's: (name in the bundle, source file, type).
+A ``toc`` is PyInstaller's table of contents: (name in the bundle, source file, type).
 """
 
 import importlib.util
@@ -17,8 +17,7 @@ from pathlib import Path
 from types import CodeType
 from typing import BinaryIO
 
-from elftools.elf.elffile import ELFFile
-from elftools.elf.gnuversions import GNUVerNeedSection
+from glibc_floor import dotted, read_needs
 from PyInstaller.archive.writers import ZlibArchiveWriter
 
 from provider import __version__
@@ -26,7 +25,7 @@ from provider.commands.licenses import OWN_NAME, as_text, license_of
 
 Toc = list[tuple[str, str, str]]
 
-# What the SDK imports by way of `oci.auth`; naming it makes an SDK that moved it fail the build.
+# Modules that the program uses from the SDK. The build fails if the SDK no longer has one.
 SDK_SIGNERS = ("oci.auth.signers", "oci.config", "oci.exceptions", "oci.signer")
 
 
@@ -34,9 +33,9 @@ def _names(text: str) -> list[str]:
     return text.split()
 
 
-# Reached by an import that never runs here, or that has a fall-back: hardware keys and checksums of
-# object storage; options of urllib3 and PyYAML; archives and arithmetic that nobody asks for;
-# East Asian character sets; developers' tools.
+# Modules whose imports never run here or have a fallback: hardware keys and checksums of object
+# storage, options of urllib3 and PyYAML, archive formats and arithmetic, East Asian character sets,
+# developer tools.
 UNUSED = _names("""
     asn1crypto charset_normalizer crc32c pkcs11 requests
     OpenSSL brotli brotlicffi h2 socks zstandard _yaml yaml.cyaml
@@ -48,7 +47,7 @@ UNUSED = _names("""
     dateutil.zoneinfo
 """)
 
-# Never imported by a call with an instance principal: for the SDK, for YAML, for people's commands.
+# Not imported by a call with an instance principal: the SDK, YAML, commands.
 SLOW_PATH = _names("""
     argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
     inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
@@ -57,9 +56,9 @@ SLOW_PATH = _names("""
     provider.commands.install.layout
 """)
 
-# What Python itself imports, before PyInstaller's importer is at work, from base_library.zip; and the
-# character sets that sockets, zip archives and YAML name, since a package cannot be in two places.
-# A hundred others are left out.
+# Modules that Python imports from base_library.zip before PyInstaller's importer works, and the
+# character sets for sockets, zip archives and YAML: a package cannot be in two places. About a hundred
+# other character sets are left out.
 _BASE = re.compile(
     r"(_collections_abc|abc|codecs|genericpath|io|os|posixpath|stat"
     r"|encodings/(__init__|aliases|ascii|cp437|idna|latin_1|punycode|raw_unicode_escape"
@@ -68,8 +67,10 @@ _BASE = re.compile(
 
 
 def sdk_view(folder: Path) -> None:
-    """Make ``folder``/oci: links to the SDK's modules, without its services (packages that hold
-    models) and with an ``__init__`` that imports nothing, in front of which stands 57 MB.
+    """Create ``folder``/oci: links to the SDK's modules without its services.
+
+    A service is a package with models. The SDK's ``__init__`` imports all of them, 57 MB; this one
+    imports nothing.
     """
     spec = importlib.util.find_spec("oci")
     if spec is None or spec.origin is None:
@@ -77,17 +78,16 @@ def sdk_view(folder: Path) -> None:
     view = folder / "oci"
     shutil.rmtree(view, ignore_errors=True)
     view.mkdir(parents=True)
-    (view / "__init__.py").write_text(
-        '"""The SDK without its services: a submodule comes when it is asked for."""\n'
-    )
+    (view / "__init__.py").write_text('"""The SDK without its services."""\n')
     for path in Path(spec.origin).parent.iterdir():
         if path.name != "__init__.py" and not (path / "models").is_dir():
             (view / path.name).symlink_to(path)
 
 
 def without_docstrings(toc: Toc) -> Toc:
-    """``toc`` with other people's modules compiled at level 2: only our commands' help is made of
-    docstrings.
+    """``toc`` with third-party modules compiled at level 2, without docstrings.
+
+    The program keeps its docstrings: they are the help of its commands.
     """
     return [
         (name, source, kind if name.split(".")[0] == "provider" else kind.replace("-1", "-2"))
@@ -96,8 +96,9 @@ def without_docstrings(toc: Toc) -> Toc:
 
 
 class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # untyped
-    """PyInstaller's archive of modules, with those that a kubelet call may import stored
-    uncompressed: reading them costs 5 ms less. The others are compressed for the sake of size.
+    """PyInstaller's archive of modules. Modules of a kubelet call are stored uncompressed.
+
+    That saves 5 ms per call. The other modules are compressed, which saves space.
     """
 
     @classmethod
@@ -112,19 +113,21 @@ class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # untyped
 
 
 def is_host_runtime(name: str) -> bool:
-    """True for a compiler's run-time library, which every node has."""
+    """True for a compiler's run-time library. Each node has its own."""
     return os.path.basename(name).startswith(("libgcc_s.so", "libstdc++.so"))
 
 
 def is_used_data(name: str) -> bool:
-    """True for a data file that the program reads: the base library, and certifi's CA bundle."""
+    """True for a data file that the program reads: the base library and certifi's CA bundle."""
     return name in ("base_library.zip", "certifi/cacert.pem")
 
 
 def split_base_library(datas: Toc, folder: Path) -> tuple[Toc, Toc]:
-    """``datas`` with a base library of what Python imports before the importer of PyInstaller is
-    there, and a toc of the other modules, to be put with all the others: an import from a zip
-    archive takes several times as long, and some 40 of these are made at each start.
+    """``datas`` with a small base library, and a toc of the modules taken out of it.
+
+    The small one has what Python imports before PyInstaller's importer works. The other modules go
+    into PyInstaller's archive: about 40 of them are imported at each start, and an import from a zip
+    archive takes several times as long.
     """
     small = folder / "base_library.zip"
     [full] = [source for name, source, _ in datas if name == small.name]
@@ -144,22 +147,14 @@ def split_base_library(datas: Toc, folder: Path) -> tuple[Toc, Toc]:
 
 
 def libc_floor(files: Iterable[Path]) -> str:
-    """The newest glibc that any of the ELF ``files`` asks for, as "GLIBC_2.28"."""
-    newest = (0, 0)
-    for path in files:
-        with path.open("rb") as file:
-            for section in ELFFile(file).iter_sections():
-                if isinstance(section, GNUVerNeedSection):
-                    for _, versions in section.iter_versions():
-                        for version in versions:
-                            if match := re.fullmatch(r"GLIBC_(\d+)\.(\d+)(\.\d+)?", version.name):
-                                newest = max(newest, (int(match[1]), int(match[2])))
-    return "GLIBC_{}.{}".format(*newest)
+    """The newest glibc that any of the ELF ``files`` needs, as "GLIBC_2.28"."""
+    return f"GLIBC_{dotted(max(read_needs(path.name, path.read_bytes()).glibc for path in files))}"
 
 
 def licenses(toc: Toc) -> str:
-    """The licences of all that ``toc`` brings along, as one text. Raises LookupError for a part
-    whose licence cannot be found: nothing may travel without one.
+    """The licenses of everything in ``toc``, as one text.
+
+    Raises LookupError for a part without a license. The binary must contain no such part.
     """
     owners = packages_distributions()
     packages = {"pyinstaller"}  # its bootloader
@@ -168,7 +163,7 @@ def licenses(toc: Toc) -> str:
         if top in owners:
             packages.update(owners[top])
         elif not _is_pythons(name, top) and top not in ("provider", "provider_build"):
-            raise LookupError(f"whose is {name}, and under what licence?")
+            raise LookupError(f"{name}: no package found that it belongs to, so no license")
     packages.discard(OWN_NAME)
     native = sorted((Path(__file__).parent / "licenses").glob("*.txt"))
     return as_text(
@@ -176,13 +171,13 @@ def licenses(toc: Toc) -> str:
             *((d.name, d.version, license_of(d)) for d in map(distribution, packages)),
             *((path.stem, "", path.read_text()) for path in native),
             ("Python", platform.python_version(), _python_license()),
-            (OWN_NAME, __version__, (Path(__file__).parent.parent / "LICENSE").read_text()),
+            (OWN_NAME, __version__, (Path(__file__).parents[2] / "LICENSE").read_text()),
         ]
     )
 
 
 def _is_pythons(name: str, top: str) -> bool:
-    """True for a part of Python, or for a library whose licence stands in ``licenses/``."""
+    """True for a part of Python, and for a library with a license in ``licenses/``."""
     if re.match(r"base_library.zip|python3\.\d+/lib-dynload/", name):
         return True
     if top in sys.stdlib_module_names:
@@ -196,4 +191,4 @@ def _python_license() -> str:
     for path in (installed, debian):
         if path.is_file():
             return path.read_text()
-    raise LookupError(f"neither {installed} nor {debian} has Python's licence")
+    raise LookupError(f"neither {installed} nor {debian} has Python's license")

@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# Where Debian's packages come from. Sourced by the scripts beside it.
+# Debian's archive and root file systems. Sourced by the other scripts in this folder.
 
-# shellcheck disable=SC2034 # used by who sources this
+# shellcheck disable=SC2034 # used by scripts that source this
 debian_keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# Prints the address of a Debian archive: DEBIAN_MIRROR if set, else the one this machine's apt
-# uses, else (on Ubuntu) the one debootstrap falls back to.
+# Prints the URL of a Debian archive: DEBIAN_MIRROR if set, otherwise the archive of this machine's apt,
+# otherwise (on Ubuntu) debootstrap's default.
 debian_mirror() {
     local mirror=${DEBIAN_MIRROR:-}
     if [ -z "$mirror" ]; then
-        # shellcheck disable=SC2016 # apt, not the shell, fills these in
+        # shellcheck disable=SC2016 # apt expands these
         mirror=$(apt-get indextargets --format '$(ORIGIN) $(LABEL) $(REPO_URI)' |
             awk '$1 == "Debian" && $2 == "Debian" {print $3; exit}')
     fi
@@ -17,14 +17,14 @@ debian_mirror() {
         mirror=$(sed -n 's/^DEF_HTTPS_MIRROR="\(.*\)"$/\1/p' "$(command -v debootstrap)")
     fi
     if [ -z "$mirror" ]; then
-        echo "no Debian archive known: set DEBIAN_MIRROR, or install debootstrap" >&2
+        echo "found no Debian archive: set DEBIAN_MIRROR or install debootstrap" >&2
         return 1
     fi
     echo "${mirror%/}"
 }
 
-# debian_root SUITE ARCH FOLDER [PACKAGE...]: sets up a minimal Debian with these packages in the
-# folder, unless it is there already. Another architecture's programs must run here.
+# debian_root SUITE ARCH FOLDER [PACKAGE...]: creates a minimal Debian with these packages in the folder
+# unless it exists. This machine must be able to run the architecture's programs.
 debian_root() {
     local suite=$1 arch=$2 folder=$3
     shift 3
@@ -38,16 +38,16 @@ debian_root() {
         return 1
     fi
     rm -rf "$folder.part"/var/cache/apt/archives/*.deb
-    mv "$folder.part" "$folder" # whole or not at all
+    mv "$folder.part" "$folder" # complete or not at all
 }
 
-# in_debian_root FOLDER HOST_FOLDER COMMAND...: runs a command in the Debian of the first folder,
-# which sees the second as /mnt. Mounts and processes are the command's own and end with it; its
-# environment is empty but for PATH.
+# in_debian_root FOLDER HOST_FOLDER COMMAND...: runs a command in the Debian in FOLDER, with HOST_FOLDER
+# at /mnt. The command has its own mounts and processes, which end with it. Its environment has only
+# PATH.
 in_debian_root() {
     local folder=$1 shown=$2
     shift 2
-    # shellcheck disable=SC2016 # the inner shell fills these in
+    # shellcheck disable=SC2016 # the inner shell expands these
     unshare --mount --pid --fork --kill-child sh -euc '
         folder=$1 shown=$2
         shift 2

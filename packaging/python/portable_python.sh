@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Builds a CPython that runs on any Linux with glibc 2.28 (Oracle Linux 8) or newer, with the shared
-# libpython that PyInstaller wants, and prints the folder that holds it (bin/python3, lib/).
+# Builds a CPython for each Linux with glibc 2.28 (Oracle Linux 8) or newer, with the shared libpython
+# that PyInstaller needs. Prints its folder (bin/python3, lib/). Builds only if this script or the
+# compiler has changed.
 #
-#   packaging/portable_python.sh        a rerun prints the folder at once, until this script changes
+#   packaging/python/portable_python.sh
 #
-# The C compiler of ziglang (a PyPI package) links against the glibc of a chosen age, whatever glibc
-# the build machine has. Python, OpenSSL, zlib and libffi come from the source packages of Debian
-# stable, with its security patches; apt checks them against Debian's keys. Each architecture is
-# built on itself.
+# The C compiler of ziglang (a PyPI package) links for a chosen version of glibc, independent of the
+# build machine's. Python, OpenSSL, zlib and libffi come from Debian stable's source packages, with its
+# security patches. apt verifies them with Debian's keys. Each architecture is built on its own machine.
 #
-# JOBS=N: at once, 2. ZIG=FILE: use this zig (an emulated machine runs that of the real one faster).
-# ALLOW_OLDER=1: where the mirror lists a source version that it does not serve, use the next older one.
-# Not for releases: an older source lacks security patches. The result has a folder of its own.
+# JOBS=N: parallel jobs, by default 2. ZIG=FILE: use this zig, for example the host's under emulation.
+# ALLOW_OLDER=1: if the mirror lists a source version that it does not serve, use the next older one.
+# Not for releases: an older source lacks security patches. The result has a separate folder.
 # Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev binutils make
 # perl, and a python3 with venv.
 set -Eeuo pipefail
@@ -22,19 +22,19 @@ glibc=2.28
 jobs=${JOBS:-2}
 
 here=$(cd "$(dirname "$0")" && pwd)
-# shellcheck source=packaging/debian.sh
+# shellcheck source=packaging/python/debian.sh
 . "$here/debian.sh"
 
 machine=$(uname -m)
-key=$(cat "$here/portable_python.sh" "$here/ziglang.txt" | sha256sum | cut -c1-12)
-mkdir -p "$here/../build/portable"
-base=$(cd "$here/../build/portable" && pwd)
+key=$(cat "$here/portable_python.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
+mkdir -p "$here/../../build/portable"
+base=$(cd "$here/../../build/portable" && pwd)
 allow_older=${ALLOW_OLDER:-}
 result=$base/python-$machine-$key${allow_older:+-older}
 work=$base/work
 
 exec 9>"$base/lock"
-flock 9 # two builds at once would share the work folder
+flock 9 # builds share the work folder
 if [ -e "$result/versions.txt" ]; then
     echo "$result"
     exit 0
@@ -43,13 +43,13 @@ rm -rf "$work"
 mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,src,root}
 
 log=$base/python.log
-echo "building a Python for glibc $glibc (some minutes; progress in $log)" >&2
+echo "Building Python for glibc $glibc (some minutes; progress in $log)" >&2
 exec 3>&1 4>&2 >"$log" 2>&1
 say() { echo "$*"; echo "$*" >&4; }
 trap 'tail -n 30 "$log" >&4; say "failed: see $log"' ERR
 
 # --- sources -------------------------------------------------------------------------------------
-# apt with lists of its own: the machine's sources and packages are not touched.
+# apt with separate lists: this does not change the machine's sources and packages.
 mirror=$(debian_mirror)
 cat >"$work/apt/sources.list" <<END
 deb-src [signed-by=$debian_keyring] $mirror $suite main
@@ -66,8 +66,8 @@ APT::Sandbox::User "$(id -un)";
 END
 export APT_CONFIG=$work/apt/conf
 
-# fetch PACKAGE: unpacks the newest source that Debian lists into src/PACKAGE. A mirror that is being
-# updated may list a version that it does not serve yet: that stops the build, unless $allow_older.
+# fetch PACKAGE: unpacks the newest source that Debian lists into src/PACKAGE. During an update, a mirror
+# can list a version that it does not serve yet. That stops the build unless $allow_older is set.
 fetch() {
     local package=$1 version
     while read -r version; do
@@ -76,15 +76,15 @@ fetch() {
             echo "$package $version" >>"$work/versions.txt"
             return
         fi
-        say "$package $version: Debian lists it, and the mirror does not serve it"
+        say "$package $version: Debian lists it, but the mirror does not serve it"
         [ -n "$allow_older" ] || break
     done < <(apt-cache showsrc --only-source "$package" | sed -n 's/^Version: //p' | sort -urV)
-    say "no source of $package; try again later or with another DEBIAN_MIRROR; to use an older source" \
-        "for a build that is not released, set ALLOW_OLDER=1"
+    say "no source of $package. Try again later or with another DEBIAN_MIRROR. For a build that is not" \
+        "released, ALLOW_OLDER=1 accepts an older source."
     return 1
 }
 
-# Without this option apt ignores an index that it cannot get, and then lists older versions.
+# Without this option, apt ignores an index that it cannot download and lists older versions.
 apt-get update --error-on=any
 cd "$work/src"
 for package in "$python" openssl zlib libffi; do fetch "$package"; done
@@ -93,14 +93,14 @@ for package in "$python" openssl zlib libffi; do fetch "$package"; done
 zig=${ZIG:-}
 if [ -z "$zig" ]; then
     python3 -m venv "$work/zig"
-    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/ziglang.txt"
+    "$work/zig/bin/pip" install -q --no-deps --require-hashes -r "$here/../locks/ziglang.txt"
     zig=$(echo "$work"/zig/lib/python3*/site-packages/ziglang/zig)
 fi
 echo "ziglang $("$zig" version)" >>"$work/versions.txt"
 export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
 
-# Found by name on PATH, so that no path of this machine gets into what OpenSSL and Python say of
-# their compiler. zig turns UBSan on unless told not to, and forbids __DATE__, which clang takes from
+# The compiler is found by name on PATH: OpenSSL and Python store its command line, which must have no
+# path of this machine. By default zig enables UBSan and forbids __DATE__; clang takes __DATE__ from
 # SOURCE_DATE_EPOCH.
 cat >"$work/bin/cc" <<END
 #!/bin/sh
@@ -113,7 +113,7 @@ export PATH=$work/bin:$PATH CC=cc AR=ar RANLIB=ranlib
 SOURCE_DATE_EPOCH=$(dpkg-parsechangelog -l "$python/debian/changelog" -S Timestamp)
 export SOURCE_DATE_EPOCH
 
-# --- libraries, static, their symbols hidden: they end up inside Python's own files ---------------
+# --- libraries: static, with hidden symbols, linked into Python's files ---------------------------
 flags="-O2 -fPIC -fvisibility=hidden"
 deps=$work/deps/usr
 (
@@ -131,8 +131,8 @@ deps=$work/deps/usr
     make install DESTDIR="$work/deps"
 )
 (
-    # openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. The node's openssl.cnf is
-    # written for the node's OpenSSL and not for this one: it is not read.
+    # openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. This OpenSSL does not read the
+    # node's openssl.cnf, which is for the node's OpenSSL.
     cd openssl
     ./Configure "linux-$machine" --prefix=/usr --libdir=lib --openssldir=/etc/ssl \
         no-shared no-module no-engine no-legacy no-autoload-config no-tests no-docs no-apps "$flags"
@@ -142,9 +142,9 @@ deps=$work/deps/usr
 
 # --- Python --------------------------------------------------------------------------------------
 cd "$python"
-# Small modules go into libpython: a file less to find, unpack and load at each start. Large ones
-# that a program may not need stay files, so that a freeze can leave them out. _hashlib would be a
-# second copy of libcrypto, loaded by every "import hashlib"; Python's own hashes do instead.
+# Small modules are in libpython, which saves a file per module at each start. Large modules are
+# separate files, so that the freeze can leave them out. _hashlib would be a second copy of libcrypto,
+# loaded by each "import hashlib". Python's own hashes replace it.
 cat >Modules/Setup.local <<'END'
 *disabled*
 _hashlib
@@ -157,29 +157,29 @@ _ssl _ssl.c
 pyexpat pyexpat.c
 unicodedata unicodedata.c
 END
-sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile.pre.in # zig's linker knows only the long name
-# PKG_CONFIG off, so that no library of the build machine is found and linked.
+sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile.pre.in # zig's linker accepts only the long name
+# No pkg-config: it would find libraries of the build machine.
 MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
     --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
     PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
     ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
     LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
-# The executable finds libpython beside itself, wherever the folder is put. libpython3.so, which
-# only passes on to libpython3.13.so, is more than zig's linker can do, and nobody wants it.
-# shellcheck disable=SC2016 # make and the loader, not this shell, fill in $ORIGIN
+# The executable finds libpython relative to itself. zig's linker cannot make libpython3.so, which
+# nothing here uses.
+# shellcheck disable=SC2016 # make and the loader expand $ORIGIN
 options=(PY3LIBRARY= LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib')
 make -j"$jobs" "${options[@]}"
 make install "${options[@]}" DESTDIR="$work/root"
 root=$work/root/opt/python
 find "$root" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 
-# pip and uv ask this module (PEP 600): a venv of this Python never gets a wheel that wants more.
+# pip and uv read this module (PEP 600): they install no wheel that needs a newer glibc.
 cat >"$root/lib/$python/_manylinux.py" <<END
 def manylinux_compatible(major: int, minor: int, arch: str) -> bool:
     return (major, minor) <= (${glibc/./, })
 END
 
-# --- check, and put in place in one step ----------------------------------------------------------
+# --- check, then move to the final place in one step -----------------------------------------------
 "$root/bin/python3" -I -c 'import ssl, zlib, ctypes.util, hashlib, venv, ensurepip, _manylinux
 print(ssl.OPENSSL_VERSION); assert not hasattr(hashlib, "scrypt")'
 mv "$work/versions.txt" "$root/versions.txt"
