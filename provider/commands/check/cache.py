@@ -1,4 +1,4 @@
-"""What calls of this program share at present."""
+"""Report the content of the credential cache."""
 
 import os
 from collections.abc import Mapping
@@ -16,55 +16,55 @@ from provider.ocir.exchange import registry_origin
 from provider.ocir.registry import check_pull
 from provider.settings import Settings
 
-STORE: Final = "shared tokens"
+CACHE: Final = "shared tokens"
 _SECONDS: Final = 15.0
 
 
-def look_at_store(
+def check_cache(
     image: Image | None,
-    fresh: Step,
+    pull: Step,
     settings: Settings,
     environ: Mapping[str, str],
 ) -> Step:
-    """What calls share at present; ``fresh`` is what ``try_pull`` said with a new token."""
-    there = places(environ)
-    folder = next(filter(os.path.lexists, there), there[0])
-    tried = folder
+    """List the cached tokens and failures. ``pull`` is the step that used a new token."""
+    folders = places(environ)
+    folder = next(filter(os.path.lexists, folders), folders[0])
     if not settings.token_cache:
-        return steps.skipped(STORE, "token-cache-off", "TOKEN_CACHE is disabled")
-    if os.geteuid() != 0 and os.path.lexists(there[0]):
-        return steps.not_visible(STORE, tried, f"{there[0]} is root's", "Run it as root.")
+        return steps.skipped(CACHE, "token-cache-off", "TOKEN_CACHE is disabled")
+    if os.geteuid() != 0 and os.path.lexists(folders[0]):
+        result = f"{folders[0]} belongs to root"
+        return steps.not_visible(CACHE, folder, result, "Run the check as root.")
     if not os.path.lexists(folder):
-        return steps.ok(STORE, tried, "none yet")
+        return steps.ok(CACHE, folder, "the cache is empty")
     try:
         entries = shared(environ)
-        stale = _stale(entries, image, settings, environ) if fresh.cause == "ok" and image else None
-    except Odd as fault:
+        stale = pull.cause == "ok" and image and _all_denied(entries, image, settings, environ)
+    except Odd as error:
         return steps.warning(
-            STORE,
+            CACHE,
             "store-odd",
-            tried,
-            f"calls share no tokens, each makes an exchange of its own: {fault}",
-            "The folder is made anew by the next call:",
+            folder,
+            f"calls cannot use the cache, so each call makes its own exchange: {error}",
+            "Remove the folder. The next call creates it again:",
             f"  rm -r {folder}",
         )
-    came = "; ".join(map(_told, entries)) or "none at present"
-    if stale:
+    result = "; ".join(map(_describe, entries)) or "the cache is empty"
+    if image and stale:
         return steps.warning(
-            STORE,
+            CACHE,
             "token-older-than-policy",
-            tried,
-            f"{came}; a new token may pull {image.repository if image else ''}, the shared one not:"
-            " it is older than the policy or the dynamic group",
-            "The kubelet asks again within two minutes, and then gets a new one. Only if the image could be"
-            " pulled before, and the dynamic group was deleted and created again, it keeps an old token for"
-            " up to 55 minutes, or:",
+            folder,
+            f"{result}; a new token can pull {image.repository}, but the cached token cannot: it is"
+            " older than the policy or the dynamic group",
+            "The kubelet calls again within two minutes and then gets a new token. One exception: if the"
+            " image could be pulled before, and the dynamic group was deleted and created again, the"
+            " kubelet keeps the old token for up to 55 minutes. To get a new one:",
             "  systemctl restart kubelet",
         )
-    return steps.ok(STORE, tried, came)
+    return steps.ok(CACHE, folder, result)
 
 
-def _stale(
+def _all_denied(
     entries: list[Shared], image: Image, settings: Settings, environ: Mapping[str, str]
 ) -> bool:
     origin = registry_origin(image.host, settings)
@@ -79,7 +79,7 @@ def _stale(
     )
 
 
-def _told(entry: Shared) -> str:
+def _describe(entry: Shared) -> str:
     age = f"{entry.age:.0f} s old"
     if entry.failure:
         return f"{entry.host}: a failure ({entry.failure}), {age}"
