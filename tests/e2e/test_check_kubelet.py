@@ -144,8 +144,8 @@ def test_a_healthy_unit_has_no_finding(node: Node) -> None:
 @pytest.mark.every_form
 def test_without_flags_the_advice_has_the_installed_paths(node: Node) -> None:
     node.flags = ()
-    node.add_installation({"/etc/kubernetes/ours.yaml": config()})
-    node.add_files({f"{LIB}/kubelet.service": UNIT})
+    unit = {f"{LIB}/kubelet.service": UNIT}
+    node.add_installation({"/etc/kubernetes/ours.yaml": config()}, unit)
     checked = node.check()
     assert checked.cause("kubelet") == "kubelet-without-flags"
     advice = checked.step("kubelet")["advice"]

@@ -420,7 +420,7 @@ def test_the_bin_dir_is_the_running_kubelets_or_the_installed_one(node: Node) ->
     node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
     assert node.run(*command).returncode == 1
     node.flags = None
-    node.add_installation({})
+    node.add_installation()
     content = json.loads(node.run(*command).check().stdout)
     assert content["bin_dir"] == "/usr/local/opt/bin"
     # A kubelet is installed, but not the program: the default folder.

@@ -143,12 +143,15 @@ class Node:
             mount --bind {FOLDER}/files/usr/local /usr/local
         """
 
-    def add_installation(self, configs: Mapping[str, str]) -> None:
-        """Add a program that `install` put into /usr/local/opt/bin, and configs by path."""
+    def add_installation(
+        self, configs: Mapping[str, str] | None = None, files: Mapping[str, str] | None = None
+    ) -> None:
+        """Add a program that `install` put into /usr/local/opt/bin, its configs, and other files."""
+        configs = configs or {}
         program = f"/usr/local/opt/bin/{NAME}"
         installed = record("/usr/local/opt/bin", dict.fromkeys(configs, "0"))
         path = f"/usr/local/lib/{NAME}/installed.json"
-        self.add_files({**configs, path: installed, program: "#!/bin/sh\n"})
+        self.add_files({**configs, **(files or {}), path: installed, program: "#!/bin/sh\n"})
         self.before += f"chmod 755 {program}\n"
 
     def run(self, *args: str, env: Mapping[str, str] | None = None) -> Completed:

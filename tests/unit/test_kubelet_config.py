@@ -14,7 +14,6 @@ from provider.commands.kubelet_config import (
     Finding,
     TokenAttributes,
     load,
-    match_images,
     matches,
     merge,
     patterns_that_match,
@@ -23,17 +22,12 @@ from provider.commands.kubelet_config import (
     validate_directory,
 )
 
-OCIR_HOSTS = [
-    "fra.ocir.io",
-    "eu-frankfurt-1.ocir.io",
-    "ocir.eu-frankfurt-1.oci.oraclecloud.com",
-    "ocir.us-langley-1.oci.oraclegovcloud.com",
-    "ocir.uk-gov-london-1.oci.oraclegovcloud.uk",
-    "ocir.eu-frankfurt-2.oci.oraclecloud.eu",
-    "ocir.ap-chiyoda-1.oci.oraclecloud8.com",
-    "ocir.eu-budapest-1.oci.oraclecloud52.com",
-]
 WORKLOAD = TokenAttributes(audience="oci")
+OLDER = ("v1beta1", "v1alpha1")
+PATTERNS = [
+    *("gcr.io", "*.azurecr.io", "*.*.registry.io", "registry.io:8080/path", "localhost", "k8s.*"),
+    *("app*.k8s.io", "10.0.0.1:5000", "[::1]:5000/ns", "registry:5000", "myocir.io"),
+]
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -74,13 +68,6 @@ def both_forms(config: dict[str, Any]) -> list[str]:
 
 
 class TestRender:
-    def test_the_default_is_valid(self) -> None:
-        assert validate(render()) == []
-
-    @pytest.mark.parametrize("host", OCIR_HOSTS)
-    def test_the_default_matches_each_form_of_ocirs_hosts(self, host: str) -> None:
-        assert patterns_that_match(load(render()), f"{host}/ns/repo")
-
     @pytest.mark.parametrize("host", ["docker.io", "ocir.io", "fra.ocir.io.evil.com", "ghcr.io"])
     def test_the_default_matches_no_other_registry(self, host: str) -> None:
         assert not patterns_that_match(load(render()), f"{host}/ns/repo")
@@ -89,26 +76,14 @@ class TestRender:
         first = render(env={"B": "2", "A": "1"}, args=["x"])
         assert first == render(env={"A": "1", "B": "2"}, args=["x"])
 
-    def test_a_realm_matches_only_its_own_hosts(self) -> None:
-        config = load(render(realm_domains=["oraclegovcloud.com"]))
-        assert config.providers[0].match_images == ("ocir.*.oci.oraclegovcloud.com",)
-
-    def test_only_the_commercial_realm_has_short_names(self) -> None:
-        assert match_images(["oraclecloud.com"]) == ("*.ocir.io", "ocir.*.oci.oraclecloud.com")
-
     def test_additional_hosts_appear_once(self) -> None:
-        config = load(render(hosts=["ocir.my.cloud:5000", "ocir.my.cloud:5000"]))
-        assert config.providers[0].match_images[-1] == "ocir.my.cloud:5000"
-        assert config.providers[0].match_images.count("ocir.my.cloud:5000") == 1
+        patterns = load(render(hosts=["ocir.my.cloud:5000"] * 2)).providers[0].match_images
+        assert [*patterns].count("ocir.my.cloud:5000") == 1
 
     @pytest.mark.parametrize("host", ["https://fra.ocir.io", "fra.ocir.io/*", "a b", "x:y"])
     def test_a_host_that_never_matches_is_rejected(self, host: str) -> None:
         with pytest.raises(ConfigError, match="matchImages"):
             render(hosts=[host])
-
-    def test_a_duration_without_a_unit_is_rejected(self) -> None:
-        with pytest.raises(ConfigError, match="is not a duration"):
-            render(default_cache_duration="12")
 
     def test_arguments_and_variables_survive_decoding(self) -> None:
         env = {"LOG": 'a "quoted" yes: #no', "NUMBER": "017"}
@@ -154,12 +129,22 @@ class TestDecoding:
             )
         )
 
-    @pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha1"])
-    def test_every_version_of_the_config_is_known(self, version: str) -> None:
-        config = document() | {"apiVersion": f"kubelet.config.k8s.io/{version}"}
-        assert validate(json.dumps(config)) == []
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            *({"apiVersion": f"kubelet.config.k8s.io/{version}"} for version in OLDER),
+            *({"args": None}, {"env": None}, {"tokenAttributes": None}),
+            *({"defaultCacheDuration": "0s"}, {"matchImages": PATTERNS}),
+        ],
+    )
+    def test_a_valid_config(self, changes: dict[str, Any]) -> None:
+        config = document()
+        level = config if "apiVersion" in changes else config["providers"][0]
+        level.update(changes)
+        for text in both_forms(config):
+            assert validate(text) == []
 
-    @pytest.mark.parametrize("version", ["v1beta1", "v1alpha1"])
+    @pytest.mark.parametrize("version", OLDER)
     def test_older_config_versions_have_no_token_attributes(self, version: str) -> None:
         config = token_document() | {"apiVersion": f"kubelet.config.k8s.io/{version}"}
         found = only(validate(json.dumps(config)))
@@ -185,31 +170,6 @@ class TestDecoding:
         for text in both_forms(document() | changes):
             found = only(validate(text))
             assert (found.severity, found.path) == ("fatal", path)
-            assert message in found.message
-
-    @pytest.mark.parametrize(
-        ("field", "value", "message"),
-        [
-            ("name", 5, "must be a string, not a number"),
-            ("name", True, "must be a string, not a bool"),
-            ("matchImages", "*.ocir.io", "must be a list, not a string"),
-            ("matchImages", [1], "must be a string, not a number"),
-            ("matchImages", [["x"]], "must be a string, not a list"),
-            ("args", {"a": "b"}, "must be a list, not an object"),
-            ("defaultCacheDuration", 300, "must be a duration, not a number"),
-            ("defaultCacheDuration", "300", '"300" is not a duration'),
-            ("env", [{"name": "A", "value": 1}], "must be a string, not a number"),
-            ("env", {"A": "1"}, "must be a list, not an object"),
-            ("tokenAttributes", "oci", "must be an object, not a string"),
-        ],
-    )
-    def test_a_wrong_type_or_duration_is_one_fatal_finding(
-        self, field: str, value: Any, message: str
-    ) -> None:
-        for text in both_forms(document(**{field: value})):
-            found = only(validate(text))
-            assert found.severity == "fatal"
-            assert found.path.startswith(f"providers[0].{field}")
             assert message in found.message
 
     @pytest.mark.parametrize(
@@ -240,13 +200,6 @@ class TestDecoding:
         in_json = json.dumps(document()).replace('"name"', '"name": "x", "name"')
         for text in (in_yaml, in_json):
             assert str(only(validate(text))) == "providers[0].name: duplicate field"
-
-    @pytest.mark.parametrize("field", ["args", "env", "tokenAttributes"])
-    def test_null_is_like_a_missing_field(self, field: str) -> None:
-        config = document()
-        config["providers"][0][field] = None
-        for text in both_forms(config):
-            assert validate(text) == []
 
     @pytest.mark.parametrize(
         "word", ["y", "No", "on", "OFF", "true", "017", "1_000", "1e3", "0x1F"]
@@ -370,26 +323,35 @@ class TestRules:
     @pytest.mark.parametrize(
         ("field", "value", "message"),
         [
-            ("name", "a/b", "the name contains a slash"),
-            ("name", "a b", "the name contains a space"),
-            ("name", "a\0b", "the name contains a NUL character"),
-            ("name", ".", 'the name cannot be "."'),
-            ("name", "..", 'the name cannot be ".."'),
-            ("name", None, "required field is missing"),
-            ("apiVersion", None, "required field is missing"),
-            ("apiVersion", "v1", 'unknown version "v1"'),
-            ("matchImages", None, "required field is missing"),
-            ("matchImages", [], "required field is missing"),
-            ("defaultCacheDuration", None, "required field is missing"),
-            ("defaultCacheDuration", "-1m", "the duration is negative"),
+            ("name", 5, ": must be a string, not a number"),
+            ("name", True, ": must be a string, not a bool"),
+            ("matchImages", "*.ocir.io", ": must be a list, not a string"),
+            ("matchImages", [1], "[0]: must be a string, not a number"),
+            ("matchImages", [["x"]], "[0]: must be a string, not a list"),
+            ("args", {"a": "b"}, ": must be a list, not an object"),
+            ("defaultCacheDuration", 300, ": must be a duration, not a number"),
+            ("defaultCacheDuration", "300", ': "300" is not a duration'),
+            ("env", [{"name": "A", "value": 1}], "[0].value: must be a string, not a number"),
+            ("env", {"A": "1"}, ": must be a list, not an object"),
+            ("tokenAttributes", "oci", ": must be an object, not a string"),
+            ("name", "a/b", ": the name contains a slash"),
+            ("name", "a b", ": the name contains a space"),
+            ("name", "a\0b", ": the name contains a NUL character"),
+            ("name", ".", ': the name cannot be "."'),
+            ("name", "..", ': the name cannot be ".."'),
+            ("name", None, ": required field is missing"),
+            ("apiVersion", None, ": required field is missing"),
+            ("apiVersion", "v1", ': unknown version "v1"'),
+            ("matchImages", None, ": required field is missing"),
+            ("matchImages", [], ": required field is missing"),
+            ("defaultCacheDuration", None, ": required field is missing"),
+            ("defaultCacheDuration", "-1m", ": the duration is negative"),
         ],
     )
     def test_each_field_of_a_provider(self, field: str, value: Any, message: str) -> None:
-        found = only(validate(json.dumps(document(**{field: value}))))
-        assert (found.severity, str(found)) == ("fatal", f"providers[0].{field}: {message}")
-
-    def test_a_cache_duration_of_zero_is_valid(self) -> None:
-        assert validate(json.dumps(document(defaultCacheDuration="0s"))) == []
+        for text in both_forms(document(**{field: value})):
+            found = only(validate(text))
+            assert (found.severity, str(found)) == ("fatal", f"providers[0].{field}{message}")
 
     def test_a_duplicate_name_is_rejected(self) -> None:
         config = document()
@@ -448,25 +410,6 @@ class TestRules:
         assert found.hint
 
     @pytest.mark.parametrize(
-        "pattern",
-        [
-            "gcr.io",
-            "*.azurecr.io",
-            "*.*.registry.io",
-            "registry.io:8080/path",
-            "localhost",
-            "k8s.*",
-            "app*.k8s.io",
-            "10.0.0.1:5000",
-            "[::1]:5000/ns",
-            "registry:5000",
-            "myocir.io",
-        ],
-    )
-    def test_common_patterns_are_valid(self, pattern: str) -> None:
-        assert validate(json.dumps(document(matchImages=[pattern]))) == []
-
-    @pytest.mark.parametrize(
         ("changes", "field", "message"),
         [
             ({"serviceAccountTokenAudience": ""}, ".serviceAccountTokenAudience", "required"),
@@ -499,7 +442,7 @@ class TestRules:
         assert (found.severity, found.path) == ("fatal", f"providers[0].tokenAttributes{field}")
         assert message in found.message
 
-    @pytest.mark.parametrize("version", ["v1alpha1", "v1beta1"])
+    @pytest.mark.parametrize("version", OLDER)
     def test_token_attributes_need_v1_of_the_provider(self, version: str) -> None:
         config = token_document()
         config["providers"][0]["apiVersion"] = f"credentialprovider.kubelet.k8s.io/{version}"
@@ -527,11 +470,6 @@ class TestRules:
         found = only(validate(json.dumps(token_document()), kubelet_version="1.32"))
         assert str(found) == "providers[0].tokenAttributes: unknown field"
         assert found.hint == "known since kubelet 1.33"
-
-    def test_kubelet_1_33_does_not_know_the_cache_type(self) -> None:
-        fatal, warning = validate(json.dumps(token_document()), kubelet_version="1.33")
-        assert str(fatal) == "providers[0].tokenAttributes.cacheType: unknown field"
-        assert warning.severity == "warning"
 
     @pytest.mark.parametrize("version", ["", "latest", "34", "1", "x1.34"])
     def test_a_malformed_version_is_rejected(self, version: str) -> None:
@@ -563,10 +501,6 @@ class TestDirectory:
         assert only(validate_directory({"a.yaml": json.dumps(config)})).severity == "fatal"
         with pytest.raises(ConfigError, match="duplicate provider name"):
             merge({"a.yaml": json.dumps(config)})
-
-    def test_a_finding_names_its_file(self) -> None:
-        files = {"a.yaml": self.ONE, "b.yaml": json.dumps(document(extra=1))}
-        assert only(validate_directory(files)).path == "b.yaml: providers[0].extra"
 
     @pytest.mark.parametrize("files", [{}, {"config.txt": "x"}])
     def test_a_directory_without_configs_is_rejected(self, files: dict[str, str]) -> None:
