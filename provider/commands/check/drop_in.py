@@ -50,7 +50,7 @@ def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
             "To put it into effect, with a rollback if the kubelet fails:",
             f"  sudo systemctl daemon-reload && {command}",
         )
-    others = without_ours([UnitFile(*item) for item in unit.files.items()])
+    others = without_ours(unit.unit_files)
     try:
         outdated = not command_of(ours).startswith(f"{command_of(others)} ")
     except UnsupportedCommand:

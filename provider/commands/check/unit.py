@@ -4,11 +4,17 @@ import os
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from provider.commands.node.files import OKE_CONF, read_texts
-from provider.commands.node.kubelet_unit import UNIT, UnitFile, settings
+from provider.commands.node.kubelet_unit import (
+    UNIT,
+    UnitFile,
+    environment_files,
+    settings,
+    values,
+)
 
 # systemd.unit(5): of files with the same name, the one in the first folder is used.
 _FOLDERS: Final = (
@@ -34,6 +40,11 @@ class Unit:
     oke_conf: str | None = None
     unreadable: tuple[str, ...] = ()
 
+    @property
+    def unit_files(self) -> list[UnitFile]:
+        """The unit and its drop-ins."""
+        return [UnitFile(path, text) for path, text in self.files.items()]
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
@@ -55,11 +66,10 @@ def read_unit() -> Unit:
             continue
         drop_ins |= {n: f"{folder}/{UNIT}.d/{n}" for n in names if n.endswith(".conf")}
     paths = [*([main] if main else ()), *(drop_ins[name] for name in sorted(drop_ins))]
-    files = read_texts(paths)
-    named = (value.removeprefix("-") for _, value in _settings(files, "EnvironmentFile"))
-    variables = read_texts(path for path in named if os.path.isabs(path))
+    unit = Unit(read_texts(paths), {}, read_texts([OKE_CONF]).get(OKE_CONF))
+    variables = read_texts(filter(os.path.isabs, environment_files(unit.unit_files)))
     unreadable = tuple(p for p in (*paths, *variables) if not os.access(p, os.R_OK))
-    return Unit(files, variables, read_texts([OKE_CONF]).get(OKE_CONF), unreadable)
+    return replace(unit, environment_files=variables, unreadable=unreadable)
 
 
 def assignments(unit: Unit) -> list[Assignment]:
@@ -68,7 +78,7 @@ def assignments(unit: Unit) -> list[Assignment]:
     EnvironmentFile= overrides Environment= (systemd.exec(5)).
     """
     found: list[Assignment] = []
-    for path, value in _settings(unit.files, "Environment"):
+    for path, value in settings(unit.unit_files, "Environment"):
         if not value:  # an empty value removes all earlier variables
             found += [Assignment(path, name, "") for name in effective(found)]
         found += [Assignment(path, *pair) for pair in _pairs(value)]
@@ -88,16 +98,12 @@ def effective(found: Sequence[Assignment]) -> dict[str, Assignment]:
 
 def command_line(unit: Unit) -> str:
     """The ExecStart= that is in effect; "" if no file has one."""
-    return ([""] + [value for _, value in _settings(unit.files, "ExecStart")])[-1]
+    return (values(unit.unit_files, "ExecStart") or [""])[-1]
 
 
 def variables_of(command: str) -> list[str]:
     """The variables in a command line."""
     return _REFERENCE.findall(command)
-
-
-def _settings(files: Mapping[str, str], name: str) -> Iterator[tuple[str, str]]:
-    return settings(tuple(UnitFile(path, text) for path, text in files.items()), name)
 
 
 def _pairs(value: str) -> Iterator[tuple[str, str]]:
