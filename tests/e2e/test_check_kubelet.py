@@ -288,6 +288,13 @@ def test_a_program_that_is_not_executable_is_reported(node: Node) -> None:
     assert f"chmod 755 {BIN_DIR}/{NAME}" in checked.advice("programs")
 
 
+def test_a_program_that_cannot_be_run_is_reported(node: Node) -> None:
+    node.write(f"{BIN_DIR}/{NAME}", "x", 0o755)
+    checked = node.check()
+    assert checked.causes() == {"programs": "program-not-runnable"}
+    assert "neither an ELF file nor a script" in checked.result("programs")
+
+
 @pytest.mark.parametrize(
     ("script", "cause"),
     [
