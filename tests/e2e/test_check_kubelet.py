@@ -288,6 +288,14 @@ def test_a_program_that_is_not_executable_is_reported(node: Node) -> None:
     assert f"chmod 755 {BIN_DIR}/{NAME}" in checked.advice("programs")
 
 
+@pytest.mark.parametrize("more", ['  args: ["--config", "/x\\0"]', '  args: ["\\0"]'])
+def test_a_nul_character_in_the_entry_is_reported(node: Node, more: str) -> None:
+    node.config(config(env={"TZ": "a\0b"}, more=more))
+    checked = node.check()
+    assert checked.causes()["provider config"] == "config-unusable"
+    assert "env[0].value" in checked.result("provider config")
+
+
 def test_a_program_that_cannot_be_run_is_reported(node: Node) -> None:
     node.write(f"{BIN_DIR}/{NAME}", "x", 0o755)
     checked = node.check()

@@ -7,7 +7,7 @@ from typing import Final
 from provider.auth.oci_files import user_profile
 from provider.auth.principal import user_principal
 from provider.commands.check import workload
-from provider.commands.check.kubelet import findings_of
+from provider.commands.check.kubelet import NUL_MESSAGE, findings_of
 from provider.commands.check.spelling import misspelled
 from provider.commands.kubelet_config import (
     ALIAS,
@@ -15,6 +15,7 @@ from provider.commands.kubelet_config import (
     ConfigError,
     CredentialProvider,
     Finding,
+    fields_with_nul,
     load,
     may_match_ocir,
 )
@@ -71,9 +72,12 @@ def judge_files(
         # An entry of another program does not affect pulls from OCIR.
         severity: Severity = "error" if path in ours else "warning"
         found += _judge_program(f"{path}.name", provider.name, bin_dir, severity)
-        found += _judge_strings(path, provider, severity)
+        found += [
+            Finding(severity, f"{path}.{field}", NUL_MESSAGE, "remove the NUL character")
+            for field in fields_with_nul(provider)
+        ]
     for path, entry in ours.items():
-        if not any(_judge_strings(path, entry, "error")):
+        if not fields_with_nul(entry):
             found += _judge_entry(path, entry, here=bin_dir is not None)
     if not ours:
         names = ", ".join(provider.name for provider in providers.values()) or "none"
@@ -115,17 +119,6 @@ def _judge_program(
     elif program.replaceable:
         message = f"users other than root can replace {program.path}: {program.replaceable}"
         yield Finding("warning", path, message, "a user who can write there controls the node")
-
-
-def _judge_strings(path: str, entry: CredentialProvider, severity: Severity) -> Iterator[Finding]:
-    """Find strings that execve(2) cannot pass to the program."""
-    fields = [(f"args[{index}]", text) for index, text in enumerate(entry.args)]
-    for index, (name, value) in enumerate(entry.env):
-        fields += [(f"env[{index}].name", name), (f"env[{index}].value", value)]
-    for field, text in fields:
-        if "\0" in text:
-            message = "it contains a NUL character: the kubelet cannot start the program"
-            yield Finding(severity, f"{path}.{field}", message, "remove the NUL character")
 
 
 def _judge_entry(path: str, entry: CredentialProvider, here: bool) -> Iterator[Finding]:

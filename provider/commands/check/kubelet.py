@@ -14,6 +14,7 @@ from provider.commands.kubelet_config import (
     CredentialProvider,
     CredentialProviderConfig,
     Finding,
+    fields_with_nul,
     load,
     merge,
     patterns_that_match,
@@ -47,6 +48,7 @@ ROOT_ONLY: Final = (
     "Make root the only owner and writer of the file and of every folder above it: chown root:root,"
     " chmod go-w. If somebody may have used this, replace the node."
 )
+NUL_MESSAGE: Final = "it contains a NUL character: the kubelet cannot start the program"
 _AS_ROOT: Final = "Run the check as root."
 # A file with the same time as the kubelet's start may be the one that it read.
 _SAME_MOMENT: Final = 2.0
@@ -210,8 +212,11 @@ def decoded(files: ConfigFiles) -> CredentialProviderConfig | None:
 def judge_entry(
     path: str, config: CredentialProviderConfig, ours: CredentialProvider | None
 ) -> Step:
-    """Judge whether the config has an entry for this program."""
+    """Judge whether the config has a usable entry for this program."""
     action = f"providers of {path}"
+    if ours and (fields := fields_with_nul(ours)):
+        result = f"{path}: {', '.join(fields)} of {ours.name}: {NUL_MESSAGE}"
+        return failed(CONFIG, "config-unusable", action, result, "Remove the NUL character.")
     if ours:
         return ok(CONFIG, action, f"{path} has {ours.name}")
     others = ", ".join(provider.name for provider in config.providers) or "none"

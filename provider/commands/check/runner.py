@@ -138,10 +138,11 @@ def _config(
         yield from _blocked(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
         return
     ours = next((p for p in config.providers if node.is_ours(p.name, bin_dir)), None)
-    yield step if ours else timed(lambda: kubelet.judge_entry(path, config, ours))
+    entry = kubelet.judge_entry(path, config, ours)
+    yield step if entry.status == "ok" else entry
     names = [provider.name for provider in config.providers]
     yield timed(lambda: kubelet.judge_programs(node.look_at(bin_dir, names)))
-    if ours is None:
+    if ours is None or entry.status != "ok":
         yield blocked(kubelet.VERSION, kubelet.CONFIG)
         return
     plugin.config = config

@@ -22,7 +22,7 @@ from provider.commands.kubelet_config.model import (
     parse_version,
 )
 from provider.commands.kubelet_config.render import render
-from provider.commands.kubelet_config.rules import validate, validate_directory
+from provider.commands.kubelet_config.rules import fields_with_nul, validate, validate_directory
 
 __all__ = [
     "ALIAS",
@@ -33,6 +33,7 @@ __all__ = [
     "CredentialProviderConfig",
     "Finding",
     "TokenAttributes",
+    "fields_with_nul",
     "load",
     "match_images",
     "matches",

@@ -13,6 +13,7 @@ from provider.commands.kubelet_config.model import (
     CONFIG_SUFFIXES,
     FEATURE_GATE,
     PROVIDER_API_VERSION,
+    CredentialProvider,
     CredentialProviderConfig,
     Finding,
     TokenAttributes,
@@ -78,6 +79,14 @@ def validate_directory(
     elif not owner and not findings:
         findings.extend(_judge(CredentialProviderConfig(), version))
     return findings
+
+
+def fields_with_nul(provider: CredentialProvider) -> list[str]:
+    """The fields that execve(2) cannot pass to the program. The kubelet accepts them at its start."""
+    fields = [(f"args[{index}]", text) for index, text in enumerate(provider.args)]
+    for index, (name, value) in enumerate(provider.env):
+        fields += [(f"env[{index}].name", name), (f"env[{index}].value", value)]
+    return [field for field, text in fields if "\0" in text]
 
 
 def _judge(config: CredentialProviderConfig, version: Version) -> Iterator[Finding]:
