@@ -7,17 +7,14 @@ from typing import Final
 from provider.cache.tmpfs import Odd, places
 from provider.cache.token_cache import Shared, registry_of, shared
 from provider.commands.check import step as steps
+from provider.commands.check.route import new_client
 from provider.commands.check.step import Step
-from provider.errors import RegistryUnreachable
 from provider.image import Image
-from provider.net.clients import Network
-from provider.net.deadline import Deadline
 from provider.ocir.exchange import registry_origin
 from provider.ocir.registry import check_pull
 from provider.settings import Settings
 
 CACHE: Final = "shared tokens"
-_SECONDS: Final = 15.0
 
 
 def check_cache(
@@ -33,7 +30,7 @@ def check_cache(
         return steps.skipped(CACHE, "token-cache-off", "TOKEN_CACHE is disabled")
     if os.geteuid() != 0 and os.path.lexists(folders[0]):
         result = f"{folders[0]} belongs to root"
-        return steps.not_visible(CACHE, folder, result, "Run the check as root.")
+        return steps.not_visible(CACHE, folder, result)
     if not os.path.lexists(folder):
         return steps.ok(CACHE, folder, "the cache is empty")
     try:
@@ -71,11 +68,7 @@ def _all_denied(
     host = registry_of(image, settings)
     tokens = [entry.token for entry in entries if entry.token and entry.host == host]
     return bool(tokens) and all(
-        check_pull(
-            Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable), image, token
-        ).passed
-        is False
-        for token in tokens
+        check_pull(new_client(origin, environ), image, token).passed is False for token in tokens
     )
 
 

@@ -64,7 +64,7 @@ def judge_unit(unit: Unit, kubelet: Kubelet | None) -> Step:
     )
     if unit.unreadable:
         result = f"{', '.join(unit.unreadable)}: this user cannot read it"
-        return not_visible(UNIT_FILES, action, result, "Run the check as root.")
+        return not_visible(UNIT_FILES, action, result)
     if not unit.files:
         return skipped(UNIT_FILES, "no-unit", f"{UNIT} has no readable files here")
     found = assignments(unit)

@@ -15,8 +15,9 @@ from provider.auth.session_key import session_key
 from provider.auth.workload_identity import EXPERIMENTAL, PATH, PORT, cluster_of, workload_principal
 from provider.commands.check import step as steps
 from provider.commands.check.metadata import METADATA, Instance
+from provider.commands.check.route import new_client
 from provider.commands.check.step import Outcome
-from provider.errors import ProviderError, RegistryUnreachable
+from provider.errors import ProviderError
 from provider.net.background import Background
 from provider.net.clients import Network
 from provider.net.deadline import Deadline
@@ -98,8 +99,7 @@ def get_token(
     path = settings.registry_token_path
     action = f"GET {origin.scheme}://{origin.netloc}{path}"
     try:
-        client = Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable)
-        token = request_token(client, path, principal.signer)
+        token = request_token(new_client(origin, environ), path, principal.signer)
     except ProviderError as error:
         experimental = (EXPERIMENTAL,) if settings.ocir_auth_method == WORKLOAD_IDENTITY else ()
         return Outcome(steps.from_error(TOKEN, action, error, error.hint, *experimental))

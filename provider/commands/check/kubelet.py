@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from provider.commands.check.flags import KUBELET, restart, set_flags
-from provider.commands.check.step import Step, failed, not_visible, ok, skipped, warning
+from provider.commands.check.step import AS_ROOT, Step, failed, not_visible, ok, skipped, warning
 from provider.commands.check.unit import Unit
 from provider.commands.kubelet_config import (
     PROVIDER_NAME,
@@ -49,7 +49,6 @@ ROOT_ONLY: Final = (
     " chmod go-w. If somebody may have used this, replace the node."
 )
 NUL_MESSAGE: Final = "it contains a NUL character: the kubelet cannot start the program"
-_AS_ROOT: Final = "Run the check as root."
 # A file with the same time as the kubelet's start may be the one that it read.
 _SAME_MOMENT: Final = 2.0
 
@@ -84,7 +83,7 @@ def judge_kubelet(
             KUBELET,
             action,
             "this user cannot see whether root runs a kubelet",
-            f"{_AS_ROOT} In a debug pod: kubectl debug node/NAME --profile=sysadmin, then chroot /host.",
+            f"{AS_ROOT} In a debug pod: kubectl debug node/NAME --profile=sysadmin, then chroot /host.",
         )
     others = f" ({'; '.join(processes.impostors[:3])})" if processes.impostors else ""
     if kubelet is None and not node:
@@ -135,7 +134,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
     version = kubelet.version if kubelet else None
     action = f"{files.path}, by the rules of kubelet {version or '1.36, the newest known version'}"
     if files.denied:
-        return not_visible(CONFIG, action, f"{files.path}: {files.error}", _AS_ROOT)
+        return not_visible(CONFIG, action, f"{files.path}: {files.error}")
     if files.error:
         return failed(
             CONFIG,
@@ -248,7 +247,7 @@ def judge_programs(programs: Sequence[Executable]) -> Step:
         return ok(PROGRAMS, action, "all programs exist, and only root can replace them")
     first = wrong[0]
     if first.denied:
-        return not_visible(PROGRAMS, action, f"{first.path}: this user cannot see it", _AS_ROOT)
+        return not_visible(PROGRAMS, action, f"{first.path}: this user cannot see it")
     if first.state == NOT_A_PROGRAM:
         result = f"{first.path} is {first.state}: the kubelet cannot run it"
         advice = "Install the program again: the file may be damaged or incomplete."

@@ -19,11 +19,10 @@ from provider.commands.check.iam import (
 )
 from provider.commands.check.identity import TOKEN
 from provider.commands.check.metadata import Instance
+from provider.commands.check.route import new_client
 from provider.commands.check.step import Step
-from provider.errors import ProviderError, RegistryUnreachable
+from provider.errors import ProviderError
 from provider.image import Image
-from provider.net.clients import Network
-from provider.net.deadline import Deadline
 from provider.net.http import Client, Origin
 from provider.ocir.exchange import registry_origin
 from provider.ocir.registry import check_pull
@@ -32,7 +31,6 @@ from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 PULL: Final = "pull"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*", re.A)
-_SECONDS: Final = 15.0
 _PULL_SECRETS: Final = (
     "imagePullSecrets are not the cause: the kubelet tries a pod's own secrets first, and then these"
     " credentials."
@@ -48,10 +46,6 @@ class PullContext:
     settings: Settings
     environ: Mapping[str, str]
     instance: Instance | None
-
-    def client(self, origin: Origin) -> Client:
-        """A client with its own deadline."""
-        return Network(Deadline(_SECONDS), self.environ).client(origin, RegistryUnreachable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +66,7 @@ def check_image(image: Image, context: PullContext) -> Step:
     """Check whether the principal can pull this image, and whether everybody can."""
     if context.token is None or context.principal is None:
         return steps.blocked(PULL, TOKEN)
-    client = context.client(registry_origin(image.host, context.settings))
+    client = new_client(registry_origin(image.host, context.settings), context.environ)
     check = check_pull(client, image, context.token)
     public = exists = namespace = None
     if check.outcome == "allowed":
@@ -125,7 +119,7 @@ def _our_namespace(principal: Principal, context: PullContext) -> str | None:
     origin = Origin("https", f"objectstorage.{where.region}.{where.realm_domain}", 443)
     signer = principal.signer
     try:
-        answer = context.client(origin).request(
+        answer = new_client(origin, context.environ).request(
             "GET", "/n", lambda: signer.sign_get("/n", origin.netloc), attempts=1
         )
         name = json.loads(answer.body) if answer.status == 200 else None

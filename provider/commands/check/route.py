@@ -19,7 +19,7 @@ from provider.errors import (
 from provider.net.background import Background
 from provider.net.clients import Network
 from provider.net.deadline import Deadline
-from provider.net.http import CLOCK_TOLERANCE, Connection, Failure, Origin, Proxy
+from provider.net.http import CLOCK_TOLERANCE, Client, Connection, Failure, Origin, Proxy
 from provider.net.tls import bundle, proxy_for, tls_context
 from provider.ocir.hosts import REALM_DOMAINS, RegionInfo, claimed_realm_domain, is_ocir
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
@@ -32,6 +32,7 @@ NOT_OCIR: Final = "registry-not-ocir"
 _LIKE_OCIR: Final = re.compile("ocir|oracle")
 _SECONDS: Final = 8.0
 _DNS_SECONDS: Final = 5.0
+_CLIENT_SECONDS: Final = 15.0
 # Far below OCI's limit, but a sign that nothing synchronizes the clock.
 _DRIFT_SECONDS: Final = 30.0
 _SERVICE_GATEWAY: Final = (
@@ -202,12 +203,16 @@ def _tls_failed(name: str, action: str, result: str, address: str) -> Step:
     )
 
 
+def new_client(origin: Origin, environ: Mapping[str, str]) -> Client:
+    """A client with its own deadline, whose errors are the registry's."""
+    return Network(Deadline(_CLIENT_SECONDS), environ).client(origin, RegistryUnreachable)
+
+
 def check_clock(origin: Origin, environ: Mapping[str, str]) -> Step:
     """Compare this machine's clock with the registry's."""
     action = f"the Date of GET {origin.scheme}://{origin.netloc}/v2/"
     try:
-        client = Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable)
-        ahead = client.request("GET", "/v2/", dict, attempts=1).clock_ahead
+        ahead = new_client(origin, environ).request("GET", "/v2/", dict, attempts=1).clock_ahead
     except ProviderError as error:
         return steps.skipped(CLOCK, error.code, f"no time from the registry: {error.message}")
     if ahead is None:

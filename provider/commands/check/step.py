@@ -12,6 +12,7 @@ Status = Literal["ok", "warning", "failed", "skipped", "not visible"]
 
 FAILED: Final = 1
 NOT_VISIBLE: Final = 3
+AS_ROOT: Final = "Run the check as root."
 
 T = TypeVar("T")
 
@@ -66,8 +67,8 @@ def blocked(name: str, earlier: str) -> Step:
 
 
 def not_visible(name: str, action: str, result: str, *advice: str) -> Step:
-    """A step for which this user has no permission."""
-    return Step(name, "not visible", "not-visible", action, result, advice)
+    """A step for which this user has no permission. By default it advises to use root."""
+    return Step(name, "not visible", "not-visible", action, result, advice or (AS_ROOT,))
 
 
 def from_error(name: str, action: str, error: ProviderError, *advice: str) -> Step:
