@@ -1,28 +1,27 @@
-"""Which files root alone can replace. As root, this program runs and believes nothing else."""
+"""Find out whether only root can replace a file. As root, this program runs and trusts only such files."""
 
 import os
 import stat
 from typing import Final
 
-# Where programs are looked for, whatever the environment says.
+# The folders of programs, independent of the environment, and the PATH of child processes.
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MAX_LINKS: Final = 40  # as the kernel's
 
 
 def who_can_replace(path: str, user: int = 0) -> str | None:
-    """Say what lets somebody other than root and ``user`` put another file at ``path``, or change
-    the one that is there. None when nothing does.
+    """Say how a user other than root and ``user`` can create, replace or change the file at ``path``.
 
-    The path is followed as the kernel follows it. Each folder, symbolic link and file on the way must
-    belong to root or ``user``, and only they may write to it. A sticky folder on the way (/tmp) may be
-    open to all: nobody can rename what is root's in it. A name that does not exist must be one that
-    others cannot create. The answer cannot become wrong between check and use, because each step
-    starts from a folder in which others cannot change the next name.
+    None if no other user can. The path is resolved as the kernel does. Each folder, symbolic link and
+    file in it must belong to root or ``user``, and only they may write to it. A sticky folder (/tmp) in
+    the path may be writable by all, because other users cannot rename root's files in it. If the name
+    does not exist, other users must not be able to create it. The answer stays true between check and
+    use, because each step starts in a folder in which others cannot change the next name.
 
-    POSIX ACLs that allow writing show in the group's bits. Other kinds of ACL are not seen, nor are
-    file systems whose server invents owners. / is not checked: its owner owns the machine anyway.
+    POSIX ACLs with write permission show in the group's mode bits. Other ACLs and network file systems
+    with made-up owners are not detected. / is not checked: its owner controls the machine anyway.
 
-    Raises OSError when this user may not look.
+    Raises OSError if this user has no permission to look.
     """
     here = "/"
     left = _names(os.path.join(os.getcwd(), path))
@@ -55,7 +54,7 @@ def who_can_replace(path: str, user: int = 0) -> str | None:
 
 
 def find_program(name: str) -> str | None:
-    """The first program of that name in PATH that root alone can replace."""
+    """The first program of that name in PATH that only root can replace."""
     for folder in PATH.split(":"):
         path = os.path.join(folder, name)
         if os.access(path, os.X_OK) and who_can_replace(path) is None:
@@ -64,7 +63,7 @@ def find_program(name: str) -> str | None:
 
 
 def _names(path: str) -> list[str]:
-    """The path's components, the last one first."""
+    """The components of the path in reverse order."""
     return [name for name in reversed(path.split("/")) if name not in ("", ".")]
 
 

@@ -1,4 +1,4 @@
-"""The ``config`` command: writes a CredentialProviderConfig for this provider, or judges one."""
+"""The ``config`` command: write a CredentialProviderConfig, or validate one."""
 
 import dataclasses
 import json
@@ -20,7 +20,7 @@ from provider.ocir.hosts import REALM_DOMAINS
 from provider.settings import WORKLOAD_IDENTITY
 
 ALL = "all"
-# Those of Oracle's Go provider, in the order of its example; a kubelet shows them to who looks.
+# The variables of Oracle's Go provider. They are the defaults, written for readers of the config.
 ENVIRONMENT = {
     "REGISTRY_TOKEN_PATH": "/20180419/docker/token",
     "DEFAULT_USER": "BEARER_TOKEN",
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 # docs.oracle.com, "Granting Workloads Access to OCI Resources"; kubernetes.io, "Service account token
 # audience restriction".
 _WORKLOAD_NOTE = """
-# The nodes must be allowed to ask for tokens of this audience. For kubectl apply -f:
+# The nodes need permission to request tokens for this audience. For kubectl apply -f:
 #
 #   apiVersion: rbac.authorization.k8s.io/v1
 #   kind: ClusterRole
@@ -55,7 +55,7 @@ _WORKLOAD_NOTE = """
 #       kind: Group
 #       name: system:nodes
 #
-# And OCI must be told what each service account may read, by a policy:
+# And each service account needs an OCI policy:
 #
 #   Allow any-user to read repos in compartment <name> where all {{
 #     request.principal.type = 'workload',
@@ -63,9 +63,9 @@ _WORKLOAD_NOTE = """
 #     request.principal.namespace = '<namespace>',
 #     request.principal.service_account = '<service account>' }}
 #
-# Whether OCIR takes workload identities is not verified anywhere: this is experimental.
+# Experimental: it is not verified that OCIR accepts workload identities.
 """
-# Off OCI nobody answers, and a person waits.
+# Outside of OCI nothing answers, and the user waits.
 _METADATA_SECONDS = 3.0
 
 
@@ -76,13 +76,14 @@ def write(
     audience: str | None = None,
     kubelet_version: str | None = None,
 ) -> str:
-    """The config as text; with ``audience`` for workload identity. Raises click.BadParameter for a
-    realm, host, audience or version that is none.
+    """The config as text. ``audience``: for workload identity.
+
+    Raises click.BadParameter for an invalid realm, host, audience or version.
     """
     for host in hosts:
         if parse_host_pattern(host) is None:
             raise click.BadParameter(
-                f"{host!r} is no host name (a * stands for a whole label, but not for the last two)",
+                f"{host!r} is not a host name (a * can replace each label except the last two)",
                 param_hint="--host",
             )
     environment = {**ENVIRONMENT, **({"OCIR_HOSTS": ",".join(hosts)} if hosts else {})}
@@ -101,8 +102,10 @@ def write(
 
 
 def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttributes:
-    """What the kubelet is to send: its cache keeps accounts apart by uid with either cacheType, and a
-    registry token is its account's, so that the pods of one account may share it.
+    """The token attributes for this kubelet version.
+
+    With each cacheType the kubelet caches credentials per service account and uid. All pods of an
+    account can share its registry token, so ServiceAccount is enough.
     """
     try:
         version = parse_version(kubelet_version)
@@ -110,15 +113,18 @@ def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttrib
         raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
     if version < (1, 33):
         raise click.BadParameter(
-            "kubelets send service-account tokens since 1.33", param_hint="--kubelet-version"
+            "kubelets older than 1.33 send no service-account tokens",
+            param_hint="--kubelet-version",
         )
     if not re.fullmatch(r"[!-~]+", audience) or set(audience) & {'"', "\\"}:
-        raise click.BadParameter(f"{audience!r} is no audience", param_hint="--workload-identity")
+        raise click.BadParameter(
+            f"{audience!r} is not an audience", param_hint="--workload-identity"
+        )
     return TokenAttributes(audience, cache_type="ServiceAccount" if version > (1, 33) else "")
 
 
 def _realm_domains(realm: str | None) -> tuple[str, ...]:
-    """The realm's domain; () for all realms."""
+    """The realm's domain, by default the instance's; () for all realms."""
     if realm == ALL:
         return ()
     if realm is not None:
@@ -126,7 +132,7 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
         if domain is None:
             known = ", ".join(REALM_DOMAINS)
             raise click.BadParameter(
-                f"{realm!r} is none of {known}, {ALL}; for a dedicated region use --host",
+                f"{realm!r} is not one of {known}, {ALL}; for a dedicated region use --host",
                 param_hint="--realm",
             )
         return (domain,)
@@ -137,9 +143,9 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
 
 
 def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: bool) -> int:
-    """Print what is wrong with the config at ``path`` ("-": standard input). Returns the exit code.
+    """Validate the config at ``path`` ("-": standard input), print the result, return the exit code.
 
-    ``bin_dir`` and ``kubelet_version`` None: those of this node. Raises ConfigUnreadable.
+    ``bin_dir`` and ``kubelet_version`` are this node's by default. Raises ConfigUnreadable.
     """
     from provider.commands.check.gate import default_bin_dir, judge_files
     from provider.commands.node.files import read_config, read_standard_input
@@ -147,7 +153,7 @@ def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: 
 
     files = read_standard_input() if path == "-" else read_config(path)
     if files.error:
-        hint = "Run it as root." if files.denied else None
+        hint = "Run the command as root." if files.denied else None
         raise ConfigUnreadable(f"{path}: {files.error}", hint)
     running = find_kubelets(ask_version=True).kubelet
     bin_dir = bin_dir or default_bin_dir(running)
@@ -169,13 +175,12 @@ def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: 
         click.echo(json.dumps(content, indent=2))
         return int(not works)
     for finding in findings:
-        field = f"{finding.path}: " if finding.path else ""
-        click.echo(f"{finding.severity}: {field}{finding.message}")
+        click.echo(f"{finding.severity}: {finding}")
         if finding.hint:
             click.echo(f"  {finding.hint}")
     if bin_dir is None:
-        click.echo("not judged: the programs, since no kubelet is on this machine; use --bin-dir")
-    verdict = "refuses this config, and does not start" if refused else "takes this config"
+        click.echo("not checked: the programs, because this machine has no kubelet. Use --bin-dir")
+    verdict = "rejects this config and does not start" if refused else "accepts this config"
     but = "" if works or refused else ", but pulls from OCIR fail with it"
     click.echo(f"{path}: the kubelet {verdict}{but}")
     return int(not works)

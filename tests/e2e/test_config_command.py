@@ -1,14 +1,17 @@
-"""`config` writes a CredentialProviderConfig that covers the node's registries, and judges others."""
+"""`config` writes a CredentialProviderConfig for the node's realm, and validates configs."""
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from provider.commands.kubelet_config import load, matches, validate
 from provider.ocir.hosts import REALM_DOMAINS
@@ -16,7 +19,11 @@ from tests.cloud.harness import Cloud
 from tests.cloud.model import ACME, LANGLEY, Fault, Imds
 from tests.cloud.namespace import REPOSITORY, Completed
 from tests.conftest import Program
-from tests.e2e.test_check import ALONE
+from tests.support import worker
+from tests.support.processes import AS_OTHER
+from tests.support.processes import kubelet as kubelet_at
+from tests.support.worker import ALONE, BIN_DIR, CONFIG, FOLDER, KUBELET, TOKEN_ATTRIBUTES, Node
+from tests.support.worker import node as node  # the fixture
 
 Config = Callable[..., Completed]
 
@@ -26,9 +33,11 @@ def config(cloud: Cloud, program: Program) -> Config:
     return lambda *args: run(cloud, program, *args)
 
 
-def run(cloud: Cloud, program: Program, *args: str, stdin: bytes = b"") -> Completed:
-    """Run it where no kubelet of another test is."""
-    argv = [*ALONE, *program.argv, "config", *args]
+def run(
+    cloud: Cloud, program: Program, *args: str, stdin: bytes = b"", user: tuple[str, ...] = ()
+) -> Completed:
+    """Run the command without another test's kubelet in sight."""
+    argv = [*ALONE, *user, *program.argv, "config", *args]
     return cloud.ns.run(argv, stdin=stdin, env=program.env)
 
 
@@ -37,7 +46,7 @@ def matched(text: str, image: str) -> bool:
     return any(matches(pattern, image) for pattern in provider.match_images)
 
 
-def test_on_an_instance_the_config_is_for_the_realm_that_its_metadata_names(
+def test_on_an_instance_the_config_is_for_the_realm_in_the_metadata(
     cloud: Cloud, config: Config
 ) -> None:
     text = config().check().stdout.decode()
@@ -51,20 +60,18 @@ def test_on_an_instance_the_config_is_for_the_realm_that_its_metadata_names(
         assert not matched(text, "fra.ocir.io/ns/repo")
 
 
-def test_off_oci_the_config_is_for_all_realms(cloud: Cloud, config: Config) -> None:
+def test_outside_of_oci_the_config_is_for_all_realms(cloud: Cloud, config: Config) -> None:
     cloud.control.fault("imds", Fault("refused"))
     assert config().check().stdout == config("--realm", "all").check().stdout
 
 
-def test_the_config_of_the_release_is_what_the_command_prints_for_all_realms(
-    cloud: Cloud, config: Config
-) -> None:
+def test_the_released_config_is_the_output_for_all_realms(cloud: Cloud, config: Config) -> None:
     released = REPOSITORY / "packaging/credential-provider-config.yaml"
     assert config("--realm", "all").check().stdout == released.read_bytes()
     assert cloud.control.report().connections == {}
 
 
-def test_the_released_config_covers_every_realm_and_the_kubelet_takes_it() -> None:
+def test_the_released_config_is_valid_and_matches_every_realm() -> None:
     text = (REPOSITORY / "packaging/credential-provider-config.yaml").read_text()
     for version in ("1.26", "1.33", "1.36"):
         assert validate(text, kubelet_version=version) == []
@@ -89,7 +96,7 @@ def test_a_realm_can_be_named(config: Config) -> None:
     assert not matched(text, "fra.ocir.io/ns/repo")
 
 
-def test_hosts_of_the_user_s_are_matched_and_allowed_to_the_program(config: Config) -> None:
+def test_additional_hosts_are_matched_and_allowed(config: Config) -> None:
     hosts = ("--host", "ocir.my.cloud", "--host", "ocir.*.oci.other.cloud")
     text = config("--realm", "oc1", *hosts).check().stdout.decode()
     assert matched(text, "ocir.my.cloud/ns/repo")
@@ -102,7 +109,7 @@ def test_hosts_of_the_user_s_are_matched_and_allowed_to_the_program(config: Conf
     "args",
     [("--realm", "oc999"), ("--host", "https://x.y"), ("--host", "*.cloud"), ("--host", "x.y/z")],
 )
-def test_a_realm_or_a_host_that_is_none_is_refused(config: Config, args: tuple[str, ...]) -> None:
+def test_an_invalid_realm_or_host_is_rejected(config: Config, args: tuple[str, ...]) -> None:
     result = config(*args)
     assert result.returncode == 2
     assert result.stdout == b""
@@ -125,13 +132,13 @@ GOOD = (REPOSITORY / "packaging/credential-provider-config.yaml").read_text()
 BAD = GOOD.replace("defaultCacheDuration", "defaultCacheDuratoin")
 
 
-def test_a_config_that_the_kubelet_takes_is_said_to_be_one(config: Config, tmp_path: Path) -> None:
+def test_a_valid_config(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(GOOD)
-    assert config("--validate", str(file)).check().stdout.decode().endswith("takes this config\n")
+    assert config("--validate", str(file)).check().stdout.decode().endswith("accepts this config\n")
 
 
-def test_a_config_that_the_kubelet_refuses_is_told_with_the_field_and_exit_code_1(
+def test_an_invalid_config_is_reported_with_its_field_and_exit_code_1(
     config: Config, tmp_path: Path
 ) -> None:
     file = tmp_path / "config.yaml"
@@ -139,8 +146,8 @@ def test_a_config_that_the_kubelet_refuses_is_told_with_the_field_and_exit_code_
     result = config("--validate", str(file))
     assert result.returncode == 1
     text = result.stdout.decode()
-    assert "fatal: providers[0].defaultCacheDuratoin: strict decoding error: unknown field" in text
-    assert text.endswith("refuses this config, and does not start\n")
+    assert "fatal: providers[0].defaultCacheDuratoin: unknown field" in text
+    assert text.endswith("rejects this config and does not start\n")
     result = config("--validate", str(file), "--output", "json")
     assert result.returncode == 1
     content = json.loads(result.stdout)
@@ -148,9 +155,7 @@ def test_a_config_that_the_kubelet_refuses_is_told_with_the_field_and_exit_code_
     assert content["findings"][0]["severity"] == "fatal"
 
 
-def test_a_config_is_judged_by_the_kubelet_version_that_is_named(
-    config: Config, tmp_path: Path
-) -> None:
+def test_the_rules_are_those_of_the_given_kubelet_version(config: Config, tmp_path: Path) -> None:
     token = "    tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}\n"
     file = tmp_path / "config.yaml"
     file.write_text(GOOD + token)
@@ -160,7 +165,7 @@ def test_a_config_is_judged_by_the_kubelet_version_that_is_named(
     assert config("--validate", str(file), "--kubelet-version", "new").returncode == 2
 
 
-def test_a_directory_is_judged_as_a_whole(config: Config, tmp_path: Path) -> None:
+def test_a_directory_is_validated_as_a_whole(config: Config, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(GOOD)
     (tmp_path / "README").write_text("not: [a config")
     assert config("--validate", str(tmp_path)).returncode == 0
@@ -171,13 +176,13 @@ def test_a_directory_is_judged_as_a_whole(config: Config, tmp_path: Path) -> Non
     assert b"duplicate provider name" in result.stdout
 
 
-def test_a_file_that_is_not_there_is_an_error_of_its_own(config: Config) -> None:
+def test_a_missing_file_has_its_own_error(config: Config) -> None:
     result = config("--validate", "/nowhere/config.yaml")
     assert result.returncode == 16
     assert b"config-unreadable: /nowhere/config.yaml: No such file" in result.stderr
 
 
-def test_a_file_is_judged_whole_or_not_at_all(config: Config, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_is_not_validated_in_part(config: Config, tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(GOOD + "#" * (1 << 20) + "\nbad: [")
     result = config("--validate", str(path))
@@ -185,7 +190,7 @@ def test_a_file_is_judged_whole_or_not_at_all(config: Config, tmp_path: Path) ->
     assert b"larger than 1 MiB" in result.stderr
 
 
-# --- the gate before a restart of the kubelet ---------------------------------------------------
+# --- programs and settings ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -202,7 +207,7 @@ Judge = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def judge(cloud: Cloud, program: Program, bin_dir: Path, tmp_path: Path) -> Judge:
-    """Judge a config's text beside programs; the exit code must say what the JSON says."""
+    """Validate a text. The exit code must agree with the JSON."""
 
     def judged(text: str, *args: str) -> dict[str, Any]:
         file = tmp_path / "config.yaml"
@@ -222,7 +227,7 @@ def paths(content: dict[str, Any], severity: str) -> list[str]:
 
 
 @pytest.mark.every_form
-def test_a_config_whose_program_is_there_passes_the_gate(judge: Judge, bin_dir: Path) -> None:
+def test_a_config_with_an_existing_program_passes(judge: Judge, bin_dir: Path) -> None:
     content = judge(GOOD)
     assert content["findings"] == []
     assert content["accepted"] is content["holds"] is True
@@ -230,7 +235,7 @@ def test_a_config_whose_program_is_there_passes_the_gate(judge: Judge, bin_dir: 
 
 
 @pytest.mark.every_form
-def test_a_missing_program_and_one_without_run_bit_are_fatal(judge: Judge, bin_dir: Path) -> None:
+def test_a_program_that_is_missing_or_not_executable_is_fatal(judge: Judge, bin_dir: Path) -> None:
     (bin_dir / NAME).chmod(0o644)
     content = judge(GOOD)
     assert content["accepted"] is False
@@ -244,22 +249,85 @@ def test_a_missing_program_and_one_without_run_bit_are_fatal(judge: Judge, bin_d
     assert judge(GOOD)["accepted"] is False
 
 
-def test_a_program_of_another_provider_is_judged_too(judge: Judge, bin_dir: Path) -> None:
+def test_the_program_of_another_provider_is_checked_too(judge: Judge, bin_dir: Path) -> None:
     other = GOOD + OTHER
     assert paths(judge(other), "fatal") == ["providers[1].name"]
-    (bin_dir / "ecr").write_text("")
+    (bin_dir / "ecr").write_text("#!/bin/sh\n")
     (bin_dir / "ecr").chmod(0o755)
     assert judge(other)["findings"] == []
 
 
+# execve(2) fails with ENOEXEC.
+NO_PROGRAMS = [b"", b"x", b"#!\n", b"\x7fELF", b"MZ" + b"\0" * 100]
+
+
 @pytest.mark.every_form
-def test_a_misspelt_provider_is_told_with_the_right_name(judge: Judge, tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_executed_does_not_pass(judge: Judge, bin_dir: Path) -> None:
+    """The kubelet starts, and its call of the program fails."""
+    (bin_dir / "ecr").write_text("#!/bin/sh\n")
+    (bin_dir / "ecr").chmod(0o755)
+    for data in NO_PROGRAMS:
+        (bin_dir / NAME).write_bytes(data)
+        with pytest.raises(OSError, match="Exec format error"):
+            subprocess.run([bin_dir / NAME], check=False)
+        content = judge(GOOD + OTHER)
+        assert (content["accepted"], paths(content, "error")) == (True, ["providers[0].name"])
+    # Another provider's program does not affect pulls from OCIR.
+    shutil.copy(bin_dir / "ecr", bin_dir / NAME)
+    for data in NO_PROGRAMS:
+        (bin_dir / "ecr").write_bytes(data)
+        content = judge(GOOD + OTHER)
+        assert (content["holds"], paths(content, "warning")) == (True, ["providers[1].name"])
+
+
+def test_a_program_that_this_user_cannot_read_passes(
+    cloud: Cloud, program: Program, open_folder: Path
+) -> None:
+    (open_folder / NAME).write_text("#!/bin/sh\n")
+    (open_folder / NAME).chmod(0o711)
+    (open_folder / "config.yaml").write_text(GOOD)
+    args = ("--validate", str(open_folder / "config.yaml"), "--bin-dir", str(open_folder))
+    result = run(cloud, program, *args, user=AS_OTHER)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.every_form
+def test_what_gos_yaml_rejects_is_fatal(judge: Judge) -> None:
+    for value in (r'"\ud800"', r'"\UFFFFFFFF"', "!!binary x"):
+        content = judge(GOOD.replace('"BEARER_TOKEN"', value))
+        assert (content["accepted"], paths(content, "fatal")) == (False, [""]), value
+    assert judge("%FOO\n---\n" + GOOD)["accepted"] is False
+    assert judge("%YAML 1.1\n---\n" + GOOD)["findings"] == []
+
+
+@pytest.mark.every_form
+@pytest.mark.parametrize("form", ["yaml", "json"])
+def test_a_nul_character_in_an_argument_or_variable_does_not_pass(judge: Judge, form: str) -> None:
+    """YAML and JSON allow it, execve(2) does not."""
+    document = yaml.safe_load(GOOD + OTHER)
+    ours, other = document["providers"]
+    ours["env"][0]["value"] = "a\0b"
+    ours["args"] = ["--config", "/x\0"]
+    other["env"] = [{"name": "A\0", "value": ""}]
+    dump = json.dumps if form == "json" else yaml.safe_dump
+    content = judge(dump(document), "--bin-dir", "/nowhere")
+    assert paths(content, "error") == ["providers[0].args[1]", "providers[0].env[0].value"]
+    assert paths(content, "warning") == ["providers[1].env[0].name"]
+    ours["name"] = "a\0b"
+    content = judge(dump(document))
+    assert "providers[0].name" in paths(content, "fatal")
+
+
+@pytest.mark.every_form
+def test_a_misspelled_provider_is_reported_with_the_right_name(
+    judge: Judge, tmp_path: Path
+) -> None:
     misspelt = GOOD.replace(f"name: {NAME}", "name: oke-credentials-provider")
     assert misspelt != GOOD
     content = judge(misspelt)
     assert content["accepted"] is False
     assert content["findings"][0]["hint"] == f"did you mean {NAME}?"
-    # Where no kubelet is, the name is still none of this program's.
+    # Without a kubelet, the name is still not this program's.
     result = judge(misspelt, "--kubelet-version", "1.34")
     assert result["bin_dir"] is None
     assert result["accepted"] is True
@@ -300,25 +368,27 @@ def env(**values: str) -> str:
         (re.sub(r"(      - ).*ocir.*\n", r"\1quay.io\n", GOOD), "providers[0].matchImages"),
     ],
 )
-def test_what_lets_the_kubelet_start_and_pulls_fail_does_not_pass(
-    judge: Judge, text: str, path: str
-) -> None:
+def test_a_config_with_which_pulls_fail_does_not_pass(judge: Judge, text: str, path: str) -> None:
     content = judge(text)
     assert content["accepted"] is True
     assert paths(content, "error") == [path]
 
 
-def test_the_text_says_which_of_both_it_is(config: Config, bin_dir: Path, tmp_path: Path) -> None:
+def test_the_text_says_whether_the_kubelet_starts_and_pulls_work(
+    config: Config, bin_dir: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "config.yaml"
     file.write_text(GOOD.replace('"INSTANCE_PRINCIPAL"', '"INSTANCE_PRINCIPLE"'))
     result = config("--validate", str(file), "--bin-dir", str(bin_dir))
     assert result.returncode == 1
-    assert result.stdout.decode().endswith("takes this config, but pulls from OCIR fail with it\n")
+    assert result.stdout.decode().endswith(
+        "accepts this config, but pulls from OCIR fail with it\n"
+    )
     file.write_text(GOOD)
-    assert b"not judged: the programs" in config("--validate", str(file)).check().stdout
+    assert b"not checked: the programs" in config("--validate", str(file)).check().stdout
 
 
-def test_a_config_for_dedicated_regions_and_variables_of_others_pass(judge: Judge) -> None:
+def test_hosts_of_dedicated_regions_and_other_variables_pass(judge: Judge) -> None:
     hosts = {"OCIR_HOSTS": "ocir.my.cloud", "KUBERNETES_SERVICE_PORT": "443", "TZ": "UTC"}
     patterns = "      - ocir.my.cloud\n"
     text = re.sub(r"(      - .*ocir.*\n)+", patterns, env(**hosts), count=1)
@@ -330,10 +400,40 @@ def test_a_config_for_dedicated_regions_and_variables_of_others_pass(judge: Judg
 def test_a_config_can_be_piped_in(cloud: Cloud, program: Program, bin_dir: Path) -> None:
     args = ("--validate", "-", "--bin-dir", str(bin_dir))
     result = run(cloud, program, *args, stdin=GOOD.encode()).check()
-    assert result.stdout == b"-: the kubelet takes this config\n"
+    assert result.stdout == b"-: the kubelet accepts this config\n"
     assert run(cloud, program, *args, stdin=BAD.encode()).returncode == 1
     assert run(cloud, program, *args, stdin=b"\xff\xfe").returncode == 16
 
 
-def test_a_bin_dir_without_a_config_to_judge_is_refused(config: Config) -> None:
+def test_bin_dir_without_validate_is_rejected(config: Config) -> None:
     assert config("--bin-dir", "/usr/local/bin").returncode == 2
+
+
+# --- on a node ------------------------------------------------------------------------------------
+
+
+@pytest.mark.every_form
+def test_the_bin_dir_is_the_running_kubelets_or_the_installed_one(node: Node) -> None:
+    command = ("config", "--validate", CONFIG, "--output", "json")
+    content = json.loads(node.run(*command).check().stdout)
+    assert content["bin_dir"] == BIN_DIR
+    node.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    assert node.run(*command).returncode == 1
+    node.flags = None
+    node.add_installation()
+    content = json.loads(node.run(*command).check().stdout)
+    assert content["bin_dir"] == "/usr/local/opt/bin"
+    # A kubelet is installed, but not the program: the default folder.
+    node.before += (
+        f"rm -r /usr/local/opt; mkdir /usr/local/bin; cp {FOLDER}/kubelet /usr/local/bin\n"
+    )
+    content = json.loads(node.run(*command).stdout)
+    assert content["bin_dir"] == "/usr/local/bin"
+    assert content["accepted"] is False
+
+
+def test_the_rules_are_those_of_the_running_kubelet(node: Node) -> None:
+    node.config(worker.config(more=TOKEN_ATTRIBUTES))
+    assert node.run("config", "--validate", CONFIG).returncode == 0
+    kubelet_at(node.cloud.ns.path(KUBELET), "1.33.5")
+    assert b"known since kubelet 1.34" in node.run("config", "--validate", CONFIG).stdout

@@ -1,4 +1,4 @@
-"""What real nodes do to the binary: odd /tmp folders, kills, bare and hostile environments."""
+"""The frozen forms on difficult nodes: unusable /tmp, kills, empty and hostile environments."""
 
 import json
 import os
@@ -21,17 +21,17 @@ Form = Callable[[], Path]
 FORMS = pytest.mark.parametrize("form", [one_file, installed], ids=["one file", "installed"])
 
 NOEXEC = "mount -t tmpfs -o noexec none {}\n"
-# Everywhere that the one-file form looks, besides /tmp.
+# The other folders where the one-file form can unpack itself.
 ELSEWHERE = "".join(NOEXEC.format(place) for place in ("/var/tmp", "/run", "/dev/shm"))
 
-# Mounts happen in a namespace of the test's own. The program's folder is reached by /mnt, since it
-# may lie in what is mounted over; so may its folder for odds and ends, by /media.
+# The test has its own mount namespace. The program's folder is at /mnt and the test's folder at /media,
+# because the mounts may hide their paths.
 NODE = """
 set -e
-root=$1 name=$2 odds=$3 umask=$4
+root=$1 name=$2 folder=$3 umask=$4
 shift 4
 mount --bind "$root" /mnt
-mount --bind "$odds" /media
+mount --bind "$folder" /media
 for place in /tmp /var/tmp /run /dev/shm; do
     mount -t tmpfs -o mode=1777 none "$place"
 done
@@ -51,7 +51,7 @@ IN_NAMESPACE = ("unshare", "--mount", "--net", "sh", "-c")
 
 
 class Done(NamedTuple):
-    """How a call on a node ended. ``left`` are the folders of the program that remained."""
+    """The result of a call on a node. ``left``: the program's folders that remain."""
 
     code: int
     stdout: bytes
@@ -61,25 +61,25 @@ class Done(NamedTuple):
 
 def on_node(
     form: Form,
-    odds: Path,
+    folder: Path,
     setup: str = "",
     stdin: bytes = REQUEST,
     umask: str = "022",
     **environ: str,
 ) -> Done:
-    """Answer a request on a node that was prepared by the shell commands ``setup``."""
+    """Answer a request on a node that the shell commands ``setup`` prepared."""
     program = form()
     root = tree() if form is installed else program.parent
     name = str(program.relative_to(root))
     done = subprocess.run(
-        [*IN_NAMESPACE, NODE.format(setup=setup), "sh", str(root), name, str(odds), umask],
+        [*IN_NAMESPACE, NODE.format(setup=setup), "sh", str(root), name, str(folder), umask],
         input=stdin,
         env={**BARE, **environ},
         capture_output=True,
         timeout=60,
         check=False,
     )
-    left = (odds / "left").read_text().split()
+    left = (folder / "left").read_text().split()
     return Done(done.returncode, done.stdout, done.stderr.decode(), left)
 
 
@@ -97,16 +97,16 @@ def assert_answered(done: Done) -> None:
         NOEXEC.format("/tmp"),
         "mount -t tmpfs -o ro none /tmp",
         "mount -t tmpfs -o size=1m none /tmp",
-        # Room for bytes but not for files: found out half way.
+        # Space for bytes but not for files: unpacking fails halfway.
         "mount -t tmpfs -o nr_inodes=20 none /tmp",
         "mount -t tmpfs -o mode=0777 none /tmp",
         NOEXEC.format("/tmp") + NOEXEC.format("/var/tmp") + NOEXEC.format("/run"),
-        # Ours, and the machine's.
+        # The test's mount, and the machine's.
         "umount /dev/shm\numount /dev/shm 2>/dev/null || true",
     ],
     ids=["noexec", "read-only", "full", "no inodes", "not sticky", "only /dev/shm", "no /dev/shm"],
 )
-def test_answers_whatever_is_wrong_with_tmp(form: Form, setup: str, tmp_path: Path) -> None:
+def test_answers_with_an_unusable_tmp(form: Form, setup: str, tmp_path: Path) -> None:
     assert_answered(on_node(form, tmp_path, setup))
 
 
@@ -120,7 +120,7 @@ def test_answers_whatever_is_wrong_with_tmp(form: Form, setup: str, tmp_path: Pa
         ("mount -t tmpfs -o mode=0777 none /tmp\n", "/tmp: other users could replace its files;"),
     ],
 )
-def test_the_one_file_form_names_reason_and_remedy_when_it_can_run_nowhere(
+def test_the_one_file_form_reports_why_it_cannot_unpack(
     tmp: str, reason: str, tmp_path: Path
 ) -> None:
     done = on_node(one_file, tmp_path, tmp + ELSEWHERE)
@@ -133,14 +133,14 @@ def test_the_one_file_form_names_reason_and_remedy_when_it_can_run_nowhere(
     assert done.left == []
 
 
-def test_the_one_file_form_follows_the_remedy(tmp_path: Path) -> None:
+def test_the_one_file_form_unpacks_in_tmpdir(tmp_path: Path) -> None:
     setup = NOEXEC.format("/tmp") + ELSEWHERE
     done = on_node(one_file, tmp_path, setup, TMPDIR="/media")
     assert_answered(done)
     assert [path.name for path in tmp_path.iterdir()] == ["left"]
 
 
-def test_a_damaged_installation_says_so(tmp_path: Path) -> None:
+def test_a_damaged_installation_is_reported(tmp_path: Path) -> None:
     lonely = tmp_path / "bin" / "oke-credential-provider"
     lonely.parent.mkdir()
     lonely.write_bytes(installed().read_bytes())
@@ -166,7 +166,7 @@ def test_planted_folders_and_links_are_left_alone(tmp_path: Path) -> None:
     touch oke-credential-provider.dddddd/pid oke-credential-provider.eeeeee
     mkdir -m 700 oke-credential-provider.backups _MEI0000
     touch oke-credential-provider.backups/pid
-    # Ours, but full of links that lead elsewhere.
+    # The program's own folder, but its content is a link.
     mkdir -m 700 oke-credential-provider.ffffff
     echo 1 >oke-credential-provider.ffffff/pid
     ln -s /media/precious oke-credential-provider.ffffff/bin
@@ -179,29 +179,29 @@ def test_planted_folders_and_links_are_left_alone(tmp_path: Path) -> None:
     assert (precious / "pid").exists()
 
 
-# Shell, in $1: a folder for TMPDIR that another user could swap for one of his.
+# Shell commands: make a folder for TMPDIR in $1 that another user can replace.
 SWAPPED = {
-    "his": 'mkdir "$1/his"; chown $OTHER "$1/his"; echo "$1/his"',
-    "below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; echo "$1/his/t"',
-    "below a group's": 'mkdir -p "$1/his/t"; chmod 775 "$1/his"; echo "$1/his/t"',
-    "his link": (
+    "another user's": 'mkdir "$1/other"; chown $OTHER "$1/other"; echo "$1/other"',
+    "below another user's": 'mkdir -p "$1/other/t"; chown $OTHER "$1/other"; echo "$1/other/t"',
+    "below a group-writable one": 'mkdir -p "$1/other/t"; chmod 775 "$1/other"; echo "$1/other/t"',
+    "another user's link": (
         'mkdir -m 1777 "$1/all"; mkdir "$1/t"; ln -s "$1/t" "$1/all/link";'
         ' chown -h $OTHER "$1/all/link"; echo "$1/all/link"'
     ),
-    "link below his": 'mkdir -p "$1/his/t"; chown $OTHER "$1/his"; ln -s his/t "$1/l"; echo "$1/l"',
+    "link below another user's": 'mkdir -p "$1/other/t"; chown $OTHER "$1/other"; ln -s other/t "$1/l"; echo "$1/l"',
 }
-KEPT = {
+SAFE = {
     "root's": 'mkdir "$1/t"; echo "$1/t/"',
     "in a sticky folder": 'mkdir -m 1777 "$1/all"; mkdir "$1/all/t"; echo "$1/all/../all/./t"',
     "root's links": 'mkdir "$1/t"; ln -s t "$1/l"; ln -s "$1/l/." "$1/m"; echo "$1/m"',
 }
 
 
-@pytest.mark.parametrize("how", [*SWAPPED, *KEPT])
+@pytest.mark.parametrize("how", [*SWAPPED, *SAFE])
 def test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder(
     how: str, tmp_path: Path
 ) -> None:
-    script = {**SWAPPED, **KEPT}[how].replace("$OTHER", str(OTHER))
+    script = {**SWAPPED, **SAFE}[how].replace("$OTHER", str(OTHER))
     made = subprocess.run(["sh", "-c", script, "sh", tmp_path], check=True, capture_output=True)
     with started(one_file(), Path(made.stdout.decode().strip())) as process:
         until = time.monotonic() + 10
@@ -209,11 +209,11 @@ def test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder(
             assert time.monotonic() < until
             time.sleep(0.01)
         answer, _ = process.communicate(REQUEST, timeout=30)
-    assert program.startswith(str(tmp_path)) == (how in KEPT)
+    assert program.startswith(str(tmp_path)) == (how in SAFE)
     assert json.loads(answer)["kind"] == "CredentialProviderResponse"
 
 
-# Another user's: as soon as something is unpacked in $1/t, his own program takes its place.
+# Another user's attack: replace the program as soon as it is unpacked in $1/t.
 SWAP = """
 mark=$2
 cd "$1"
@@ -245,7 +245,7 @@ def test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run(open_fo
 
 @contextmanager
 def started(program: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The program, waiting for its request, unpacked in ``folder``."""
+    """Start the program, which unpacks itself in ``folder`` and waits for its request."""
     with subprocess.Popen(
         [program],
         stdin=subprocess.PIPE,
@@ -259,7 +259,7 @@ def started(program: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def is_closed(pipe: int) -> bool:
-    """True when nobody can write to the pipe any more; waits for that for two seconds."""
+    """True if the pipe has no writer left within two seconds."""
     ready, _, _ = select.select([pipe], [], [], 2)
     return bool(ready) and os.read(pipe, 1) == b""
 
@@ -277,7 +277,7 @@ def test_a_kill_at_any_moment_leaves_no_process_and_one_folder(form: Form, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_in_use_is_not_swept(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_not_removed(tmp_path: Path) -> None:
     with started(one_file(), tmp_path) as waiting:
         until = time.monotonic() + 10
         while not os.readlink(f"/proc/{waiting.pid}/exe").startswith(str(tmp_path)):
@@ -292,7 +292,7 @@ def test_a_folder_in_use_is_not_swept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_calls_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
+def test_concurrent_calls_do_not_remove_each_others_folders(tmp_path: Path) -> None:
     calls = [
         subprocess.Popen(
             [one_file()],
@@ -311,7 +311,7 @@ def test_calls_at_once_do_not_sweep_each_other(tmp_path: Path) -> None:
 def test_sigterm_leaves_nothing_behind(tmp_path: Path) -> None:
     with started(one_file(), tmp_path) as process:
         until = time.monotonic() + 10
-        # Until the program has taken the signal over; before that it is as a kill.
+        # Wait for the program's handler: before that, SIGTERM is like a kill.
         while not signal_is_caught(process.pid):
             assert time.monotonic() < until
             time.sleep(0.01)
@@ -403,13 +403,13 @@ def test_python_variables_of_the_node_do_not_reach_it(form: Form, tmp_path: Path
 
 
 def test_its_own_variables_do_not_reach_what_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """enter() runs first in the program; this is what the launcher hands over."""
-    handed = {
+    """enter() is the first call of the program. The launcher sets these variables."""
+    variables = {
         "LD_LIBRARY_PATH": f"/x/{CONTENTS}",
         "_PYI_ARCHIVE_FILE": "/x",
         "_PYI_PARENT_PROCESS_LEVEL": "1",
     }
-    for name, value in handed.items():
+    for name, value in variables.items():
         monkeypatch.setenv(name, value)
     enter()
     seen = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout

@@ -40,7 +40,7 @@ _LAUNCHER = "packaging/freeze/launcher.c"
 _ROOT_ONLY = "provider/root_only.py"
 _PROCESSES = "provider/commands/node/processes.py"
 _JUDGED = "provider/commands/check/kubelet.py"
-_WALK = "provider/commands/check/walk.py"
+_WALK = "provider/commands/check/runner.py"
 _INSTALL = "provider/commands/install/install.py"
 _UNINSTALL = "provider/commands/install/uninstall.py"
 _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
@@ -260,7 +260,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_PROCESSES, "if replaceable := _who_can_replace(program, path):", "if replaceable := None:"),
     ),
     "test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run": (
-        Mutation("provider/commands/check/walk.py", "and not found.replaceable", ""),
+        Mutation("provider/commands/check/runner.py", "and not found.replaceable", ""),
         Mutation("provider/commands/check/kubelet.py", "        if not wrong and program.replaceable:", "        if False:"),
         Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
         Mutation(_ROOT_ONLY, "sticky = stat.S_ISDIR", "sticky = True or stat.S_ISDIR"),
@@ -272,7 +272,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_JUDGED, "    if files.replaceable:\n", "    if False:\n"),
     ),
     "test_a_settings_file_that_another_user_can_replace_is_a_finding": (
-        Mutation("provider/commands/check/walk.py", "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
+        Mutation("provider/commands/check/runner.py", "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
         Mutation(_WALK, "others := who_can_replace(call.settings_file)", 'others := ""'),
     ),
     "test_a_provider_that_is_swapped_all_the_time_is_never_run": (

@@ -1,8 +1,8 @@
-"""A worker node for the examples' scripts: a root, a network and OCI's and GitHub's answers.
+"""A worker node for the examples' scripts: a root folder, and a network with OCI's and GitHub's answers.
 
-Node is the test's side. Each run starts this file again as a process in a network and mount
-namespace of its own: the machine's root lies below an overlay that keeps what the node writes, lo
-has the metadata service's address, and both servers are gone with the process. Needs root.
+The test uses Node. Each run starts this file again as a process in its own network and mount namespace.
+An overlay over the machine's root keeps what the node writes. lo has the metadata service's address.
+Both servers end with the process. Needs root.
 """
 
 import base64
@@ -21,15 +21,16 @@ from pathlib import Path
 
 import trustme
 
+from provider.root_only import PATH
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 EXAMPLES = REPOSITORY / "examples" / "run-on-worker-instance-principal"
 IMDS = "169.254.169.254"
 ASSETS = "release-assets.githubusercontent.com"  # where GitHub redirects a download to
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _UNSHARE = ("unshare", "--net", "--mount", "--propagation", "private")
 _DEVICES = ("null", "zero", "urandom")
 
-# Notes each call's arguments in a file of its own, in the order of the calls.
+# Writes the arguments of each call to a new file, numbered in the order of the calls.
 _RECORD = """#!/bin/bash
 note=$(printf '/calls/%03d.{name}' "$(ls /calls | wc -l)")
 printf '%s\\0' "$0" "$@" >"$note"
@@ -38,18 +39,18 @@ printf '%s\\0' "$0" "$@" >"$note"
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What one run meets. `releases`: path on github.com to file; None: GitHub is not there."""
+    """The environment of one run. `releases`: files by path on github.com; None: GitHub is down."""
 
     metadata: Mapping[str, str]
     releases: Mapping[str, bytes] | None
-    imds_failures: int = 0  # the first answers are errors, as on a node that has just started
+    imds_failures: int = 0  # the first answers are errors, as on a node that just started
     usr_local_kib: int | None = None  # the size of a small file system at /usr/local
-    redirect: str | None = None  # where GitHub redirects instead: a folder's URL
+    redirect: str | None = None  # another folder's URL to which GitHub redirects
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """How a run ended; `stderr` is what cloud-init's log gets."""
+    """The result of a run; `stderr` is the text for cloud-init's log."""
 
     returncode: int
     stderr: str
@@ -58,7 +59,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine's files, below `folder`; they stay from run to run."""
+    """A machine's files, below `folder`. They persist between runs."""
 
     folder: Path
     authority: trustme.CA = field(default_factory=trustme.CA)
@@ -70,12 +71,12 @@ class Node:
         self.write("etc/ssl/certs/ca-certificates.crt", self.authority.cert_pem.bytes().decode())
         self.write("calls/.keep", "")
         self.write("dev/console", "")
-        # The pauses between attempts, shown and not waited for.
+        # The pauses between attempts are recorded, not waited for.
         self.program("usr/bin/sleep", _RECORD.format(name="sleep"))
         self.program("usr/bin/logger", _RECORD.format(name="logger"))
 
     def path(self, name: str) -> Path:
-        """A file that the node or the test wrote."""
+        """The path of a file that the node or the test wrote."""
         return self.folder / "upper" / name
 
     def write(self, name: str, text: str) -> None:
@@ -87,15 +88,15 @@ class Node:
         self.path(name).chmod(0o755)
 
     def recorder(self, name: str) -> None:
-        """A program that only notes how it was called, under its own base name."""
+        """A program that only records its calls, under its base name."""
         self.program(name, recorder(Path(name).name))
 
     def machine(self, name: str) -> None:
-        """Let `uname -m` say this."""
+        """Set the output of `uname -m`."""
         self.program("usr/bin/uname", f"#!/bin/sh\necho {name}\n")
 
     def calls(self, name: str) -> list[list[str]]:
-        """The arguments of each call of a recorder so far, in order, the program's name first."""
+        """The calls of a recorder in order: the program's name and its arguments."""
         notes = sorted(self.path("calls").glob(f"*.{name}"))
         return [note.read_text().removesuffix("\0").split("\0") for note in notes]
 
@@ -104,12 +105,12 @@ class Node:
         return self.path("dev/console").read_text()
 
     def run(self, world: World, script: str, *args: str) -> Run:
-        """Run the script as cloud-init does: as a file, by root, with little in its environment."""
+        """Run the script as cloud-init does: as a file, as root, with a small environment."""
         self.write("cloud/script", script)
         return self._enter(world, ["/bin/bash", "/cloud/script", *args])
 
     def run_container(self, world: World, bundle: Path) -> Run:
-        """Run an OCI bundle on the node; its mount of the host is the node's root."""
+        """Run an OCI bundle on the node. Its mount of the host is the node's root."""
         return self._enter(world, [], bundle)
 
     def _enter(self, world: World, argv: Sequence[str], bundle: Path | None = None) -> Run:
@@ -137,12 +138,12 @@ class Node:
 
 
 def recorder(name: str, then: str = "") -> str:
-    """A shell script that notes its arguments for Node.calls(name), then does `then`."""
+    """A shell script that records its arguments for Node.calls(name), then runs `then`."""
     return _RECORD.format(name=name) + then
 
 
 def with_variables(script: str, **values: str) -> str:
-    """cloud-init.sh as a user edits it: other values at its top."""
+    """cloud-init.sh with a user's values at its top."""
     for name, value in values.items():
         script, count = re.subn(rf"^{name}=.*$", f"{name}={value}", script, flags=re.MULTILINE)
         assert count == 1, f"{name} is set {count} times"
@@ -150,14 +151,14 @@ def with_variables(script: str, **values: str) -> str:
 
 
 def release(folder: str, assets: Mapping[str, str]) -> dict[str, bytes]:
-    """A release's files and their SHA256SUMS, by their paths."""
+    """A release's files and their SHA256SUMS, by path."""
     files = {name: text.encode() for name, text in assets.items()}
     sums = "".join(f"{sha256(body).hexdigest()}  {name}\n" for name, body in files.items())
     files["SHA256SUMS"] = sums.encode()
     return {f"{folder}/{name}": body for name, body in files.items()}
 
 
-# From here on: the process inside the namespaces.
+# The rest of the file runs in the process inside the namespaces.
 
 
 def _stage() -> None:
@@ -192,7 +193,7 @@ def _stage() -> None:
     }
     json.dump(answer, sys.stdout)
     sys.stdout.flush()
-    os._exit(0)  # the servers' threads end here
+    os._exit(0)  # this ends the servers' threads
 
 
 def _command(*argv: str) -> None:
@@ -200,7 +201,7 @@ def _command(*argv: str) -> None:
 
 
 def _overlay(folder: Path, target: Path) -> None:
-    """The machine's root at `target`; what is written there goes to `folder`."""
+    """Mount the machine's root at `target`. Writes go to `folder`."""
     for name in ("upper", "work"):
         (folder / name).mkdir(exist_ok=True)
     layers = f"lowerdir=/,upperdir={folder}/upper,workdir={folder}/work"
@@ -215,7 +216,7 @@ def _root(folder: Path, usr_local_kib: int | None) -> Path:
         (root / "dev" / device).touch()
         _command("mount", "--bind", f"/dev/{device}", str(root / "dev" / device))
     _command("mount", "-t", "tmpfs", "tmpfs", str(root / "run"))
-    # As on a hardened node.
+    # Like a hardened node.
     _command("mount", "-t", "tmpfs", "-o", "mode=1777,noexec", "tmpfs", str(root / "tmp"))
     if usr_local_kib is not None:
         local = root / "usr" / "local"
@@ -257,7 +258,7 @@ def _imds(metadata: Mapping[str, str], failures: int) -> type[_Handler]:
             if self.headers.get("Authorization") != "Bearer Oracle":
                 return self.answer(401)
             if (number := next(left, None)) is not None:
-                if number % 2:  # every other one gives no answer at all
+                if number % 2:  # every second request gets no answer
                     return None
                 return self.answer(429)
             value = metadata.get(self.path.removeprefix(prefix))

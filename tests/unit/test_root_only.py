@@ -1,6 +1,6 @@
-"""Root never runs or believes what another user of the node names: his attacks, one by one.
+"""Attacks by another user of the node: root never runs or trusts files that others can replace.
 
-The attacks on the one-file form's folder are in test_nodes.py, those on ``install`` in test_install.py.
+test_nodes.py has the attacks on the one-file form's folder, test_install.py those on `install`.
 """
 
 from __future__ import annotations
@@ -17,16 +17,27 @@ import pytest
 
 from tests.cloud.namespace import Completed
 from tests.conftest import Program
-from tests.e2e.test_check import BIN_DIR, CONFIG, FLAGS, FOLDER, IMAGE, KUBELET, NAME, Node, config
-from tests.e2e.test_check import node as node  # the fixture
 from tests.support.kubelet import read_response, request
 from tests.support.processes import AS_OTHER, OTHER
 from tests.support.processes import kubelet as kubelet_at
+from tests.support.worker import (
+    BIN_DIR,
+    CONFIG,
+    FLAGS,
+    FOLDER,
+    IMAGE,
+    KUBELET,
+    NAME,
+    Node,
+    config,
+    record,
+)
+from tests.support.worker import node as node  # the fixture
 
 pytestmark = pytest.mark.every_form
 
 HOME = f"{FOLDER}/home"  # the other user's
-OWNED = f"{FOLDER}/owned"  # made when root has run a program of the other user's
+OWNED = f"{FOLDER}/owned"  # exists if root ran a program of the other user
 EVIL = f"#!/bin/sh\ntouch {OWNED}\necho Kubernetes v1.34.1\n"
 PROXY = "http://evil.example:3128"
 THEIR_FLAGS = (
@@ -39,7 +50,7 @@ HOME_BIN = f"{FOLDER}/bin-of-install"
 
 @pytest.fixture
 def home(node: Node) -> Iterator[Path]:
-    """The other user's folder, with a config, a provider and a kubelet of his."""
+    """The other user's folder, with a config, a provider and a kubelet."""
     path = node.cloud.ns.path(HOME)
     node.write(f"{HOME}/config.yaml", config(env={"HTTPS_PROXY": PROXY}))
     node.write(f"{HOME}/{NAME}", EVIL, 0o755)
@@ -50,13 +61,13 @@ def home(node: Node) -> Iterator[Path]:
 
 
 def give(path: Path) -> None:
-    """Give a folder and all that is in it to the other user."""
+    """Make the other user the owner of a folder and its content."""
     for each in (path, *path.rglob("*")):
         os.chown(each, OTHER, OTHER, follow_symlinks=False)
 
 
 def started(command: str, name: str) -> str:
-    """Shell: start a process, and wait until a process executes the file `name`."""
+    """Shell commands: start a process, and wait until a process executes the file `name`."""
     return (
         f"{command} &\n"
         f'until for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" = "{name}" ] && break; done;'
@@ -64,23 +75,23 @@ def started(command: str, name: str) -> str:
     )
 
 
-# A set-uid program that waits for a password, under the name and with the arguments that its user
-# chose. Its effective user is root.
+# A set-uid program that waits for a password. Its user chose its name and arguments, and its effective
+# user is root.
 SU = started(
     f"""sleep 60 | HTTPS_PROXY={PROXY} {shlex.join(AS_OTHER)} bash -c \\
     'exec -a {HOME}/kubelet su -- root "$@"' su {shlex.join(THEIR_FLAGS)} >/dev/null 2>&1""",
     os.path.realpath(shutil.which("su") or "/bin/su"),
 )
-# Root runs it, but with words that the other user chose, as sudo does while it waits for a password.
+# Root runs it with arguments of the other user, like sudo while it waits for a password.
 SUDO = started(
     f"""bash -c 'exec -a {HOME}/kubelet bash -c "sleep 60; :" "$@"' x {shlex.join(THEIR_FLAGS)}""",
     os.path.realpath("/usr/bin/sleep"),
 )
-THEIR_WORDS = shlex.join(THEIR_FLAGS)
-# As a container of podman's or docker's would.
-IN_MOUNTS = started(f"unshare --mount {KUBELET} {THEIR_WORDS}", KUBELET)
-IN_PIDS = started(f"unshare --pid --fork {KUBELET} {THEIR_WORDS}", KUBELET)
-AS_USER = started(f"{shlex.join(AS_OTHER)} {KUBELET} {THEIR_WORDS}", KUBELET)
+THEIR_ARGS = shlex.join(THEIR_FLAGS)
+# Like a container of podman or docker.
+IN_MOUNTS = started(f"unshare --mount {KUBELET} {THEIR_ARGS}", KUBELET)
+IN_PIDS = started(f"unshare --pid --fork {KUBELET} {THEIR_ARGS}", KUBELET)
+AS_USER = started(f"{shlex.join(AS_OTHER)} {KUBELET} {THEIR_ARGS}", KUBELET)
 IMPOSTORS = {
     "set-uid": (SU, f"is user {OTHER}'s"),
     "argv": (SUDO, "runs another program"),
@@ -97,16 +108,16 @@ def test_who_only_calls_himself_kubelet_is_neither_believed_nor_run(
     node.before, why = IMPOSTORS[impostor]
     checked = node.check()
     assert checked.causes() == {}
-    assert CONFIG in checked.step("provider config")["came"]
+    assert CONFIG in checked.result("provider config")
     node.flags = None
     checked = node.check()
     assert checked.cause("kubelet") == "no-kubelet"
-    assert why in checked.step("kubelet")["came"]
+    assert why in checked.result("kubelet")
     assert checked.cause("provider config") == "no-config"
     assert node.cloud.control.report().count("proxy") == 0
 
 
-# Shell, for a file $1 in a folder of its own: how another user can come to replace it.
+# Shell commands that let another user replace the file $1, which is alone in its folder.
 UNSAFE = {
     "owned": 'chown $OTHER "$1"',
     "written by a group": 'chmod 775 "$1"',
@@ -115,19 +126,19 @@ UNSAFE = {
     "folder written by all": 'chmod 777 "$(dirname "$1")"',
     "sticky folder": 'chmod 1777 "$(dirname "$1")"; chown $OTHER "$1"',
     "folder above owned": 'chown $OTHER "$(dirname "$(dirname "$1")")"',
-    "link of another's": 'cd "$(dirname "$1")/.."; mv apart real; ln -s real apart; chown -h $OTHER apart',
-    "link into another's folder": 'mv "$1" $HOME; chown 0 $HOME/*; ln -s $HOME/${1##*/} "$1"',
+    "another user's link": 'cd "$(dirname "$1")/.."; mv apart real; ln -s real apart; chown -h $OTHER apart',
+    "link into another user's folder": 'mv "$1" $HOME; chown 0 $HOME/*; ln -s $HOME/${1##*/} "$1"',
 }
 APART = f"{FOLDER}/safe/apart"
 
 
 def unsafe(how: str, path: str) -> str:
-    """Shell: make `path` replaceable."""
+    """Shell commands: make `path` replaceable."""
     return f"(set -- {path}; OTHER={OTHER} HOME={HOME}; {UNSAFE[how]})"
 
 
-# Not a link on the way: where a kubelet was started by is not known, only what runs.
-@pytest.mark.parametrize("how", [how for how in UNSAFE if how != "link of another's"])
+# Without the link: a running kubelet does not show the path by which it was started.
+@pytest.mark.parametrize("how", [how for how in UNSAFE if how != "another user's link"])
 def test_a_kubelet_that_another_user_can_replace_is_a_finding_and_not_run(
     node: Node, home: Path, how: str
 ) -> None:
@@ -137,14 +148,14 @@ def test_a_kubelet_that_another_user_can_replace_is_a_finding_and_not_run(
     node.flags = None
     if "link" in how:
         (home / "kubelet").unlink()
-        start = started(f"{path} {THEIR_WORDS}", f"{HOME}/kubelet")
+        start = started(f"{path} {THEIR_ARGS}", f"{HOME}/kubelet")
         node.before = f"{unsafe(how, path)}\n{start}"
     else:
-        node.before = f"{started(f'{path} {THEIR_WORDS}', path)}\n{unsafe(how, path)}"
+        node.before = f"{started(f'{path} {THEIR_ARGS}', path)}\n{unsafe(how, path)}"
     checked = node.check()
     assert checked.code == 1
     assert checked.cause("kubelet") == "kubelet-replaceable"
-    assert "owns the node" in checked.step("kubelet")["came"]
+    assert "controls the node" in checked.result("kubelet")
     assert checked.cause("provider config") == "no-config"
     assert node.cloud.control.report().count("proxy") == 0
 
@@ -161,12 +172,12 @@ def test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run(
     checked = node.check()
     assert checked.code == 1
     assert checked.causes() == {"programs": "program-replaceable"}
-    assert "owns the node" in checked.step("programs")["came"]
+    assert "controls the node" in checked.result("programs")
     assert "chown root:root" in checked.advice("programs")
 
 
 @pytest.mark.parametrize("how", ["owned", "folder written by all", "missing"])
-def test_no_command_is_advised_that_runs_what_another_user_can_replace(
+def test_the_advice_runs_no_program_that_another_user_can_replace(
     node: Node, home: Path, how: str
 ) -> None:
     path = f"{APART}/{NAME}"
@@ -182,11 +193,10 @@ def test_no_command_is_advised_that_runs_what_another_user_can_replace(
     assert "chown root:root" in step["advice"][1]
 
 
-def test_a_record_that_another_user_planted_beside_the_unpacked_program_is_not_believed(
+def test_another_users_record_next_to_the_unpacked_program_is_not_trusted(
     node: Node, home: Path
 ) -> None:
-    record = {"bin_dirs": [HOME], "configs": {f"{HOME}/config.yaml": ""}, "folders": []}
-    node.write(f"{FOLDER}/tmp/installed.json", json.dumps({**record, "previous": ""}))
+    node.write(f"{FOLDER}/tmp/installed.json", record(HOME, {f"{HOME}/config.yaml": ""}))
     os.chown(node.cloud.ns.path(f"{FOLDER}/tmp/installed.json"), OTHER, OTHER)
     node.cloud.ns.path(f"{FOLDER}/tmp").chmod(0o1777)
     node.flags = ()
@@ -195,7 +205,7 @@ def test_a_record_that_another_user_planted_beside_the_unpacked_program_is_not_b
     assert HOME not in json.dumps(checked.content)
 
 
-def test_what_is_in_a_sticky_folder_is_roots_if_it_is_root_who_owns_it(node: Node) -> None:
+def test_roots_files_in_a_sticky_folder_are_trusted(node: Node) -> None:
     node.before = f"mkdir -m 1777 {FOLDER}/sticky; mv {BIN_DIR} {FOLDER}/sticky/"
     node.flags = (FLAGS[0], f"--image-credential-provider-bin-dir={FOLDER}/sticky/bin")
     assert node.check().causes() == {}
@@ -227,7 +237,7 @@ def test_a_config_that_another_user_can_replace_is_a_finding_and_not_believed(
     checked = node.check()
     assert checked.code == 1
     assert checked.causes() == {"provider config": "config-replaceable"}
-    assert f"{path} belongs to user {OTHER}" in checked.step("provider config")["came"]
+    assert f"{path} belongs to user {OTHER}" in checked.result("provider config")
     assert node.cloud.control.report().count("proxy") == 0
 
 
@@ -239,7 +249,7 @@ def test_a_settings_file_that_another_user_can_replace_is_a_finding(node: Node, 
     assert node.cloud.control.report().connections.keys() <= {"imds"}
 
 
-def test_after_an_upgrade_the_kubelet_that_still_runs_is_asked(node: Node) -> None:
+def test_after_an_upgrade_the_running_kubelet_is_asked(node: Node) -> None:
     new = kubelet_at(node.cloud.ns.path(f"{FOLDER}/new"), "1.33.5")
     assert new.exists()
     command = f"{KUBELET} {shlex.join(FLAGS)}"
@@ -247,24 +257,24 @@ def test_after_an_upgrade_the_kubelet_that_still_runs_is_asked(node: Node) -> No
     node.flags = None
     checked = node.check()
     assert checked.causes() == {}
-    assert "kubelet 1.34" in checked.step("kubelet")["came"]
+    assert "kubelet 1.34" in checked.result("kubelet")
     node.before = started(command, KUBELET) + f"\nchown {OTHER} {KUBELET}; rm {KUBELET}"
     assert node.check().cause("kubelet") == "kubelet-replaceable"
 
 
 def cgroup(path: str) -> str:
-    """Shell: show the last kubelet that was started in this cgroup."""
+    """Shell commands: put the last started kubelet into this cgroup."""
     return (
         f'for p in /proc/[0-9]*; do [ "$(readlink $p/exe)" = {KUBELET} ] && last=$p; done\n'
         f"echo 0::{path} >{FOLDER}/cgroup; mount --bind {FOLDER}/cgroup $last/cgroup"
     )
 
 
-def test_of_several_kubelets_the_one_of_systemds_unit_decides(node: Node) -> None:
+def test_of_several_kubelets_systemds_is_checked(node: Node) -> None:
     first = started(f"{KUBELET}", KUBELET)
     second = started(f"{KUBELET} {shlex.join(FLAGS)}", KUBELET)
     node.flags = None
-    # Started one by one, so that the pids rise.
+    # One after the other, so that the PIDs increase.
     wait = "\nsleep 0.2\n"
     node.before = first + wait + second + wait
     assert node.check().cause("kubelet") == "kubelet-without-flags"
@@ -272,14 +282,14 @@ def test_of_several_kubelets_the_one_of_systemds_unit_decides(node: Node) -> Non
         node.before = first + wait + second + wait + cgroup(path)
         checked = node.check()
         assert checked.causes() == {"kubelet": "several-kubelets"}
-        assert "root runs 2 kubelets" in checked.step("kubelet")["came"]
+        assert "root runs 2 kubelets" in checked.result("kubelet")
         assert checked.code == 0
     for path in ("/user.slice/system.slice/kubelet.service", "/system.slice/kubelet.service/x"):
         node.before = first + wait + second + wait + cgroup(path)
         assert node.check().cause("kubelet") == "kubelet-without-flags"
 
 
-def test_from_a_debug_pod_behind_chroot_the_nodes_kubelet_is_found(node: Node) -> None:
+def test_the_nodes_kubelet_is_found_from_a_debug_pod_with_chroot(node: Node) -> None:
     host = f"{FOLDER}/host"
     node.cloud.ns.path(host).mkdir()
     inside = f'mount --rbind / {host} && exec chroot {host} "$@"'
@@ -287,7 +297,7 @@ def test_from_a_debug_pod_behind_chroot_the_nodes_kubelet_is_found(node: Node) -
     node.program = Program(node.program.name, (*argv, *node.program.argv), node.program.env)
     checked = node.check()
     assert checked.causes() == {}
-    assert "kubelet 1.34" in checked.step("kubelet")["came"]
+    assert "kubelet 1.34" in checked.result("kubelet")
 
 
 # ---- uninstall -----------------------------------------------------------------------------------
@@ -300,17 +310,11 @@ def uninstall(node: Node, prefix: str = PREFIX, *args: str) -> Completed:
 
 
 def installed(node: Node, prefix: str = PREFIX, bin_dir: str = BIN_DIR) -> Path:
-    """A record as install leaves it, and the config that it names."""
+    """Write the record of an installation and its config. Returns the config."""
     node.write(f"{FOLDER}/etc/config.yaml", "kind: CredentialProviderConfig\n")
     written = node.cloud.ns.path(f"{FOLDER}/etc/config.yaml")
     digest = hashlib.sha256(written.read_bytes()).hexdigest()
-    record = {
-        "bin_dirs": [bin_dir],
-        "configs": {f"{FOLDER}/etc/config.yaml": digest},
-        "folders": [],
-        "previous": "",
-    }
-    node.write(f"{prefix}/installed.json", json.dumps(record))
+    node.write(f"{prefix}/installed.json", record(bin_dir, {f"{FOLDER}/etc/config.yaml": digest}))
     return written
 
 
@@ -327,7 +331,7 @@ def test_uninstall_respects_each_kubelet_whoever_else_calls_himself_so(
     assert written.exists()
 
 
-def test_flags_are_read_as_the_kubelet_reads_them(node: Node) -> None:
+def test_uninstall_reads_flags_like_the_kubelet(node: Node) -> None:
     written = installed(node)
     node.flags = tuple(
         word.replace("image-credential-provider", "image_credential_provider") for word in FLAGS
@@ -362,17 +366,17 @@ def test_uninstall_executes_nothing(node: Node) -> None:
     argv = (*strace, "-o", f"{FOLDER}/log", *node.program.argv)
     node.program = Program(node.program.name, argv, node.program.env)
     assert uninstall(node).returncode == 74
-    # The program's own start: a shebang's interpreter, or the launcher and what it unpacked.
+    # The program's own start: the interpreter of a script, or the launcher and the unpacked program.
     lines = log.read_text().splitlines()
     assert len({line.split()[0] for line in lines}) == 1
     assert not [line for line in lines if "--version" in line]
 
 
-@pytest.mark.parametrize("whose", ["prefix", "bin-dir"])
+@pytest.mark.parametrize("owned", ["prefix", "bin-dir"])
 def test_uninstall_believes_no_record_that_another_user_can_replace(
-    node: Node, home: Path, whose: str
+    node: Node, home: Path, owned: str
 ) -> None:
-    prefix, bin_dir = (f"{HOME}/lib", BIN_DIR) if whose == "prefix" else (PREFIX, HOME)
+    prefix, bin_dir = (f"{HOME}/lib", BIN_DIR) if owned == "prefix" else (PREFIX, HOME)
     written = installed(node, prefix, bin_dir)
     node.flags = None
     for args in ((), ("--force",), ("--dry-run",)):
@@ -403,7 +407,7 @@ def test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them(node: 
 
 
 @pytest.mark.parametrize("what", ["another user's", "a link"])
-def test_uninstall_leaves_a_store_that_is_not_its_own(node: Node, what: str) -> None:
+def test_uninstall_keeps_a_cache_folder_of_another_user(node: Node, what: str) -> None:
     installed(node)
     node.flags = None
     target = STORE if what == "another user's" else f"{FOLDER}/elsewhere"

@@ -1,4 +1,4 @@
-"""The drop-in that ``enable`` wrote: is it in effect, and still right? No I/O."""
+"""Judge the drop-in of ``enable``: whether it is in effect and up to date. No I/O."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -23,15 +23,15 @@ _NAME: Final = "drop-in"
 
 
 def judge_drop_in(unit: Unit, kubelet: Kubelet | None) -> Iterator[Step]:
-    """One step; none where ``enable`` left nothing."""
+    """One step, or none without a drop-in of ``enable``."""
     text = unit.files.get(DROP_IN, "")
     if TRIAL in unit.files:
         yield warning(
             _NAME,
             "on-trial",
             TRIAL,
-            "enable or disable runs on this node now, and watches the kubelet",
-            "Wait until it has ended, and check again.",
+            "enable or disable is running on this node and watches the kubelet",
+            "Wait until it ends, then run the check again.",
         )
     elif is_written_by_enable(text):
         yield _judge(text, unit, kubelet)
@@ -39,18 +39,18 @@ def judge_drop_in(unit: Unit, kubelet: Kubelet | None) -> Iterator[Step]:
 
 def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
     ours = [UnitFile(DROP_IN, text)]
-    given = {flag: value for flag, value, _ in flags_in(ours)}
-    again = enable(given.get(BIN_DIR_FLAG, USUAL_BIN_DIR), given.get(CONFIG_FLAG, USUAL_CONFIG))
-    if kubelet and any(kubelet.flag(flag) != value for flag, value in given.items()):
+    flags = {flag: value for flag, value, _ in flags_in(ours)}
+    command = enable(flags.get(BIN_DIR_FLAG, USUAL_BIN_DIR), flags.get(CONFIG_FLAG, USUAL_CONFIG))
+    if kubelet and any(kubelet.flag(flag) != value for flag, value in flags.items()):
         return failed(
             _NAME,
             "drop-in-not-in-effect",
             DROP_IN,
-            "it gives the kubelet both flags, and the running kubelet was started without them",
-            "To put it into effect, with a way back:",
-            f"  sudo systemctl daemon-reload && {again}",
+            "it sets both flags, but the running kubelet was started without them",
+            "To put it into effect, with a rollback if the kubelet fails:",
+            f"  sudo systemctl daemon-reload && {command}",
         )
-    others = without_ours([UnitFile(*item) for item in unit.files.items()])
+    others = without_ours(unit.unit_files)
     try:
         outdated = not command_of(ours).startswith(f"{command_of(others)} ")
     except UnsupportedCommand:
@@ -60,10 +60,8 @@ def _judge(text: str, unit: Unit, kubelet: Kubelet | None) -> Step:
             _NAME,
             "drop-in-outdated",
             DROP_IN,
-            "it hides another ExecStart= of the unit, which was changed after enable",
-            "To derive it again from the unit as it is now:",
-            f"  {again}",
+            "it hides the unit's ExecStart=, which was changed after enable",
+            "To write the drop-in again from the current unit:",
+            f"  {command}",
         )
-    return ok(
-        _NAME, DROP_IN, "enable gave the kubelet both flags; the rest is the unit's own command"
-    )
+    return ok(_NAME, DROP_IN, "it repeats the unit's own command and adds both flags")

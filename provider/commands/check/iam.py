@@ -1,4 +1,4 @@
-"""What OCI must be told so that a node may pull: dynamic group and policy, ready to be pasted."""
+"""Advice on IAM: the dynamic group and the policies that allow pulls, as commands to paste."""
 
 import json
 import re
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 GROUP: Final = "oke-nodes"
-# docs.oracle.com, "Policies to Control Repository Access": who may read may pull.
+# docs.oracle.com, "Policies to Control Repository Access": read includes pull.
 STATEMENT: Final = f"Allow dynamic-group {GROUP} to read repos in tenancy"
-# The operations that a pull consists of, and no others.
+# The operations of a pull.
 _PULL_OPERATIONS: Final = (
     "ReadDockerRepositoryMetadata",
     "ReadDockerRepositoryManifest",
@@ -20,7 +20,7 @@ LEAST_PRIVILEGE: Final = (
     + ", ".join(f"request.operation='{each}'" for each in _PULL_OPERATIONS)
     + "}"
 )
-# IAM accepts changes in the tenancy's home region alone.
+# IAM accepts changes only in the tenancy's home region.
 _HOME_REGION: Final = (
     "  HOME_REGION=$(oci iam region-subscription list --raw-output"
     """ --query 'data[?"is-home-region"]."region-name" | [0]')"""
@@ -30,16 +30,14 @@ _IN_HOME_REGION: Final = '--region "$HOME_REGION"'
 
 @dataclass(frozen=True, slots=True)
 class Ocids:
-    """The OCIDs that statements and commands name. A default is a placeholder for one that the
-    instance metadata does not say.
-    """
+    """The OCIDs in statements and commands. The defaults are placeholders for unknown OCIDs."""
 
     instance: str = "INSTANCE_OCID"
     compartment: str = "COMPARTMENT_OCID"
     tenancy: str = "TENANCY_OCID"
 
 
-# Field of Ocids -> its name in the instance metadata, and the resource types that it may have.
+# Field of Ocids -> its name in the instance metadata, and the allowed resource types.
 _FIELDS: Final = {
     "instance": ("id", "instance"),
     "compartment": ("compartmentId", "compartment|tenancy"),
@@ -48,9 +46,9 @@ _FIELDS: Final = {
 
 
 def ocids_of(instance: Mapping[str, object]) -> tuple[Ocids, tuple[str, ...]]:
-    """The OCIDs in an instance's description, and the names of the fields that hold something else.
+    """The OCIDs in an instance's description, and the names of the fields that have no OCID.
 
-    Only a well-formed OCID is used: these texts become part of commands that root pastes.
+    Users paste these texts into a root shell, so anything else than a well-formed OCID is dropped.
     """
     usable, unusable = {}, []
     for field, (name, types) in _FIELDS.items():
@@ -65,7 +63,7 @@ def ocids_of(instance: Mapping[str, object]) -> tuple[Ocids, tuple[str, ...]]:
 def _is_ocid(text: str, types: str) -> bool:
     """docs.oracle.com, "Resource Identifiers": ocid1.<type>.<realm>.[region][.future use].<unique>.
 
-    Tenancies from before that form have ocidv1:<type>:<realm>:<region>:<number>:<unique>.
+    Older tenancies have ocidv1:<type>:<realm>:<region>:<number>:<unique>.
     """
     forms = (
         rf"ocid1\.({types})\.[a-z0-9]+\.[a-z0-9-]*(\.[a-z0-9-]*)?\.[a-z0-9]+",
@@ -75,27 +73,27 @@ def _is_ocid(text: str, types: str) -> bool:
 
 
 def rule(ocids: Ocids) -> str:
-    """The matching rule of a dynamic group that holds the nodes of this compartment."""
+    """The matching rule of a dynamic group of all nodes in this compartment."""
     return f"All {{instance.compartment.id = '{ocids.compartment}'}}"
 
 
 def node_may_read(ocids: Ocids) -> tuple[str, ...]:
     """How to let this node read repositories."""
     return (
-        "As an administrator, create a dynamic group that matches the nodes, unless there is one. IAM"
-        " is changed in the tenancy's home region:",
+        "As an administrator, create a dynamic group that matches the nodes, unless you have one. Change"
+        " IAM in the tenancy's home region:",
         _HOME_REGION,
         f"  oci iam dynamic-group create {_IN_HOME_REGION} --compartment-id {ocids.tenancy}"
         f" --name {GROUP} --description 'OKE worker nodes' --matching-rule {_word(rule(ocids))}",
         "Create a policy with this statement (narrower: in compartment id <the repository's>):",
         f"  {STATEMENT}",
         _create_policy(f"{GROUP}-read-repos", STATEMENT, ocids),
-        "Or with this one, which allows pulls and nothing else:",
+        "Or with this statement, which allows only pulls:",
         f"  {LEAST_PRIVILEGE}",
         _create_policy(f"{GROUP}-pull", LEAST_PRIVILEGE, ocids),
-        "In an identity domain other than Default the group is named '<domain>'/'<group>'.",
-        "A policy takes some 5 minutes to apply. A dynamic group applies only to tokens that are"
-        " requested after it exists.",
+        "In an identity domain other than Default, write the group's name as '<domain>'/'<group>'.",
+        "A policy takes about 5 minutes to apply. A dynamic group applies only to tokens that are"
+        " requested after it was created.",
     )
 
 
@@ -103,7 +101,7 @@ def user_may_read(ocids: Ocids) -> tuple[str, ...]:
     """How to let the user of an OCI config file read repositories."""
     statement = "Allow group <group> to read repos in tenancy"
     return (
-        "Create a policy that lets a group of this user read repositories, in the home region:",
+        "In the home region, create a policy that lets a group of this user read repositories:",
         f"  {statement}",
         _HOME_REGION,
         _create_policy("read-repos", statement, ocids),
@@ -113,19 +111,19 @@ def user_may_read(ocids: Ocids) -> tuple[str, ...]:
 def workload_may_read(ocids: Ocids) -> tuple[str, ...]:
     """How to let a service account read repositories."""
     return (
-        "Create a policy with this statement, with the account's own names:",
+        "Create a policy with this statement, with the values of the service account:",
         "  Allow any-user to read repos in tenancy where all { request.principal.type = 'workload',"
         " request.principal.cluster_id = '<OCID of the cluster>', request.principal.namespace ="
         " '<namespace>', request.principal.service_account = '<service account>' }",
-        f"The policy belongs in the root compartment of this tenancy: {ocids.tenancy}",
+        f"Create it in the root compartment of this tenancy: {ocids.tenancy}",
     )
 
 
 def other_tenancy(ocids: Ocids) -> tuple[str, ...]:
-    """How to let this node read repositories of another tenancy, which takes both."""
+    """How to let this node read repositories of another tenancy. Both tenancies need a policy."""
     return (
-        "If the image belongs to another tenancy, both must allow it, each by a policy in its root"
-        " compartment. Both tenancies must be subscribed to the registry's region.",
+        "If the image belongs to another tenancy, both tenancies must allow the pull, each with a policy"
+        " in its root compartment. Both tenancies must be subscribed to the registry's region.",
         f"In the root compartment of this tenancy ({ocids.tenancy}):",
         "  Define tenancy Owner as <the other tenancy's OCID>",
         f"  Endorse dynamic-group {GROUP} to read repos in tenancy Owner",
@@ -137,7 +135,7 @@ def other_tenancy(ocids: Ocids) -> tuple[str, ...]:
 
 
 def list_repositories(ocids: Ocids) -> str:
-    """The command that lists the tenancy's repositories; a subtree search starts at the tenancy."""
+    """The command that lists the repositories of the tenancy and all its compartments."""
     return (
         f"  oci artifacts container repository list --compartment-id {ocids.tenancy}"
         " --compartment-id-in-subtree true --all --query 'data.items[].\"display-name\"'"
@@ -152,5 +150,5 @@ def _create_policy(name: str, statement: str, ocids: Ocids) -> str:
 
 
 def _word(text: str) -> str:
-    """A shell word in double quotes, since policy statements contain single ones."""
+    """A shell word in double quotes, because policy statements contain single quotes."""
     return '"' + re.sub(r'([\\"$`])', r"\\\1", text) + '"'

@@ -1,9 +1,9 @@
-"""Who this node is to OCI, and the registry token that it gets for that."""
+"""Get the node's principal and a registry token, as a kubelet call does."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from provider.auth.instance_principal import instance_principal
+from provider.auth.instance_principal import federation_origin, instance_principal
 from provider.auth.oci_files import resource_environment, user_profile
 from provider.auth.principal import Principal
 from provider.auth.sdk_principals import resource_principal, user_principal
@@ -12,8 +12,9 @@ from provider.auth.session_key import session_key
 from provider.auth.workload_identity import EXPERIMENTAL, PATH, PORT, cluster_of, workload_principal
 from provider.commands.check import step as steps
 from provider.commands.check.metadata import METADATA, Instance
-from provider.commands.check.step import Taken
-from provider.errors import ProviderError, RegistryUnreachable
+from provider.commands.check.route import new_client
+from provider.commands.check.step import Outcome
+from provider.errors import ProviderError
 from provider.net.background import Background
 from provider.net.client import Network
 from provider.net.deadline import Deadline
@@ -31,90 +32,67 @@ TOKEN: Final = "token"
 _SECONDS: Final = 15.0
 
 
-def prove_identity(
+def get_principal(
     instance: Instance | None,
     settings: Settings,
     account: ServiceAccount | None,
     environ: Mapping[str, str],
     command: Sequence[str],
-) -> Taken[Principal]:
-    """Become the principal that the settings name. ``command`` is the kubelet's command line."""
-    if settings.ocir_auth_method == WORKLOAD_IDENTITY:
-        return _prove_account(settings, account, environ, command)
-    if settings.ocir_auth_method == RESOURCE_PRINCIPAL:
-        tried = "the environment's OCI_RESOURCE_PRINCIPAL_*"
-        try:
-            principal = resource_principal(resource_environment(environ), Deadline(_SECONDS))
-        except ProviderError as error:
-            return Taken(steps.broken(IDENTITY, tried, error))
-        return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
-    if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
-        tried = f"the OCI config file {settings.oci_config_file or '~/.oci/config'}"
-        try:
+) -> Outcome[Principal]:
+    """Authenticate with the method of the settings. ``command`` is the kubelet's command line."""
+    method = settings.ocir_auth_method
+    network = Network(Deadline(_SECONDS), environ)
+    try:
+        if method == WORKLOAD_IDENTITY:
+            action = f"POST {PATH} at port {PORT} of the cluster's API server"
+            if account is None:
+                return Outcome(_no_account(action))
+            key = Background(session_key)
+            cluster = cluster_of(settings, network.deadline, command)
+            principal = workload_principal(account, cluster, key, network)
+        elif method == RESOURCE_PRINCIPAL:
+            action = "read OCI_RESOURCE_PRINCIPAL_* in the environment"
+            principal = resource_principal(resource_environment(environ), network.deadline)
+        elif method != INSTANCE_PRINCIPAL:
+            action = f"read the OCI config file {settings.oci_config_file or '~/.oci/config'}"
             profile = user_profile(settings.oci_config_file, settings.oci_profile)
             principal = user_principal(profile)
-        except ProviderError as error:
-            return Taken(steps.broken(IDENTITY, tried, error))
-        return Taken(steps.ok(IDENTITY, tried, principal.name), principal)
-    if instance is None:
-        return Taken(steps.needs(IDENTITY, METADATA))
-    identity = instance.identity
-    where = instance.where
-    tried = f"POST https://auth.{where.region}.{where.realm_domain}/v1/x509"
-    network = Network(Deadline(_SECONDS), environ)
-    try:
-        principal = instance_principal(identity.__getitem__, Background(session_key), network)
+        elif instance is None:
+            return Outcome(steps.blocked(IDENTITY, METADATA))
+        else:
+            origin = federation_origin(instance.where)
+            action = f"POST {origin.scheme}://{origin.netloc}/v1/x509"
+            read = instance.identity.__getitem__
+            principal = instance_principal(read, Background(session_key), network)
     except ProviderError as error:
-        return Taken(steps.broken(IDENTITY, tried, error))
-    return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)
+        return Outcome(steps.from_error(IDENTITY, action, error))
+    known = "OCI knows " if method in (WORKLOAD_IDENTITY, INSTANCE_PRINCIPAL) else ""
+    return Outcome(steps.ok(IDENTITY, action, f"{known}{principal.name}"), principal)
 
 
-def _prove_account(
-    settings: Settings,
-    account: ServiceAccount | None,
-    environ: Mapping[str, str],
-    command: Sequence[str],
-) -> Taken[Principal]:
-    tried = f"POST {PATH} at port {PORT} of the cluster's API server"
-    if account is None:
-        return Taken(
-            steps.not_visible(
-                IDENTITY,
-                tried,
-                "each pod pulls as its own service account, and no account's token was given",
-                "Give one, to see what that account may pull:",
-                "  kubectl create token ACCOUNT --namespace NAMESPACE --audience AUDIENCE |"
-                " oke-credential-provider check --service-account-token - IMAGE",
-            )
-        )
-    network = Network(Deadline(_SECONDS), environ)
-    try:
-        key = Background(session_key)
-        cluster = cluster_of(settings, network.deadline, command)
-        principal = workload_principal(account, cluster, key, network)
-    except ProviderError as error:
-        return Taken(steps.broken(IDENTITY, tried, error))
-    return Taken(steps.ok(IDENTITY, tried, f"OCI knows {principal.name}"), principal)
-
-
-def federation_origin(instance: Instance) -> Origin:
-    """Where this instance proves who it is."""
-    return Origin("https", f"auth.{instance.where.region}.{instance.where.realm_domain}", 443)
+def _no_account(action: str) -> steps.Step:
+    return steps.not_visible(
+        IDENTITY,
+        action,
+        "each pod pulls as its own service account, and no service-account token was given",
+        "To check what a service account can pull, pass a token of it:",
+        "  kubectl create token ACCOUNT --namespace NAMESPACE --audience AUDIENCE |"
+        " oke-credential-provider check --service-account-token - IMAGE",
+    )
 
 
 def get_token(
     principal: Principal | None, origin: Origin, settings: Settings, environ: Mapping[str, str]
-) -> Taken[Token]:
-    """A new token; those that calls share are not touched."""
+) -> Outcome[Token]:
+    """Request a new registry token, without the credential cache."""
     if principal is None:
-        return Taken(steps.needs(TOKEN, IDENTITY))
+        return Outcome(steps.blocked(TOKEN, IDENTITY))
     path = settings.registry_token_path
-    tried = f"GET {origin.scheme}://{origin.netloc}{path}"
+    action = f"GET {origin.scheme}://{origin.netloc}{path}"
     try:
-        client = Network(Deadline(_SECONDS), environ).client(origin, RegistryUnreachable)
-        token = request_token(client, path, principal.signer)
+        token = request_token(new_client(origin, environ), path, principal.signer)
     except ProviderError as error:
         experimental = (EXPERIMENTAL,) if settings.ocir_auth_method == WORKLOAD_IDENTITY else ()
-        return Taken(steps.broken(TOKEN, tried, error, error.hint, *experimental))
-    tried += f" (opc-request-id {token.request_id})"
-    return Taken(steps.ok(TOKEN, tried, f"good for {token.expires_in} s"), token)
+        return Outcome(steps.from_error(TOKEN, action, error, error.hint, *experimental))
+    action += f" (opc-request-id {token.request_id})"
+    return Outcome(steps.ok(TOKEN, action, f"valid for {token.expires_in} s"), token)

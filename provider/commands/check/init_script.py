@@ -1,4 +1,4 @@
-"""Does an init script lose the kubelet's flags? No I/O."""
+"""Find init scripts that lose the kubelet's flags. No I/O."""
 
 import base64
 import binascii
@@ -11,40 +11,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from provider.commands.check.step import Step, failed, ok, skipped, warning
+from provider.commands.node.files import OKE_FOLDER, OKE_INIT, OKE_INSTALL
 
 INIT_SCRIPT: Final = "init script"
-# OKE's scripts that run on a node, and where they are.
-_SCRIPTS: Final = {
-    "oke-init.sh": "/var/run/oke-init.sh",
-    "oke-install.sh": "/etc/oke/oke-install.sh",
-}
+# OKE's scripts: name and path on the node.
+_SCRIPTS: Final = {os.path.basename(path): path for path in (OKE_INIT, OKE_INSTALL)}
 _EQUALS: Final = "--kubelet-extra-args="
-# What may stand before a script's name in a command that runs it.
+# What can precede a script's name in a command that runs it.
 _RUNNERS: Final = ("bash", "sh", "sudo", "exec", "source", ".", "env", "nohup", "time", "timeout")
 _KEYWORDS: Final = ("then", "do", "else", "if", "elif", "while", "until", "!", "{", "-")
 _SEPARATORS: Final = frozenset(";&|()")
 _MAX_CALL_LINES: Final = 20
-_MAX_UNPACKED: Final = 1 << 20
+_MAX_DECODED: Final = 1 << 20
 
 
 def judge_init_scripts(scripts: Mapping[str, str], flags_set: bool | None) -> Step:
-    """Does a script lose the flags by ``--kubelet-extra-args=``? ``flags_set`` None: no kubelet."""
-    tried = "the init script in the metadata, /var/run/oke-init.sh, /etc/oke"
+    """Find a script that calls OKE's with ``--kubelet-extra-args=``, which OKE's scripts ignore.
+
+    ``flags_set``: the running kubelet has the flags; None if no kubelet runs.
+    """
+    action = f"the init script in the metadata, {OKE_INIT}, {OKE_FOLDER}"
     if not scripts:
-        return skipped(INIT_SCRIPT, "no-init-script", "there is none that can be read here")
+        return skipped(INIT_SCRIPT, "no-init-script", "no readable init script here")
     found = {source: call for source, text in scripts.items() if (call := _lossy_call(text))}
     if not found:
-        seen = f"{tried}; seen: {', '.join(scripts)}"
-        return ok(INIT_SCRIPT, seen, f"no call with {_EQUALS}")
+        return ok(INIT_SCRIPT, f"{action}; read: {', '.join(scripts)}", f"no call with {_EQUALS}")
     report = warning if flags_set else failed
     where = ", ".join(f"{source} line {call.line}" for source, call in found.items())
     script = next(iter(found.values())).script
     return report(
         INIT_SCRIPT,
         "kubelet-extra-args-equals",
-        tried,
-        f"{where}: {script} drops {_EQUALS} in silence, with all its flags",
-        "Write a space in place of the =, in the node pool's init script; new nodes take it:",
+        action,
+        f"{where}: {script} ignores {_EQUALS} and all flags in it, without an error",
+        "In the node pool's init script, write a space instead of =. This applies to new nodes:",
         f'  bash {_SCRIPTS[script]} --kubelet-extra-args "<the flags>"',
     )
 
@@ -57,8 +57,7 @@ class _Call(NamedTuple):
 def _lossy_call(text: str) -> _Call | None:
     """The first call of one of OKE's scripts with ``--kubelet-extra-args=``.
 
-    They ignore an argument of that form. `oke bootstrap` takes it, and the scripts themselves contain
-    the text, so only a call of a script counts.
+    Only calls of the scripts count: `oke bootstrap` accepts this form, and the scripts contain the text.
     """
     lines = text.splitlines()
     for index, line in enumerate(lines):
@@ -71,7 +70,7 @@ def _lossy_call(text: str) -> _Call | None:
 
 
 def _commands(lines: Sequence[str]) -> Iterator[list[str]]:
-    """The simple commands that begin in the first line; they may go on in the next ones."""
+    """The simple commands that begin in the first line. They can continue in the next lines."""
     for count in range(1, len(lines) + 1):
         if lines[count - 1].endswith("\\") and count < len(lines):
             continue
@@ -81,7 +80,7 @@ def _commands(lines: Sequence[str]) -> Iterator[list[str]]:
         try:
             words = list(lexer)
         except ValueError:
-            continue  # a quoted text that does not end here
+            continue  # a quoted text continues in the next line
         command: list[str] = []
         for word in [*words, ";"]:
             if set(word) <= _SEPARATORS:
@@ -93,7 +92,7 @@ def _commands(lines: Sequence[str]) -> Iterator[list[str]]:
 
 
 def _script_run(words: Sequence[str]) -> str | None:
-    """The name of OKE's script that this command runs."""
+    """The name of the OKE script that this command runs."""
     rest = list(words)
     while rest and (rest[0] in _KEYWORDS or re.match(r"[A-Za-z_]\w*=", rest[0])):
         del rest[0]
@@ -104,23 +103,23 @@ def _script_run(words: Sequence[str]) -> str | None:
 
 
 def scripts_of_metadata(metadata: Mapping[str, object]) -> dict[str, str]:
-    """The scripts in the instance's metadata: ``oke_init_script`` and ``user_data``, base64 both."""
+    """The scripts in the instance's metadata: ``oke_init_script`` and ``user_data``, in base64."""
     scripts = {}
     for name in ("oke_init_script", "user_data"):
         value = metadata.get(name)
-        text = _unpacked(value) if isinstance(value, str) else None
+        text = _decoded(value) if isinstance(value, str) else None
         if text:
             scripts[f"metadata {name}"] = text
     return scripts
 
 
-def _unpacked(text: str) -> str | None:
-    """Base64, perhaps of gzip (cloud-init takes both), perhaps a MIME archive of parts in base64."""
+def _decoded(text: str) -> str | None:
+    """Decode base64, then gzip and a multi-part MIME archive as cloud-init does."""
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
         if data.startswith(b"\x1f\x8b"):
             with gzip.open(io.BytesIO(data)) as file:
-                data = file.read(_MAX_UNPACKED)
+                data = file.read(_MAX_DECODED)
     except (binascii.Error, ValueError, OSError, EOFError):
         return None
     if not data.lower().startswith((b"content-type:", b"mime-version:")):

@@ -1,4 +1,4 @@
-"""What the metadata service says of this instance, or why it says nothing."""
+"""Ask the metadata service for the instance's identity, and diagnose why it fails."""
 
 import json
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from provider.auth.imds import (
 from provider.auth.region import RegionInfo
 from provider.commands.check import step as steps
 from provider.commands.check.iam import Ocids, ocids_of
-from provider.commands.check.step import Step, Taken
+from provider.commands.check.step import Outcome, Step
 from provider.errors import DeadlineExceeded, ImdsUnusable, ProviderError
 from provider.net.deadline import Deadline
 from provider.net.http import Connection, Failure
@@ -30,7 +30,7 @@ _ONE_ANSWER_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What the metadata service says. ``identity`` holds secrets: the bodies by their path."""
+    """The metadata service's answers. ``identity`` has the bodies by path, and they are secret."""
 
     where: RegionInfo
     identity: Mapping[str, bytes]
@@ -38,9 +38,9 @@ class Instance:
     metadata: Mapping[str, object]
 
 
-def ask_metadata() -> Taken[Instance]:
-    """All that a call asks of the metadata service, and the instance's own description."""
-    tried = f"GET http://{IPV4.netloc}/opc/v2 {REGION_INFO} {CERTIFICATE} {KEY} {INTERMEDIATE}"
+def check_metadata() -> Outcome[Instance]:
+    """Request what a kubelet call requests, and the instance's description."""
+    action = f"GET http://{IPV4.netloc}/opc/v2 {REGION_INFO} {CERTIFICATE} {KEY} {INTERMEDIATE}"
     deadline = Deadline(_SECONDS)
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     try:
@@ -48,46 +48,46 @@ def ask_metadata() -> Taken[Instance]:
         identity = {path: metadata.get(path) for path in paths}
         where = region_info(identity[REGION_INFO])
     except ImdsUnusable as error:
-        return Taken(_unusable(tried, error))
+        return Outcome(_unusable(action, error))
     except ProviderError as error:
-        return Taken(steps.broken(METADATA, tried, error))
+        return Outcome(steps.from_error(METADATA, action, error))
     try:
         described = json.loads(metadata.get(_INSTANCE))
     except (ProviderError, ValueError, RecursionError):
-        described = None  # only the advice needs it
+        described = None  # only the advice uses it
     described = described if isinstance(described, dict) else {}
     ocids, unusable = ocids_of(described)
     attributes = described.get("metadata")
     instance = Instance(where, identity, ocids, attributes if isinstance(attributes, dict) else {})
-    came = f"{where.region} of {where.realm_domain}" + (
+    result = f"{where.region} of {where.realm_domain}" + (
         f", after {metadata.retries} retries" if metadata.retries else ""
     )
     if unusable:
         step = steps.warning(
             METADATA,
             "imds-unusable-ocid",
-            tried,
-            f"{came}; but {', '.join(unusable)} of the instance is not an OCID",
-            "The commands below have a placeholder in its place. OCI's metadata service always names"
-            " OCIDs: find out what answers at 169.254.169.254.",
+            action,
+            f"{result}; but the instance's {', '.join(unusable)} is not an OCID",
+            "The commands below have a placeholder instead. OCI's metadata service always returns OCIDs:"
+            " find out what answers at 169.254.169.254.",
         )
-        return Taken(step, instance)
-    return Taken(steps.ok(METADATA, tried, came), instance)
+        return Outcome(step, instance)
+    return Outcome(steps.ok(METADATA, action, result), instance)
 
 
-def _unusable(tried: str, error: ImdsUnusable) -> Step:
+def _unusable(action: str, error: ImdsUnusable) -> Step:
     if _metadata_status("/opc/v2/instance/") in (401, 403):
         return steps.failed(
             METADATA,
             "imds-forwarded",
-            tried,
-            f"the metadata service takes the request for a forwarded one: {error.message}",
-            "Something on this node carries requests for 169.254.169.254 through a proxy (this program"
-            " uses none for it), or this is no OCI instance. Look for a redirect, and take the address"
-            " out of it:",
+            action,
+            f"the metadata service treats the request as forwarded: {error.message}",
+            "Something on this node sends requests for 169.254.169.254 through a proxy (this program uses"
+            " no proxy for it), or this is not an OCI instance. Look for a redirect, and exclude the"
+            " address from it:",
             "  iptables -t nat -S | grep -e 169.254 -e REDIRECT -e DNAT",
         )
-    return steps.broken(METADATA, tried, error)
+    return steps.from_error(METADATA, action, error)
 
 
 def _metadata_status(path: str) -> int | None:

@@ -1,4 +1,4 @@
-"""A check for people: a line for each step, and more where something is to be done."""
+"""The text output of a check: one line per step, and advice where something is wrong."""
 
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import click
 
 from provider.commands.check.step import Status, Step
 
-_COLOURS: Final[dict[Status, str]] = {
+_COLORS: Final[dict[Status, str]] = {
     "ok": "green",
     "warning": "yellow",
     "failed": "red",
@@ -22,21 +22,21 @@ _INDENT: Final = " " * (2 + _STATUS_WIDTH)
 
 
 def lines(step: Step, width: int, verbose: bool) -> Iterator[str]:
-    """One step; its details where it does not hold, and all of them when ``verbose``."""
+    """One step. Its advice follows if it found a problem; ``verbose`` prints everything."""
     step = _printable(step)
-    status = click.style(step.status.ljust(_STATUS_WIDTH), fg=_COLOURS[step.status])
+    status = click.style(step.status.ljust(_STATUS_WIDTH), fg=_COLORS[step.status])
     name = click.style(step.name.ljust(_NAME_WIDTH), bold=True)
-    took = f"{step.milliseconds:.0f} ms" if step.milliseconds >= 1 else ""
-    first, *rest = _wrapped(f"{step.came} {took}".strip(), width - len(_INDENT) - _NAME_WIDTH)
-    if took and (rest or [first])[-1].endswith(took):
-        last = (rest or [first])[-1].removesuffix(took) + click.style(took, dim=True)
-        first, rest = (first, [*rest[:-1], last]) if rest else (last, rest)
+    duration = f"{step.milliseconds:.0f} ms" if step.milliseconds >= 1 else ""
+    text = f"{step.result} {duration}".strip()
+    *wrapped, last = _wrapped(text, width - len(_INDENT) - _NAME_WIDTH)
+    if duration and last.endswith(duration):
+        last = last.removesuffix(duration) + click.style(duration, dim=True)
+    first, *rest = [*wrapped, last]
     yield f"  {status}{name}{first}"
     yield from (" " * (len(_INDENT) + _NAME_WIDTH) + line for line in rest)
-    calm = step.status in ("ok", "skipped")
-    if verbose and step.tried:
-        yield from _prose(f"tried: {step.tried}", width)
-    if not calm or verbose:
+    if verbose and step.action:
+        yield from _prose(f"tried: {step.action}", width)
+    if verbose or step.status not in ("ok", "skipped"):
         for text in step.advice:
             if text.startswith(" "):
                 yield _INDENT + click.style(f"  {text.strip()}", fg="cyan")
@@ -47,26 +47,26 @@ def lines(step: Step, width: int, verbose: bool) -> Iterator[str]:
 
 
 def _printable(step: Step) -> Step:
-    """The step without control characters: a server or a file of another user chose some texts."""
+    """Replace control characters: some texts come from servers or from other users' files."""
 
     def clean(text: str) -> str:
         return "".join(c if c.isprintable() else "?" for c in text)
 
     advice = tuple(map(clean, step.advice))
-    return replace(step, tried=clean(step.tried), came=clean(step.came), advice=advice)
+    return replace(step, action=clean(step.action), result=clean(step.result), advice=advice)
 
 
 def summary(steps: Sequence[Step]) -> str:
-    """The last line: does all hold?"""
-    for status, told in (
-        ("failed", "Does not hold"),
-        ("not visible", "Nothing failed, but this user could not see"),
+    """The last line: the steps that found a problem."""
+    for status, text in (
+        ("failed", "Failed"),
+        ("not visible", "Nothing failed, but this user cannot see"),
         ("warning", "Nothing failed, with warnings"),
     ):
         names = ", ".join(dict.fromkeys(step.name for step in steps if step.status == status))
         if names:
-            return f"{told}: {names}."
-    return "All holds."
+            return f"{text}: {names}."
+    return "Everything is OK."
 
 
 def _prose(text: str, width: int) -> list[str]:
@@ -74,7 +74,6 @@ def _prose(text: str, width: int) -> list[str]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    # Names, addresses and paths stay whole, so that they can be copied.
-    return textwrap.wrap(text, max(30, width), break_long_words=False, break_on_hyphens=False) or [
-        ""
-    ]
+    # Do not break names, addresses and paths, so that users can copy them.
+    wrapped = textwrap.wrap(text, max(30, width), break_long_words=False, break_on_hyphens=False)
+    return wrapped or [""]

@@ -1,4 +1,4 @@
-"""May the principal pull this image, and if not, why not?"""
+"""Check whether the principal can pull the image, and diagnose why not."""
 
 import json
 import re
@@ -19,11 +19,11 @@ from provider.commands.check.iam import (
 )
 from provider.commands.check.identity import TOKEN
 from provider.commands.check.metadata import Instance
+from provider.commands.check.route import new_client
 from provider.commands.check.step import Step
-from provider.errors import ProviderError, RegistryUnreachable
+from provider.errors import ProviderError
 from provider.image import Image
-from provider.net.client import Client, Network
-from provider.net.deadline import Deadline
+from provider.net.client import Client
 from provider.net.http import Origin
 from provider.ocir.credentials import PullCheck, PullStatus
 from provider.ocir.exchange import registry_origin
@@ -33,16 +33,15 @@ from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 PULL: Final = "pull"
 _NAMESPACE: Final = re.compile(r"[a-z0-9]+([._-][a-z0-9]+)*", re.A)
-_SECONDS: Final = 15.0
 _PULL_SECRETS: Final = (
-    "imagePullSecrets are not the matter: the kubelet tries a pod's own first, and then these"
-    " credentials all the same."
+    "imagePullSecrets are not the cause: the kubelet tries a pod's own secrets first, and then these"
+    " credentials."
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks, and how. ``principal`` and ``token`` are None where an earlier step failed."""
+class PullContext:
+    """What a pull needs. ``principal`` and ``token`` are None if an earlier step failed."""
 
     principal: Principal | None
     token: Token | None
@@ -50,16 +49,13 @@ class Asker:
     environ: Mapping[str, str]
     instance: Instance | None
 
-    def client(self, origin: Origin) -> Client:
-        """A client with a deadline of its own."""
-        return Network(Deadline(_SECONDS), self.environ).client(origin, RegistryUnreachable)
-
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """What OCI says of a repository: to our token, to everybody, and of its namespace.
+    """What OCI says about a repository.
 
-    ``public``, ``exists`` and ``our_namespace`` are None where that was not asked or not told.
+    ``check``: the result of the pull check. ``public``: everybody can pull the image.
+    ``our_namespace``: the tenancy's namespace. None: unknown.
     """
 
     check: PullCheck
@@ -68,42 +64,41 @@ class Repository:
     our_namespace: str | None = None
 
 
-def try_pull(image: Image, asker: Asker) -> Step:
-    """May the principal pull this image, and may everybody?"""
-    if asker.token is None or asker.principal is None:
-        return steps.needs(PULL, TOKEN)
-    client = asker.client(registry_origin(image.host, asker.settings))
-    check = check_pull(client, image, asker.token)
+def check_image(image: Image, context: PullContext) -> Step:
+    """Check whether the principal can pull this image, and whether everybody can."""
+    if context.token is None or context.principal is None:
+        return steps.blocked(PULL, TOKEN)
+    client = new_client(registry_origin(image.host, context.settings), context.environ)
+    check = check_pull(client, image, context.token)
     public = exists = namespace = None
-    if _is_there(check):
-        public = _is_public(client, image, asker.settings)
+    if _exists_and_allowed(check):
+        public = _is_public(client, image, context.settings)
     elif check.status is PullStatus.ALLOWED:
-        exists = _exists(client, image, asker.token)
+        exists = _exists(client, image, context.token)
     elif check.status is PullStatus.DENIED:
-        namespace = _our_namespace(asker.principal, asker)
-    by_instance = asker.settings.ocir_auth_method == INSTANCE_PRINCIPAL
-    ocids = asker.instance.ocids if asker.instance else Ocids()
-    if asker.settings.ocir_auth_method == WORKLOAD_IDENTITY:
+        namespace = _our_namespace(context.principal, context)
+    by_instance = context.settings.ocir_auth_method == INSTANCE_PRINCIPAL
+    ocids = context.instance.ocids if context.instance else Ocids()
+    if context.settings.ocir_auth_method == WORKLOAD_IDENTITY:
         may_read = (*workload_may_read(ocids), EXPERIMENTAL)
     else:
         may_read = node_may_read(ocids) if by_instance else user_may_read(ocids)
     return judge_pull(image, Repository(check, public, exists, namespace), may_read, ocids)
 
 
-def _is_there(check: PullCheck) -> bool:
-    """Report whether the image exists and may be pulled."""
+def _exists_and_allowed(check: PullCheck) -> bool:
     return check.status is PullStatus.ALLOWED and check.code is None
 
 
 def _is_public(client: Client, image: Image, settings: Settings) -> bool | None:
-    """Does the image come without credentials too, the way a container runtime would ask?"""
+    """Try the pull without credentials, as a container runtime does."""
     scope = f"service={image.host}&scope=repository:{image.repository}:pull"
     try:
         answer = client.request("GET", f"{settings.registry_token_path}?{scope}", dict, attempts=1)
         if answer.status != 200:
             return False
         token = Token(str(json.loads(answer.body)["token"]), 1, "")
-        return _is_there(check_pull(client, image, token))
+        return _exists_and_allowed(check_pull(client, image, token))
     except (ProviderError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
@@ -118,20 +113,19 @@ def _exists(client: Client, image: Image, token: Token) -> bool | None:
     return {200: True, 404: False}.get(status)
 
 
-def _our_namespace(principal: Principal, asker: Asker) -> str | None:
-    """The tenancy's Object Storage namespace, in which its repositories are.
+def _our_namespace(principal: Principal, context: PullContext) -> str | None:
+    """The tenancy's Object Storage namespace, which its repositories' names begin with.
 
-    ``GET https://objectstorage.<region>.<realm domain>/n`` tells it of the asker's own tenancy
-    (docs.oracle.com, GetNamespace). None when it does not, or when the name cannot stand in an image:
-    it becomes part of a command to paste.
+    ``GET https://objectstorage.<region>.<realm domain>/n`` returns it (docs.oracle.com, GetNamespace).
+    None without an answer, or if an image's name cannot have it: it becomes part of a command.
     """
-    if asker.instance is None:
+    if context.instance is None:
         return None
-    where = asker.instance.where
+    where = context.instance.where
     origin = Origin("https", f"objectstorage.{where.region}.{where.realm_domain}", 443)
     signer = principal.signer
     try:
-        answer = asker.client(origin).request(
+        answer = new_client(origin, context.environ).request(
             "GET", "/n", lambda: signer.sign_get("/n", origin.netloc), attempts=1
         )
         name = json.loads(answer.body) if answer.status == 200 else None
@@ -143,102 +137,102 @@ def _our_namespace(principal: Principal, asker: Asker) -> str | None:
 def judge_pull(
     image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids
 ) -> Step:
-    """What the registry's answers mean. Pure."""
+    """Interpret the registry's answers. No I/O."""
     check = repository.check
     name = f"{image.host}/{image.repository}"
-    tried = f"HEAD /v2/{image.repository}/manifests/{image.reference} at {image.host}"
-    named = image.tag or image.digest
+    action = f"HEAD /v2/{image.repository}/manifests/{image.reference} at {image.host}"
     if check.status is PullStatus.DENIED:
-        return _judge_denied(image, repository, may_read, ocids, tried)
+        return _judge_denied(image, repository, may_read, ocids, action)
     absent = repository.exists is False or check.code == "NAME_UNKNOWN"
     if check.status is PullStatus.UNCLEAR and not absent:
         return steps.failed(
             PULL,
             "pull-unclear",
-            tried,
+            action,
             f"{name}: {check.text}",
-            "Run this check once more. A 404 without the code MANIFEST_UNKNOWN does not tell what does not"
-            " exist from what this principal may not see.",
+            "Run this check again. A 404 without the code MANIFEST_UNKNOWN has two possible causes: the"
+            " image does not exist, or this principal has no permission to see it.",
         )
     if repository.public:
         return steps.ok(
             PULL,
-            tried,
-            f"{name} may be pulled, but by everybody: it is public, and proves nothing of policies",
-            "Name a private image to check those.",
+            action,
+            f"everybody can pull {name}: it is public, and says nothing about policies",
+            "To check the policies, name a private image.",
         )
-    if _is_there(check):
-        return steps.ok(PULL, tried, f"{name} may be pulled")
+    if _exists_and_allowed(check):
+        return steps.ok(PULL, action, f"{name} can be pulled")
     if absent:
         return steps.failed(
             PULL,
             "no-such-repository",
-            tried,
-            f"{name} does not exist, as far as this principal may see; credentials are not the matter",
-            "Correct the image's name, or push it. To list the tenancy's repositories:",
+            action,
+            f"{name} does not exist, or this principal cannot see it; the credentials are not the cause",
+            "Correct the image's name, or push the image. To list the tenancy's repositories:",
             list_repositories(ocids),
         )
-    if not named:
-        came = f"{name} may be pulled; it has no tag 'latest', name the tag to check that too"
-        return steps.ok(PULL, tried, came)
+    if not (image.tag or image.digest):
+        result = f"{name} can be pulled; it has no tag 'latest'. To check another tag, name it"
+        return steps.ok(PULL, action, result)
     return steps.failed(
         PULL,
         "no-such-tag",
-        tried,
-        f"{name} may be pulled, but has no {image.reference}; credentials are not the matter",
-        "Correct the tag or digest, or push it.",
+        action,
+        f"{name} can be pulled, but has no {image.reference}; the credentials are not the cause",
+        "Correct the tag or digest, or push the image.",
     )
 
 
 def _judge_denied(
-    image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, tried: str
+    image: Image, repository: Repository, may_read: tuple[str, ...], ocids: Ocids, action: str
 ) -> Step:
     check = repository.check
-    came = f"{image.host}/{image.repository}: {check.text.partition(';')[0]}"
+    result = f"{image.host}/{image.repository}: {check.text.partition(';')[0]}"
     if check.code == "FREE_TIER_NOT_SUPPORTED":
         return steps.failed(
             PULL,
             "free-tier",
-            tried,
-            came,
-            "This tenancy's tier or region has no registry, and no policy changes that: upgrade the"
+            action,
+            result,
+            "This tenancy's tier or region has no registry, and a policy cannot change that. Upgrade the"
             " account, or keep the image in another registry.",
         )
     if check.http_status == 401:
         return steps.failed(
             PULL,
             "token-not-accepted",
-            tried,
-            came,
-            "The registry gave this token a moment ago and does not accept it: policies are not the"
-            " matter. Is the image's registry one of this node's realm, and does a proxy change requests?"
-            " If it lasts, give Oracle support the opc-request-id.",
+            action,
+            result,
+            "The registry issued this token a moment ago and rejects it now, so policies are not the cause."
+            " Is the image's registry in this node's realm? Does a proxy change requests? If the problem"
+            " persists, give the opc-request-id to Oracle support.",
         )
     namespace, ours = image.repository.partition("/")[0], repository.our_namespace
     if ours is not None and ours != namespace:
         return steps.failed(
             PULL,
             "another-namespace",
-            tried,
-            f"{came}; {namespace!r} is not this tenancy's namespace, which is {ours!r}",
-            "If the image is this tenancy's, correct its name:",
+            action,
+            f"{result}; this tenancy's namespace is {ours!r}, not {namespace!r}",
+            "If the image belongs to this tenancy, correct its name:",
             f"  {image.host}/{ours}/{image.repository.partition('/')[2] or namespace}",
             *other_tenancy(ocids),
             _PULL_SECRETS,
         )
     question = (
-        f"Is {namespace!r} this tenancy's Object Storage namespace? That could not be found out. It is:",
+        f"Is {namespace!r} this tenancy's Object Storage namespace? The check could not find out. To see"
+        " the namespace:",
         "  oci os ns get --auth instance_principal",
     )
     return steps.failed(
         PULL,
         "repository-denied",
-        tried,
-        came,
+        action,
+        result,
         *may_read,
         *(question if ours is None else ()),
-        f"If a policy covers single compartments: is there a repository {image.repository!r} in one of them?"
-        " One that does not exist is denied too:",
+        f"If a policy covers single compartments, make sure that one of them has the repository"
+        f" {image.repository!r}: OCIR also denies a repository that does not exist. To list them:",
         list_repositories(ocids),
         _PULL_SECRETS,
     )

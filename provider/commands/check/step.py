@@ -1,5 +1,6 @@
-"""One step of a check, and what the steps together mean."""
+"""One step of a check: its status, cause, texts and duration."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -11,93 +12,94 @@ Status = Literal["ok", "warning", "failed", "skipped", "not visible"]
 
 FAILED: Final = 1
 NOT_VISIBLE: Final = 3
+AS_ROOT: Final = "Run the check as root."
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What was tried and what came of it; no secret stands in any of its texts.
+    """What a step did (``action``) and found (``result``). No text contains a secret.
 
-    ``warning``: pulls work all the same. ``skipped``: it does not apply, or an earlier step failed.
-    ``not visible``: this user may not see it. ``cause`` is stable, for machines: "ok", "dns",
-    "image-not-matched"; an error's code where an error of the provider's is the cause. ``advice`` is
-    what to do, line by line; a line that begins with a space is to be pasted.
+    ``warning``: pulls work nevertheless. ``skipped``: the step does not apply, or an earlier step
+    failed. ``not visible``: this user has no permission to look. ``cause`` is stable, for scripts:
+    "ok", "dns", "image-not-matched", or the code of a ProviderError. ``advice`` has one line per
+    item; a line that begins with a space is a command or text to paste.
     """
 
     name: str
     status: Status
     cause: str
-    tried: str
-    came: str
+    action: str
+    result: str
     advice: tuple[str, ...] = ()
     milliseconds: float = 0.0
 
-
-def ok(name: str, tried: str, came: str, *notes: str) -> Step:
-    """A step that holds."""
-    return Step(name, "ok", "ok", tried, came, notes)
-
-
-def failed(name: str, cause: str, tried: str, came: str, *advice: str) -> Step:
-    """A step that keeps pulls from working."""
-    return Step(name, "failed", cause, tried, came, advice)
+    def to_json(self) -> dict[str, object]:
+        """The step under the stable field names of ``check --output json``."""
+        names = {"action": "tried", "result": "came"}
+        return {names.get(name, name): value for name, value in dataclasses.asdict(self).items()}
 
 
-def warning(name: str, cause: str, tried: str, came: str, *advice: str) -> Step:
-    """A step that does not hold, although pulls work."""
-    return Step(name, "warning", cause, tried, came, advice)
+def ok(name: str, action: str, result: str, *notes: str) -> Step:
+    """A step that found no problem."""
+    return Step(name, "ok", "ok", action, result, notes)
 
 
-def skipped(name: str, cause: str, came: str) -> Step:
-    """A step that was not taken."""
-    return Step(name, "skipped", cause, "", came)
+def failed(name: str, cause: str, action: str, result: str, *advice: str) -> Step:
+    """A step that found why pulls fail."""
+    return Step(name, "failed", cause, action, result, advice)
 
 
-def needs(name: str, earlier: str) -> Step:
-    """A step that an earlier one's failure left out."""
+def warning(name: str, cause: str, action: str, result: str, *advice: str) -> Step:
+    """A step that found a problem although pulls work."""
+    return Step(name, "warning", cause, action, result, advice)
+
+
+def skipped(name: str, cause: str, result: str) -> Step:
+    """A step that did not run."""
+    return Step(name, "skipped", cause, "", result)
+
+
+def blocked(name: str, earlier: str) -> Step:
+    """A step that did not run because an earlier step failed."""
     return skipped(name, "needs-earlier-step", f"needs the step {earlier!r}")
 
 
-def not_visible(name: str, tried: str, came: str, *advice: str) -> Step:
-    """A step that this user may not take."""
-    return Step(name, "not visible", "not-visible", tried, came, advice)
+def not_visible(name: str, action: str, result: str, *advice: str) -> Step:
+    """A step for which this user has no permission. By default it advises to use root."""
+    return Step(name, "not visible", "not-visible", action, result, advice or (AS_ROOT,))
 
 
-def broken(name: str, tried: str, error: ProviderError, *advice: str) -> Step:
-    """A step in which the program's own code gave up."""
-    return failed(name, error.code, tried, error.message, *(advice or (error.hint,)))
+def from_error(name: str, action: str, error: ProviderError, *advice: str) -> Step:
+    """A step that ended with a ProviderError; ``advice`` replaces the error's hint."""
+    return failed(name, error.code, action, error.message, *(advice or (error.hint,)))
 
 
-def timed(take: Callable[[], Step]) -> Step:
-    """Take a step, and note how long it took."""
-    began = time.monotonic()
-    step = take()
-    return replace(step, milliseconds=round((time.monotonic() - began) * 1000, 1))
-
-
-class Taken(NamedTuple, Generic[T]):
-    """A step, and what it yielded if it went well."""
+class Outcome(NamedTuple, Generic[T]):
+    """A step, and the value that it produced if it succeeded."""
 
     step: Step
     value: T | None = None
 
 
-def timed_taken(take: Callable[[], Taken[T]]) -> Taken[T]:
-    """Take a step that yields something, and note how long it took."""
-    values: list[T | None] = []
+def timed(run: Callable[[], Step]) -> Step:
+    """Run a step and add its duration."""
+    return timed_outcome(lambda: Outcome(run())).step
 
-    def noted() -> Step:
-        taken = take()
-        values.append(taken.value)
-        return taken.step
 
-    return Taken(timed(noted), values[0])
+def timed_outcome(run: Callable[[], Outcome[T]]) -> Outcome[T]:
+    """Run a step that produces a value and add its duration."""
+    started = time.monotonic()
+    outcome = run()
+    milliseconds = round((time.monotonic() - started) * 1000, 1)
+    return Outcome(replace(outcome.step, milliseconds=milliseconds), outcome.value)
 
 
 def exit_code(steps: Iterable[Step]) -> int:
-    """0 when all holds (warnings are allowed), 1 when a step failed, 3 when nothing failed but
-    something could not be seen.
+    """The command's exit code.
+
+    1 if a step failed, 3 if no step failed but one was not visible, otherwise 0.
     """
-    states = {step.status for step in steps}
-    return FAILED if "failed" in states else NOT_VISIBLE if "not visible" in states else 0
+    statuses = {step.status for step in steps}
+    return FAILED if "failed" in statuses else NOT_VISIBLE if "not visible" in statuses else 0

@@ -1,20 +1,22 @@
-"""Where the kubelet's flags are set on the node, and which drop-in wins: systemd's unit, oke.conf.
-
-``read_unit`` reads the files; all else is pure.
-"""
+"""Read the kubelet's systemd unit, and find the variables and the command that are in effect."""
 
 import os
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
-from provider.commands.node.kubelet_unit import UNIT, UnitFile, settings
+from provider.commands.node.files import OKE_CONF, read_texts
+from provider.commands.node.kubelet_unit import (
+    UNIT,
+    UnitFile,
+    environment_files,
+    settings,
+    values,
+)
 
-# Oracle's oke-install.sh writes it, and oke.service passes it to `oke bootstrap`.
-OKE_CONF: Final = "/etc/oke/oke.conf"
-# systemd.unit(5): the first folder that has a file of a name provides it.
+# systemd.unit(5): of files with the same name, the one in the first folder is used.
 _FOLDERS: Final = (
     "/etc/systemd/system",
     "/run/systemd/system",
@@ -22,16 +24,15 @@ _FOLDERS: Final = (
     "/usr/lib/systemd/system",
     "/lib/systemd/system",
 )
-_MAX_BYTES: Final = 1 << 20
 _REFERENCE: Final = re.compile(r"\$\{?([A-Za-z_][A-Za-z0-9_]*)\}?")
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The kubelet's unit and its drop-ins, path to text, in the order in which systemd applies them.
+    """The texts of the kubelet's unit and its drop-ins by path, in the order in which they apply.
 
-    ``environment_files`` are the files of variables that these name. ``unreadable`` are files of either
-    kind that this user may not read.
+    ``environment_files`` are the files that EnvironmentFile= names. ``unreadable`` are the files that
+    this user cannot read.
     """
 
     files: Mapping[str, str]
@@ -39,10 +40,15 @@ class Unit:
     oke_conf: str | None = None
     unreadable: tuple[str, ...] = ()
 
+    @property
+    def unit_files(self) -> list[UnitFile]:
+        """The unit and its drop-ins."""
+        return [UnitFile(path, text) for path, text in self.files.items()]
+
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A variable of the kubelet's unit, and the file that sets it."""
+    """A variable of the unit, and the file that sets it."""
 
     path: str
     name: str
@@ -50,7 +56,7 @@ class Assignment:
 
 
 def read_unit() -> Unit:
-    """Read what systemd reads for the kubelet, and oke.conf."""
+    """Read the kubelet's unit as systemd does, and oke.conf."""
     main = next((f for f in (f"{folder}/{UNIT}" for folder in _FOLDERS) if os.path.isfile(f)), None)
     drop_ins: dict[str, str] = {}
     for folder in reversed(_FOLDERS):
@@ -60,35 +66,20 @@ def read_unit() -> Unit:
             continue
         drop_ins |= {n: f"{folder}/{UNIT}.d/{n}" for n in names if n.endswith(".conf")}
     paths = [*([main] if main else ()), *(drop_ins[name] for name in sorted(drop_ins))]
-    files = _texts(paths)
-    named = (value.removeprefix("-") for _, value in _settings(files, "EnvironmentFile"))
-    variables = _texts(path for path in named if os.path.isabs(path))
+    unit = Unit(read_texts(paths), {}, read_texts([OKE_CONF]).get(OKE_CONF))
+    variables = read_texts(filter(os.path.isabs, environment_files(unit.unit_files)))
     unreadable = tuple(p for p in (*paths, *variables) if not os.access(p, os.R_OK))
-    return Unit(files, variables, _texts([OKE_CONF]).get(OKE_CONF), unreadable)
-
-
-def _texts(paths: Iterable[str]) -> dict[str, str]:
-    """The files that there are; one that cannot be read is empty."""
-    texts = {}
-    for path in paths:
-        try:
-            with open(path, "rb") as file:
-                texts[path] = file.read(_MAX_BYTES).decode("utf-8", "replace")
-        except FileNotFoundError:
-            continue
-        except OSError:
-            texts[path] = ""
-    return texts
+    return replace(unit, environment_files=variables, unreadable=unreadable)
 
 
 def assignments(unit: Unit) -> list[Assignment]:
-    """Every variable that the unit sets, in systemd's order: the last one of a name counts.
+    """All assignments of the unit in systemd's order: the last one of a variable is in effect.
 
-    What an EnvironmentFile= sets wins over Environment= (systemd.exec(5)).
+    EnvironmentFile= overrides Environment= (systemd.exec(5)).
     """
     found: list[Assignment] = []
-    for path, value in _settings(unit.files, "Environment"):
-        if not value:  # systemd forgets all that came before
+    for path, value in settings(unit.unit_files, "Environment"):
+        if not value:  # an empty value removes all earlier variables
             found += [Assignment(path, name, "") for name in effective(found)]
         found += [Assignment(path, *pair) for pair in _pairs(value)]
     for path, text in unit.environment_files.items():
@@ -101,25 +92,18 @@ def assignments(unit: Unit) -> list[Assignment]:
 
 
 def effective(found: Sequence[Assignment]) -> dict[str, Assignment]:
-    """The assignment that counts, for each variable."""
+    """The last assignment of each variable."""
     return {each.name: each for each in found}
 
 
 def command_line(unit: Unit) -> str:
-    """ExecStart= as it counts; "" when no file has one."""
-    command = ""
-    for _, value in _settings(unit.files, "ExecStart"):
-        command = value
-    return command
+    """The ExecStart= that is in effect; "" if no file has one."""
+    return (values(unit.unit_files, "ExecStart") or [""])[-1]
 
 
 def variables_of(command: str) -> list[str]:
-    """The variables that a command line names, in its order."""
+    """The variables in a command line."""
     return _REFERENCE.findall(command)
-
-
-def _settings(files: Mapping[str, str], name: str) -> Iterator[tuple[str, str]]:
-    return settings(tuple(UnitFile(path, text) for path, text in files.items()), name)
 
 
 def _pairs(value: str) -> Iterator[tuple[str, str]]:

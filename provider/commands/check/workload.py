@@ -1,4 +1,4 @@
-"""Workload identity: do the kubelet's config and the cluster do their part?"""
+"""Check the kubelet's config and the cluster for workload identity."""
 
 from typing import Final
 
@@ -18,47 +18,49 @@ _SECONDS: Final = 15.0
 
 
 def judge_attributes(entry: CredentialProvider | None, settings: Settings) -> Step | None:
-    """Does the kubelet send service-account tokens, and are they used? None when neither is so."""
+    """Judge whether the kubelet sends service-account tokens and the settings use them.
+
+    None if neither is the case.
+    """
     method = settings.ocir_auth_method
-    asked = entry is not None and entry.token_attributes is not None
+    sent = entry is not None and entry.token_attributes is not None
     wanted = method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE)
-    tried = f"tokenAttributes of {entry.name}" if entry else "the kubelet's config"
-    if wanted and entry is not None and not asked:
+    action = f"tokenAttributes of {entry.name}" if entry else "the kubelet's config"
+    if wanted and entry is not None and not sent:
         missing = "the kubelet sends no service-account tokens: its config has no tokenAttributes"
-        error = NoServiceAccountToken(missing)
-        return steps.broken(ATTRIBUTES, tried, error)
-    if asked and not wanted:
+        return steps.from_error(ATTRIBUTES, action, NoServiceAccountToken(missing))
+    if sent and not wanted:
         return steps.warning(
             ATTRIBUTES,
             "tokens-not-used",
-            tried,
-            f"the kubelet sends service-account tokens, and OCIR_AUTH_METHOD is {method}",
-            f"Set OCIR_AUTH_METHOD={WORKLOAD_IDENTITY} in its env, or take tokenAttributes out.",
+            action,
+            f"the kubelet sends service-account tokens, but OCIR_AUTH_METHOD is {method}",
+            f"Set OCIR_AUTH_METHOD={WORKLOAD_IDENTITY} in its env, or remove tokenAttributes.",
         )
     if not wanted:
         return None
     if entry is None or entry.token_attributes is None:
         return steps.skipped(
-            ATTRIBUTES, "no-config", "no config of the kubelet's names this program"
+            ATTRIBUTES, "no-config", "no kubelet config has an entry of this program"
         )
-    return steps.ok(ATTRIBUTES, tried, f"for the audience {entry.token_attributes.audience}")
+    return steps.ok(ATTRIBUTES, action, f"for the audience {entry.token_attributes.audience}")
 
 
-def reach_cluster(settings: Settings, running: Kubelet | None) -> Step:
-    """Find the cluster's endpoint, connect, and hold its certificate against the cluster's CA."""
+def check_cluster_route(settings: Settings, kubelet: Kubelet | None) -> Step:
+    """Find the cluster's endpoint, connect, and verify its certificate with the cluster's CA."""
     deadline = Deadline(_SECONDS)
-    tried = "settings, the kubelet's kubeconfig and OKE's files for the API server and its CA"
+    action = "find the API server and its CA in the settings, the kubelet's kubeconfig, OKE's files"
     try:
-        cluster = cluster_of(settings, deadline, running.argv if running else ())
-        there = origin(cluster)
-        tried = f"{there.scheme}://{there.netloc} ({cluster.source})"
-        connection = Connection(there, lambda: context(cluster))
+        cluster = cluster_of(settings, deadline, kubelet.argv if kubelet else ())
+        server = origin(cluster)
+        action = f"{server.scheme}://{server.netloc} ({cluster.source})"
+        connection = Connection(server, lambda: context(cluster))
         connection.open(deadline)
         connection.close()
     except Failure as failure:
-        return steps.broken(ROUTE, tried, WorkloadUnreachable(str(failure)))
+        return steps.from_error(ROUTE, action, WorkloadUnreachable(str(failure)))
     except TlsUntrusted as error:
-        return steps.broken(ROUTE, tried, error, CA_HINT)
+        return steps.from_error(ROUTE, action, error, CA_HINT)
     except ProviderError as error:
-        return steps.broken(ROUTE, tried, error)
-    return steps.ok(ROUTE, tried, f"{there.netloc} answers, and is the cluster's")
+        return steps.from_error(ROUTE, action, error)
+    return steps.ok(ROUTE, action, f"{server.netloc} answers with the cluster's certificate")

@@ -1,8 +1,4 @@
-"""The kubelet's CredentialProviderConfig: written, read and judged as the kubelet would.
-
-A config that the kubelet does not accept ends the kubelet at its start, and the node never
-joins. All here is pure: text in, text or findings out.
-"""
+"""The kubelet's CredentialProviderConfig: write, decode and validate it. No I/O."""
 
 from provider.commands.kubelet_config.decode import load, merge
 from provider.commands.kubelet_config.go_duration import parse_go_duration
@@ -16,6 +12,7 @@ from provider.commands.kubelet_config.match_images import (
 )
 from provider.commands.kubelet_config.model import (
     ALIAS,
+    CONFIG_SUFFIXES,
     PROVIDER_NAME,
     ConfigError,
     CredentialProvider,
@@ -25,16 +22,18 @@ from provider.commands.kubelet_config.model import (
     parse_version,
 )
 from provider.commands.kubelet_config.render import render
-from provider.commands.kubelet_config.rules import validate, validate_directory
+from provider.commands.kubelet_config.rules import fields_with_nul, validate, validate_directory
 
 __all__ = [
     "ALIAS",
+    "CONFIG_SUFFIXES",
     "PROVIDER_NAME",
     "ConfigError",
     "CredentialProvider",
     "CredentialProviderConfig",
     "Finding",
     "TokenAttributes",
+    "fields_with_nul",
     "load",
     "match_images",
     "matches",

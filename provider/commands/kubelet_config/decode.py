@@ -1,10 +1,9 @@
-"""The kubelet's strict decoder: text to a CredentialProviderConfig, with all that it refuses.
+"""Decode a CredentialProviderConfig as strictly as the kubelet does.
 
 The fields are those of k8s.io/kubelet/config/v1/types.go.
 """
 
 import difflib
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from provider.commands.kubelet_config.document import Object, json_kind, read
 from provider.commands.kubelet_config.go_duration import parse_go_duration
 from provider.commands.kubelet_config.model import (
     CONFIG_API_VERSION,
+    CONFIG_SUFFIXES,
     NEWEST,
     ConfigError,
     CredentialProvider,
@@ -21,11 +21,10 @@ from provider.commands.kubelet_config.model import (
     Version,
 )
 
-CONFIG_SUFFIXES: Final = (".json", ".yaml", ".yml")
 _API_VERSIONS: Final = tuple(
     f"kubelet.config.k8s.io/{version}" for version in ("v1", "v1alpha1", "v1beta1")
 )
-# The kubelet's types with their JSON fields, under the names that its messages use.
+# Each type's fields and their types.
 _FIELDS: Final[dict[str, dict[str, str]]] = {
     "CredentialProviderConfig": {
         "kind": "string",
@@ -50,12 +49,12 @@ _FIELDS: Final[dict[str, dict[str, str]]] = {
         "optionalServiceAccountAnnotationKeys": "[]string",
     },
 }
-# The kubelet version (major, minor) that first knew a field; all others are older than 1.26.
+# The kubelet versions that introduced fields. All other fields are older than 1.26.
 _SINCE: Final[dict[str, Version]] = {"tokenAttributes": (1, 33), "cacheType": (1, 34)}
 
 
 def load(text: str) -> CredentialProviderConfig:
-    """Decode a config as the newest kubelet does. Raises ConfigError when it would refuse it."""
+    """Decode a config as the newest kubelet does. Raises ConfigError if the kubelet rejects it."""
     decoder = Decoder(NEWEST)
     config = decoder.decode(text)
     fatal = [finding for finding in decoder.findings if finding.severity == "fatal"]
@@ -65,10 +64,9 @@ def load(text: str) -> CredentialProviderConfig:
 
 
 def merge(files: Mapping[str, str]) -> CredentialProviderConfig:
-    """The one config that kubelet >= 1.34 makes of a directory: file names with their texts.
+    """Merge the files of a directory, by name, as kubelet 1.34 and newer do.
 
-    Files are taken in the order of their names. Raises ConfigError as ``load`` does, and for a
-    provider name that stands twice.
+    Raises ConfigError as ``load`` does, and for duplicate provider names.
     """
     providers: dict[str, CredentialProvider] = {}
     for file in config_files(files):
@@ -80,71 +78,65 @@ def merge(files: Mapping[str, str]) -> CredentialProviderConfig:
 
 
 def config_files(files: Mapping[str, str]) -> list[str]:
-    """The names that a kubelet reads in a directory, in its order."""
+    """The names of the files that a kubelet reads, in its order."""
     return sorted(file for file in files if file.endswith(CONFIG_SUFFIXES))
 
 
 def duplicate_name(name: str, hint: str) -> Finding:
-    """Two providers of one name, which is fatal to a kubelet."""
-    message = f'duplicate provider name "{name}" found in configuration file(s)'
-    return Finding("fatal", "providers", message, hint)
+    """A finding about two providers with the same name."""
+    return Finding("fatal", "providers", f'duplicate provider name "{name}"', hint)
 
 
 class Decoder:
-    """The kubelet's strict decoder. What it has to say is in ``findings`` afterwards."""
+    """The kubelet's strict decoder. ``findings`` has the problems that it found."""
 
     def __init__(self, version: Version) -> None:
         self.findings: list[Finding] = []
         self._version = version
-        self._is_json = False
         self._token_attributes = False
 
     def decode(self, text: str) -> CredentialProviderConfig | None:
-        """The config with what could be decoded of it; None when it cannot be one at all."""
+        """Decode as much of the config as possible; None if the text is not a config."""
         try:
             document = read(text)
         except ValueError as error:
-            self._refuse("", str(error))
+            self._reject("", str(error))
             return None
-        if document.more_follow:
-            message = "the kubelet reads the first YAML document alone and ignores what follows"
-            hint = "take away the --- between them: all providers belong into one list"
+        if document.more_documents:
+            message = "the kubelet reads only the first YAML document and ignores the others"
+            hint = "remove the --- between them, and put all providers into one list"
             self.findings.append(Finding("warning", "", message, hint))
-        self._is_json = document.is_json
         if not self._is_config(document.value):
             return None
         fields = self._struct("CredentialProviderConfig", document.value, "")
         return CredentialProviderConfig(tuple(map(_provider, fields.get("providers") or ())))
 
-    def _refuse(self, path: str, message: str, hint: str = "") -> None:
+    def _reject(self, path: str, message: str, hint: str = "") -> None:
         self.findings.append(Finding("fatal", path, message, hint))
 
     def _is_config(self, document: Any) -> bool:
-        said = "couldn't get version/kind; json parse error: json: cannot unmarshal"
         if document is not None and not isinstance(document, Object):
-            self._refuse("", f"{said} {json_kind(document)} into a CredentialProviderConfig")
+            self._reject("", f"the file must be an object, not {json_kind(document)}")
             return False
-        # At this step, and only here, the kubelet does not mind upper and lower case.
+        # For these two fields, the kubelet first ignores upper and lower case.
         values = {key.lower(): value for key, value in document or Object()}
         kind, api_version = values.get("kind"), values.get("apiversion")
         for field, value in (("kind", kind), ("apiVersion", api_version)):
             if value is not None and not isinstance(value, str):
-                wrong = f"{json_kind(value)} into Go struct field .{field} of type string"
-                self._refuse(field, f"{said} {wrong}")
+                self._reject(field, f"must be a string, not {json_kind(value)}")
                 return False
         if not kind:
-            self._refuse("kind", "Object 'Kind' is missing", "add kind: CredentialProviderConfig")
+            self._reject("kind", "Object 'Kind' is missing", "add kind: CredentialProviderConfig")
         elif not api_version:
             hint = f"add apiVersion: {CONFIG_API_VERSION}"
-            self._refuse("apiVersion", "Object 'apiVersion' is missing", hint)
+            self._reject("apiVersion", "Object 'apiVersion' is missing", hint)
         elif kind != "CredentialProviderConfig":
-            message = f'no kind "{kind}" is registered for version "{api_version}"'
-            self._refuse("kind", message, "write kind: CredentialProviderConfig")
+            self._reject("kind", f'unknown kind "{kind}"', "write kind: CredentialProviderConfig")
         elif api_version not in _API_VERSIONS:
-            message = f'no kind "{kind}" is registered for version "{api_version}"'
-            self._refuse("apiVersion", message, f"write apiVersion: {CONFIG_API_VERSION}")
+            hint = f"write apiVersion: {CONFIG_API_VERSION}"
+            self._reject("apiVersion", f'unknown version "{api_version}"', hint)
         else:
-            # Only v1 of the config ever got the field.
+            # Only v1 of the config has the field.
             self._token_attributes = api_version == CONFIG_API_VERSION
             return True
         return False
@@ -154,56 +146,51 @@ class Decoder:
         values: dict[str, Any] = {}
         for key, value in document:
             where = f"{path}.{key}" if path else key
-            if reason := self._unknown(key, known):
-                self._refuse(where, f'strict decoding error: unknown field "{where}"', reason)
+            if hint := self._unknown(key, known):
+                self._reject(where, "unknown field", hint)
             elif key in values:
-                said = f'yaml: unmarshal errors: key "{key}" already set in map'
-                if self._is_json:
-                    said = f'duplicate field "{where}"'
-                self._refuse(where, f"strict decoding error: {said}", "keep one of the two")
+                self._reject(where, "duplicate field", "remove one of the two")
             else:
-                values[key] = self._value(known[key], value, where, type_)
+                values[key] = self._value(known[key], value, where)
         return values
 
     def _unknown(self, key: str, known: Mapping[str, str]) -> str | None:
-        """What to do about a field that this kubelet does not know; None when it knows it."""
+        """A hint about a field that this kubelet does not know; None if it knows the field."""
         if key not in known:
             return _spelling(key, known)
         if self._version < (since := _SINCE.get(key, (0, 0))):
             return f"known since kubelet {since[0]}.{since[1]}"
         if key == "tokenAttributes" and not self._token_attributes:
-            return f"needs apiVersion: {CONFIG_API_VERSION} of the file"
+            return f"the file's apiVersion must be {CONFIG_API_VERSION}"
         return None
 
-    def _value(self, type_: str, value: Any, path: str, struct: str) -> Any:
-        if value is None:  # JSON's null leaves a field as it was: empty
+    def _value(self, type_: str, value: Any, path: str) -> Any:
+        if value is None:  # as if the field was missing
             return None
         if type_.startswith("[]") and isinstance(value, list) and not isinstance(value, Object):
             element = type_.removeprefix("[]")
             return tuple(
-                self._value(element, each, f"{path}[{index}]", struct)
-                for index, each in enumerate(value)
+                self._value(element, each, f"{path}[{index}]") for index, each in enumerate(value)
             )
         if type_ in _FIELDS and isinstance(value, Object):
             return self._struct(type_, value, path)
-        if type_ == "Duration" and isinstance(value, str):
+        kind = json_kind(value)
+        if type_ == "Duration" and kind == "a string":
             try:
                 return parse_go_duration(value)
             except ValueError as error:
-                self._refuse(
-                    path, str(error), 'write a number with its unit, as in "5m" or "1h30m"'
-                )
+                self._reject(path, str(error), _DURATION)
                 return None
-        if (type_ == "string" and isinstance(value, str)) or (
-            type_ == "bool" and isinstance(value, bool)
-        ):
+        expected = "a list" if type_.startswith("[]") else f"a {type_.lower()}"
+        if kind == expected:
             return value
-        field = re.sub(r"\[[0-9]+\]", "", path)
-        kind = json_kind(value)
-        target = "string" if type_ == "Duration" else re.sub("(?=[A-Z])", "v1.", type_, count=1)
-        message = f"json: cannot unmarshal {kind} into Go struct field {struct}.{field}"
-        self._refuse(path, f"{message} of type {target}", _type_hint(type_, kind))
+        if type_ in _FIELDS:
+            expected = "an object"
+        self._reject(path, f"must be {expected}, not {kind}", _type_hint(type_, kind))
         return None
+
+
+_DURATION: Final = 'write a number with its unit, for example "5m" or "1h30m"'
 
 
 def _provider(fields: dict[str, Any] | None) -> CredentialProvider:
@@ -240,15 +227,15 @@ def _strings(values: Sequence[str | None] | None) -> tuple[str, ...]:
 def _spelling(key: str, known: Mapping[str, str]) -> str:
     for name in known:
         if name.lower() == key.lower():
-            return f"upper and lower case matter: write {name}"
-    near = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"the fields here are {', '.join(known)}"
+            return f"case matters: write {name}"
+    similar = difflib.get_close_matches(key, known, n=1)
+    return f"did you mean {similar[0]}?" if similar else f"the fields are {', '.join(known)}"
 
 
 def _type_hint(type_: str, kind: str) -> str:
     if type_ == "Duration":
-        return 'write a number with its unit, as in "5m"'
-    if type_ == "string" and kind in {"number", "bool"}:
+        return _DURATION
+    if type_ == "string" and kind in ("a number", "a bool"):
         return "put the value in quotes"
     if type_ == "bool":
         return "write true or false, without quotes"

@@ -1,4 +1,4 @@
-"""Go's duration syntax ("1h30m", "300ms"), in which the kubelet reads and writes times."""
+"""Parse Go's duration syntax ("1h30m", "300ms"), which the kubelet uses."""
 
 import re
 from typing import Final
@@ -13,38 +13,21 @@ _NANOSECONDS: Final = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
 }
-_TERM: Final = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
-_LONGEST: Final = 2**63  # Go counts nanoseconds in a signed 64-bit integer
+_TERM: Final = rf"(?=\.?[0-9])([0-9]*)(?:\.([0-9]*))?({'|'.join(_NANOSECONDS)})"
+_DURATION: Final = re.compile(rf"([-+]?)(0|(?:{_TERM})+)")
+_MAX: Final = 2**63  # Go counts nanoseconds in a signed 64-bit integer
 
 
 def parse_go_duration(text: str) -> float:
-    """The seconds that ``text`` stands for, by the grammar of Go's ``time.ParseDuration``.
-
-    A duration is an optional sign and one or more decimal numbers, each with a unit of
-    ns, us, ms, s, m or h, and nothing between them; only a bare "0" needs no unit.
-
-    Raises ValueError with Go's own message.
-    """
-    unsigned = text[1:] if text[:1] in {"-", "+"} else text
-    if unsigned == "0":
-        return 0.0
-    if not unsigned:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0
-    position = 0
-    while position < len(unsigned):
-        term = _TERM.match(unsigned, position)
-        if term is None or not (term[1] or term[2]):
-            raise ValueError(f'time: invalid duration "{text}"')
-        whole, fraction, unit = term[1], term[2] or "", term[3]
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        if unit not in _NANOSECONDS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        # Go drops what is smaller than a nanosecond, number by number.
-        digits = int(whole + fraction)
-        total += digits * _NANOSECONDS[unit] // 10 ** len(fraction)
-        position = term.end()
-    if total > _LONGEST - (not text.startswith("-")):
-        raise ValueError(f'time: invalid duration "{text}"')
-    return (-total if text.startswith("-") else total) / 10**9
+    """The duration in seconds, by the grammar of Go's ``time.ParseDuration``. Raises ValueError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise ValueError(f'"{text}" is not a duration')
+    # Go drops fractions of a nanosecond, term by term.
+    total: int = sum(
+        int(whole + fraction) * _NANOSECONDS[unit] // 10 ** len(fraction)
+        for whole, fraction, unit in re.findall(_TERM, match[2])
+    )
+    if total > _MAX - (match[1] != "-"):
+        raise ValueError(f'"{text}" is longer than 292 years')
+    return (-total if match[1] == "-" else total) / 10**9

@@ -1,8 +1,8 @@
-"""The kubelet's ``matchImages``: which images a pattern matches, and the patterns for OCIR.
+"""Match images against ``matchImages`` patterns as the kubelet does, and write patterns for OCIR.
 
-The rules are those of k8s.io/kubernetes/pkg/credentialprovider/keyring.go. A pattern is
-read as a URL without its scheme. Host and port of the image must match it label by label,
-one ``*`` staying within one dot-separated label; the path is a plain string prefix.
+The rules are those of k8s.io/kubernetes/pkg/credentialprovider/keyring.go. The kubelet parses a
+pattern as a URL without a scheme. The host must match label by label, and a ``*`` matches within one
+label. The port must be equal. The path is a string prefix.
 """
 
 import ipaddress
@@ -19,8 +19,8 @@ from provider.commands.kubelet_config.model import (
 from provider.net.hostname import HostPattern
 
 COMMERCIAL_DOMAIN: Final = "oraclecloud.com"
-# Every realm that OCI's SDK knows. ``oraclecloud*.com`` stands for oraclecloud.com and for the
-# numbered domains of the newer realms; which hosts get a token is for the provider to judge.
+# All realms of OCI's SDK. ``oraclecloud*.com`` covers oraclecloud.com and the numbered domains of newer
+# realms. The provider's host rule decides which of these hosts get a token.
 _ALL_REALMS: Final = (
     "oraclecloud*.com",
     "oraclegovcloud.com",
@@ -29,7 +29,7 @@ _ALL_REALMS: Final = (
 )
 
 _ESCAPE: Final = re.compile("%(?![0-9A-Fa-f]{2})")
-# In a host, Go lets "%" stand only for bytes beyond ASCII and for "%" itself.
+# In a host, Go accepts only escapes of non-ASCII bytes and of "%".
 _HOST_ESCAPE: Final = re.compile("%(?!25|[89A-Fa-f][0-9A-Fa-f])")
 _NOT_IN_HOST: Final = re.compile(r"""[^A-Za-z0-9._~!$&'()*+,;=:<>"%\u0080-\U0010ffff-]""")
 _USERINFO: Final = re.compile(r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*")
@@ -39,12 +39,11 @@ _OCIR_HOST: Final = re.compile(r"(?:[a-z0-9-]+(\.ocir\.io)|(ocir\.)[a-z0-9-]+(\.
 
 
 def match_images(domains: Sequence[str] = (), hosts: Sequence[str] = ()) -> tuple[str, ...]:
-    """The patterns that cover all of OCIR's host forms.
+    """The patterns that cover OCIR's host names.
 
-    ``domains`` are realm domains such as "oraclegovcloud.com"; none means every realm that is
-    known. ``hosts`` are further hosts or patterns of the user's, for regions of their own.
-    The short form ``<region>.ocir.io`` exists in the commercial realm alone; the long form
-    ``ocir.<region>.oci.<realm domain>`` in every realm.
+    ``domains`` are realm domains such as "oraclegovcloud.com"; by default all known realms. ``hosts``
+    are additional hosts or patterns, for dedicated regions. Only the commercial realm has the short
+    form ``<region>.ocir.io``. All realms have ``ocir.<region>.oci.<realm domain>``.
     """
     short = ("*.ocir.io",) if not domains or COMMERCIAL_DOMAIN in domains else ()
     long = (f"ocir.*.oci.{domain}" for domain in domains or _ALL_REALMS)
@@ -52,10 +51,10 @@ def match_images(domains: Sequence[str] = (), hosts: Sequence[str] = ()) -> tupl
 
 
 def matches(pattern: str, image: str) -> bool:
-    """Whether the kubelet would ask a provider with this pattern about ``image``.
+    """True if the kubelet calls a provider with this pattern for ``image``.
 
-    As the kubelet does, this cuts off the image's tag and digest first and reads a name
-    without a registry as Docker Hub's. A pattern that cannot be read matches nothing.
+    Like the kubelet, this ignores the image's tag and digest, and looks for names without a registry
+    on Docker Hub. A malformed pattern matches nothing.
     """
     try:
         glob, target = _parse(pattern), _parse(repository(image))
@@ -70,7 +69,7 @@ def matches(pattern: str, image: str) -> bool:
 
 
 def repository(image: str) -> str:
-    """``image`` as the kubelet hands it to providers: without tag and digest."""
+    """``image`` as the kubelet sends it to providers: without tag and digest."""
     name = image.partition("@")[0]
     head, slash, last = name.rpartition("/")
     name = head + slash + last.partition(":")[0]
@@ -85,7 +84,7 @@ def repository(image: str) -> str:
 
 
 def suggest_pattern(image: str) -> str:
-    """A pattern that matches ``image``: for OCIR every region of its realm, else its one host."""
+    """A pattern that matches ``image``: all regions of an OCIR realm, or the host of another registry."""
     host = repository(image).partition("/")[0]
     ocir = _OCIR_HOST.fullmatch(host)
     if ocir is None:
@@ -94,7 +93,7 @@ def suggest_pattern(image: str) -> str:
 
 
 def patterns_that_match(config: CredentialProviderConfig, image: str) -> list[tuple[str, str]]:
-    """(provider name, pattern) for each pattern of the config that matches ``image``."""
+    """The name of the provider and the pattern, for each pattern that matches ``image``."""
     return [
         (provider.name, pattern)
         for provider in config.providers
@@ -106,20 +105,19 @@ def patterns_that_match(config: CredentialProviderConfig, image: str) -> list[tu
 def providers_for(
     config: CredentialProviderConfig, image: str, *, kubelet_version: str | None = None
 ) -> list[CredentialProvider]:
-    """The providers that the kubelet asks about ``image``, in its order.
+    """The providers that the kubelet calls for ``image``, in its order.
 
-    It asks all whose patterns match, and tries the credentials of the first before those of the
-    next. The order is that of the config since 1.33 and that of the names before
-    (kubernetes/kubernetes#129669).
+    It calls all providers that match, and tries their credentials in this order: the config's order
+    since 1.33, the order of the names before (kubernetes/kubernetes#129669).
     """
-    asked = [p for p in config.providers if any(matches(each, image) for each in p.match_images)]
+    found = [p for p in config.providers if any(matches(each, image) for each in p.match_images)]
     if parse_version(kubelet_version) < (1, 33):
-        asked.sort(key=lambda provider: provider.name)
-    return asked
+        found.sort(key=lambda provider: provider.name)
+    return found
 
 
 def may_match_ocir(pattern: str, listed: Sequence[HostPattern] = ()) -> bool:
-    """Whether some registry of OCIR's, or one that OCIR_HOSTS lists, matches the pattern."""
+    """True if the pattern matches a registry of OCIR, or one in OCIR_HOSTS."""
     try:
         glob = _parse(pattern)
     except ValueError:
@@ -138,52 +136,49 @@ def may_match_ocir(pattern: str, listed: Sequence[HostPattern] = ()) -> bool:
 
 
 def pattern_error(pattern: str) -> str | None:
-    """Why the kubelet refuses to start with this pattern, in its words; None if it accepts it."""
+    """Why the kubelet does not start with this pattern; None if it accepts the pattern."""
     try:
         _parse(pattern)
     except ValueError as error:
-        return f'parse "https://{pattern.partition("#")[0]}": {error}'
+        return str(error)
     return None
 
 
 def pattern_trap(pattern: str) -> tuple[str, str] | None:
-    """What a pattern that the kubelet accepts does other than its writer meant, and the remedy.
-
-    None if nothing is known against it.
-    """
+    """A likely mistake in a pattern that the kubelet accepts, and a hint. None without a mistake."""
     if "://" in pattern:
-        return "a pattern with a scheme never matches", "take away everything up to ://"
+        return "a pattern with a scheme never matches", "remove the scheme and ://"
     if any(mark in pattern for mark in "?#@"):
         return (
-            "what stands after ? or #, before @ and in a digest is not compared with the image",
-            "write host, port and path alone",
+            "the kubelet ignores the text after ? or #, before @, and in a digest",
+            "write only host, port and path",
         )
     url = _parse(pattern)
     host = ".".join(url.labels)
     if "*" in url.path:
         return (
-            "* is no wildcard in a path, so this pattern never matches",
-            "cut the path before the *: it is a prefix already",
+            "* is not a wildcard in a path, so this pattern never matches",
+            "end the path before the *: the path is a prefix",
         )
     if not _IMAGE_PATH.fullmatch(url.path):
         return (
-            "the kubelet compares with the image's name without tag and digest, "
-            "which is in lower case: this pattern never matches",
+            "this pattern never matches: the kubelet compares it with the image's name, which is in lower"
+            " case and has no tag or digest here",
             "write the path as in the image's name, without the tag",
         )
     if "[" in host or (":" not in host and not all(map(_HOST_LABEL.fullmatch, url.labels))):
         return "no image has such a host, so this pattern never matches", "correct the host"
     if len(url.labels) == 1 and not url.port and host != "localhost" and ":" not in host:
         return (
-            "a host without a dot or a port is no registry's, and * stays within one label",
-            'write one label or * for each part of the host, as in "*.ocir.io"',
+            "a registry's host has a dot or a port, and * matches within one label",
+            'write a label or * for each part of the host, for example "*.ocir.io"',
         )
     short, long = re.search(r"(^|[.*])ocir\.io$", host), re.search("oracle(gov)?cloud", host)
     labels = 3 if short else 5 if long else None
     if labels not in (None, len(url.labels)):
         return (
-            f"OCIR's host names of this domain have {labels} dot-separated labels, this pattern "
-            f"has {len(url.labels)}: it matches none of them",
+            f"this pattern has {len(url.labels)} labels and matches no OCIR host: they have {labels} in"
+            " this domain",
             'write "*.ocir.io" or "ocir.*.oci.<realm domain>"',
         )
     return None
@@ -196,17 +191,14 @@ class _Url(NamedTuple):
 
 
 def _parse(text: str) -> _Url:
-    """Read a URL without its scheme by the rules of Go's net/url (Go 1.26, the strictest).
-
-    Raises ValueError with Go's message.
-    """
+    """Parse a URL without a scheme by the rules of net/url in Go 1.26, the strictest. Raises ValueError."""
     text, _, fragment = text.partition("#")
     if re.search("[\x00-\x1f\x7f]", text):
-        raise ValueError("net/url: invalid control character in URL")
+        raise ValueError("control character")
     authority, slash, path = text.partition("?")[0].partition("/")
     userinfo, at, host = authority.rpartition("@")
     if at and not _USERINFO.fullmatch(userinfo):
-        raise ValueError("net/url: invalid userinfo")
+        raise ValueError("invalid character before @")
     _check_escapes(_ESCAPE, userinfo)
     labels, port = _split_host(host)
     _check_escapes(_ESCAPE, path)
@@ -215,39 +207,39 @@ def _parse(text: str) -> _Url:
 
 
 def _split_host(host: str) -> tuple[tuple[str, ...], str]:
-    """Labels and port; an IPv6 address is one label, in brackets unless a port follows it."""
+    """Labels and port. An IPv6 address is one label, in brackets unless a port follows."""
     if host.startswith("["):
         address, bracket, port = host[1:].rpartition("]")
         if not bracket:
-            raise ValueError("missing ']' in host")
+            raise ValueError("missing ]")
         _check_port(port)
         try:
             ipaddress.IPv6Address(address)
         except ValueError:
-            raise ValueError("invalid IP-literal") from None
+            raise ValueError("invalid IPv6 address") from None
         return (address if port else host,), port[1:]
     if "[" in host:
-        raise ValueError("invalid IP-literal")
+        raise ValueError("invalid IPv6 address")
     name, colon, digits = host.partition(":")
     _check_port(colon + digits)
     _check_escapes(_HOST_ESCAPE, name)
     if stray := _NOT_IN_HOST.search(name):
-        raise ValueError(f'invalid character "{stray[0]}" in host name')
+        raise ValueError(f'invalid character "{stray[0]}" in the host')
     return tuple(unquote(name, errors="surrogateescape").split(".")), digits
 
 
 def _check_port(port: str) -> None:
     if port and not re.fullmatch(":[0-9]*", port):
-        raise ValueError(f'invalid port "{port}" after host')
+        raise ValueError(f'invalid port "{port}"')
 
 
 def _check_escapes(bad: re.Pattern[str], text: str) -> None:
     if escape := bad.search(text):
-        raise ValueError(f'invalid URL escape "{text[escape.start() : escape.start() + 3]}"')
+        raise ValueError(f'invalid escape "{text[escape.start() : escape.start() + 3]}"')
 
 
 def _label_matches(glob: str, label: str) -> bool:
-    """Go's filepath.Match; of its special characters a host holds ``*``, and [] around IPv6."""
-    if glob.startswith("["):  # read as a class of characters, so it does not match itself
+    """Go's filepath.Match. A host can contain two of its special characters: ``*``, and [] for IPv6."""
+    if glob.startswith("["):  # a character class, which does not match itself
         return False
     return re.fullmatch(".*".join(map(re.escape, glob.split("*"))), label, re.DOTALL) is not None

@@ -1,4 +1,4 @@
-"""What a CredentialProviderConfig holds, and what there is to say against one."""
+"""Types for a CredentialProviderConfig and for findings about one."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 PROVIDER_NAME: Final = "oke-credential-provider"
-ALIAS: Final = "credential-provider-oke"  # in the configs of Oracle's Go provider
+ALIAS: Final = "credential-provider-oke"  # the name in configs of Oracle's Go provider
+CONFIG_SUFFIXES: Final = (".json", ".yaml", ".yml")  # the files that a kubelet reads in a directory
 CONFIG_API_VERSION: Final = "kubelet.config.k8s.io/v1"
 PROVIDER_API_VERSION: Final = "credentialprovider.kubelet.k8s.io/v1"
 FEATURE_GATE: Final = "KubeletServiceAccountTokenForCredentialProviders"
@@ -19,11 +20,11 @@ Severity = Literal["fatal", "error", "warning"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing wrong with a config.
+    """A problem in a config.
 
     ``severity`` "fatal": the kubelet exits at its start. "error": it starts, but pulls from OCIR
-    fail. "warning": the config does not do what its writer meant. ``path`` is the field, as in "providers[0].matchImages[2]",
-    behind the file's name when a directory was judged; "" is the whole text.
+    fail. "warning": the config does not do what its author intended. ``path`` is the field, for
+    example "providers[0].matchImages[2]", after the file's name in a directory; "" is the whole file.
     """
 
     severity: Severity
@@ -31,20 +32,23 @@ class Finding:
     message: str
     hint: str = ""
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
 
 class ConfigError(ValueError):
-    """The kubelet would refuse this config, or it cannot do its job. ``findings`` says why."""
+    """A config that the kubelet rejects, or that cannot work. ``findings`` says why."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        super().__init__("; ".join(f"{f.path}: {f.message}".removeprefix(": ") for f in findings))
+        super().__init__("; ".join(map(str, findings)))
         self.findings = tuple(findings)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAttributes:
-    """``tokenAttributes`` (KEP-4412): the kubelet sends the pod's service-account token along.
+    """``tokenAttributes`` (KEP-4412): the kubelet sends the pod's service-account token.
 
-    ``cache_type`` is required since kubelet 1.34 and must be "" for 1.33, which does not know it.
+    ``cache_type`` is required since kubelet 1.34, and must be "" for 1.33, which does not know it.
     """
 
     audience: str
@@ -56,7 +60,7 @@ class TokenAttributes:
 
 @dataclass(frozen=True, slots=True)
 class CredentialProvider:
-    """One entry of ``providers``; ``default_cache_duration`` in seconds, None when not given."""
+    """An entry of ``providers``. ``default_cache_duration`` is in seconds; None if missing."""
 
     name: str
     match_images: tuple[str, ...]
@@ -69,16 +73,16 @@ class CredentialProvider:
 
 @dataclass(frozen=True, slots=True)
 class CredentialProviderConfig:
-    """What the kubelet makes of a file, or of a directory of files."""
+    """The config that the kubelet decodes from a file or a directory."""
 
     providers: tuple[CredentialProvider, ...] = ()
 
 
 def parse_version(text: str | None) -> Version:
-    """(1, 34) of "1.34" or "v1.34.1"; None is the newest known. Raises ValueError."""
+    """(1, 34) for "1.34" or "v1.34.1"; the newest known version for None. Raises ValueError."""
     if text is None:
         return NEWEST
     match = re.match(r"v?([0-9]+)\.([0-9]+)", text)
     if match is None:
-        raise ValueError(f"{text!r} is no kubelet version such as 1.34")
+        raise ValueError(f"{text!r} is not a kubelet version such as 1.34")
     return int(match[1]), int(match[2])

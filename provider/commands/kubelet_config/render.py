@@ -1,4 +1,4 @@
-"""A CredentialProviderConfig for this provider, written for people to read."""
+"""Write a CredentialProviderConfig for this provider, with comments."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,24 +16,23 @@ from provider.commands.kubelet_config.model import (
 from provider.commands.kubelet_config.rules import validate
 
 _HEAD: Final = f"""\
-# Tells the kubelet which program has credentials for which images. Flags of the kubelet:
+# Tells the kubelet which program has the credentials for which images. Start the kubelet with:
 #   --image-credential-provider-config=<this file>
-#   --image-credential-provider-bin-dir=<the folder that holds {PROVIDER_NAME}>
-# A mistake in this file keeps the kubelet from starting: check it first with
+#   --image-credential-provider-bin-dir=<the folder of {PROVIDER_NAME}>
+# The kubelet does not start if this file has an error. Check it first:
 #   {PROVIDER_NAME} config --validate <this file>
 apiVersion: {CONFIG_API_VERSION}
 kind: CredentialProviderConfig
 providers:
-  # The name of the program's file in the bin-dir.
+  # The name of the program's file in the bin dir.
   - name: {PROVIDER_NAME}
     apiVersion: {PROVIDER_API_VERSION}
-    # The registry hosts that the program is asked about. A * stays within one part of the
-    # name: "*.ocir.io" does not cover "ocir.eu-frankfurt-1.oci.oraclecloud.com". A tag, a
-    # scheme (https://) or a * in the path would make a pattern match nothing.
+    # The kubelet calls the program for these registries. A * matches within one label: "*.ocir.io"
+    # does not match "ocir.eu-frankfurt-1.oci.oraclecloud.com". A pattern with a tag, with https:// or
+    # with a * in its path matches nothing.
     matchImages:"""
 _CACHE_NOTE: Final = """\
-    # How long the kubelet keeps credentials whose answer names no time. This program's
-    # answers always name one."""
+    # The kubelet's cache time for responses without a cacheDuration. This program always sends one."""
 
 
 def render(
@@ -45,11 +44,10 @@ def render(
     env: Mapping[str, str] | None = None,
     token_attributes: TokenAttributes | None = None,
 ) -> str:
-    """A config for this provider, in YAML, with comments for people.
+    """A config for this provider in YAML. The same arguments always return the same text.
 
-    ``realm_domains`` (such as "oraclegovcloud.com") and ``hosts`` are those of
-    ``match_images``. The same arguments give the same text. Raises ConfigError when the kubelet
-    would refuse the result or when a host would never match.
+    ``realm_domains`` and ``hosts`` are arguments of ``match_images``. Raises ConfigError if the kubelet
+    would reject the result, or if a host would never match.
     """
     lines = [_HEAD]
     lines += [f"      - {_quoted(each)}" for each in match_images(realm_domains, hosts)]
@@ -74,10 +72,10 @@ def render(
 
 def _token_lines(token: TokenAttributes) -> Iterator[str]:
     since = "1.34" if token.cache_type else f"1.33, with the feature gate {FEATURE_GATE}"
-    yield "    # The kubelet sends the pod's service-account token along, so that each workload"
-    yield "    # pulls with its own identity. RBAC must allow the node this audience: verb"
+    yield "    # The kubelet sends the pod's service-account token, so that each workload pulls with its own"
+    yield "    # identity. RBAC must allow this audience to the node, with the verb"
     yield "    # request-serviceaccounts-token-audience."
-    yield f"    # Written for kubelet {since}."
+    yield f"    # For kubelet {since}."
     yield "    tokenAttributes:"
     yield f"      serviceAccountTokenAudience: {_quoted(token.audience)}"
     if token.cache_type:
@@ -93,5 +91,5 @@ def _token_lines(token: TokenAttributes) -> Iterator[str]:
 
 
 def _quoted(text: str) -> str:
-    """A JSON string is a YAML string too."""
+    """A JSON string is also a YAML string."""
     return json.dumps(text, ensure_ascii=False)

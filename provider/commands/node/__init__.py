@@ -1,1 +1,1 @@
-"""Facts about this node: its kubelets, their systemd unit, and files."""
+"""Facts about this node: its kubelet, the kubelet's systemd unit, and files."""

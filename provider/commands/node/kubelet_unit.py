@@ -1,4 +1,4 @@
-"""The kubelet's unit files: its command, the flags that they set, the drop-in. Pure: no I/O."""
+"""Parse the kubelet's unit files and write the drop-in of ``enable``. No I/O."""
 
 import os
 import re
@@ -6,19 +6,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 UNIT: Final = "kubelet.service"
-# Drop-ins apply in the order of their file names, whatever their folder. This one sorts after those of
-# `oke bootstrap` (00-default.conf) and of others (kubelet-extra-args.conf). The trial must come after
-# the drop-in that it may replace: ".trial.conf" sorts after ".conf".
+# systemd applies drop-ins in the order of their file names, whatever their folder. This one sorts after
+# the drop-ins of `oke bootstrap` (00-default.conf) and of others (kubelet-extra-args.conf). The trial
+# must sort after the drop-in that it can replace: ".trial.conf" sorts after ".conf".
 DROP_IN: Final = f"/etc/systemd/system/{UNIT}.d/zz-oke-credential-provider.conf"
 TRIAL: Final = f"/run/systemd/system/{UNIT}.d/zz-oke-credential-provider.trial.conf"
 _FLAG: Final = re.compile(
     r"(--image[-_]credential[-_]provider[-_](?:config|bin[-_]dir))(?:=|\s+)[\"']?([^\s\"'\\]+)"
 )
-_PREFIXES: Final = "@-:+!|"  # systemd.service(5), before an ExecStart's path
+_PREFIXES: Final = "@-:+!|"  # systemd.service(5): what can precede the path in ExecStart=
 _MARK: Final = "# Written by: oke-credential-provider enable."
 _HEADER: Final = f"""\
 {_MARK} Remove it with: oke-credential-provider disable
-# It is the unit's own ExecStart with two flags at its end.
+# It repeats the unit's own ExecStart= and adds two flags.
 """
 
 
@@ -38,17 +38,17 @@ class FlagSetting(NamedTuple):
 
 
 class UnsupportedCommand(Exception):
-    """The unit's command is not one that two flags can be added to; the message says why."""
+    """Flags cannot be added to the unit's command; the message says why."""
 
 
 def parse_properties(shown: str) -> dict[str, str]:
-    """The output of ``systemctl show`` as a dictionary."""
+    """Parse the output of ``systemctl show``."""
     pairs = (line.partition("=") for line in shown.splitlines())
     return {name: value for name, equals, value in pairs if equals}
 
 
 def logical_lines(text: str) -> Iterator[str]:
-    """Lines as systemd joins them: without comments, continued after a backslash (systemd.syntax(7))."""
+    """Lines without comments, joined where a backslash continues them (systemd.syntax(7))."""
     joined = ""
     for raw in text.split("\n"):
         line = raw.strip(" \t\r")
@@ -77,7 +77,7 @@ def settings(files: Sequence[UnitFile], key: str) -> Iterator[tuple[str, str]]:
 
 
 def values(files: Sequence[UnitFile], key: str) -> list[str]:
-    """The values of a key that are in effect: an empty one removes those before it."""
+    """The values of a key that are in effect: an empty value removes the earlier ones."""
     found: list[str] = []
     for _, value in settings(files, key):
         found = [*found, value] if value else []
@@ -85,7 +85,7 @@ def values(files: Sequence[UnitFile], key: str) -> list[str]:
 
 
 def command_of(files: Sequence[UnitFile]) -> str:
-    """The unit's one ExecStart, as one line, nothing expanded. Raises UnsupportedCommand."""
+    """The unit's only ExecStart=, without expansion. Raises UnsupportedCommand."""
     commands = values(files, "ExecStart")
     if len(commands) != 1:
         raise UnsupportedCommand(f"it has {len(commands)} ExecStart= lines, not one")
@@ -94,7 +94,7 @@ def command_of(files: Sequence[UnitFile]) -> str:
         raise UnsupportedCommand("its ExecStart= has several commands, separated by ;")
     words = [word.replace('"', "").replace("'", "") for word in command.split()]
     program = words[0].lstrip(_PREFIXES)
-    # A shell or a wrapper need not hand on what is added at its end.
+    # A shell or a wrapper might not pass added arguments on.
     if [os.path.basename(program), *words[1:2]] != ["hyperkube", "kubelet"] and (
         os.path.basename(program) != "kubelet"
     ):
@@ -103,18 +103,18 @@ def command_of(files: Sequence[UnitFile]) -> str:
 
 
 def environment_files(files: Sequence[UnitFile]) -> list[str]:
-    """The paths (or glob patterns) of EnvironmentFile=; those with a % specifier are left out."""
+    """The paths (or glob patterns) of EnvironmentFile=, without those that have a % specifier."""
     paths = (value.lstrip("-") for value in values(files, "EnvironmentFile"))
     return [path for path in paths if "%" not in path]
 
 
 def is_written_by_enable(text: str) -> bool:
-    """True for the text of a drop-in that ``enable`` wrote, and no person."""
+    """True if ``enable`` wrote this drop-in."""
     return text.startswith(_MARK)
 
 
 def without_ours(files: Sequence[UnitFile]) -> list[UnitFile]:
-    """The unit's files as the node has them by itself."""
+    """The unit's files without those of ``enable``."""
     return [
         file
         for file in files
@@ -123,7 +123,7 @@ def without_ours(files: Sequence[UnitFile]) -> list[UnitFile]:
 
 
 def flags_in(files: Sequence[UnitFile]) -> list[FlagSetting]:
-    """Every place that names one of the two flags, in the files' order."""
+    """Every occurrence of one of the two flags, in the files' order."""
     return [
         FlagSetting(match[1].replace("_", "-"), match[2], file.path)
         for file in files

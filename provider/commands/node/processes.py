@@ -1,16 +1,16 @@
-"""The node's kubelet among its processes.
+"""Find the node's kubelet among its processes.
 
 Any user can start a process that calls itself kubelet, and a set-uid program (sudo) runs as root with
 arguments that a user chose. So argv[0] proves nothing. A process is the node's kubelet only if
 
-* its real, effective, saved and file-system user IDs are 0,
-* it shares the PID and mount namespaces of process 1, so it is in no container. This program's own
+* its real, effective, saved and file-system user IDs are 0;
+* it shares the PID and mount namespaces of process 1, so it is not in a container. This program's own
   namespaces do not count: it may run in a debug container, behind chroot /host;
-* its executable is a file named kubelet that root alone can replace.
+* its executable is a file named kubelet that only root can replace.
 
-All facts of a process are read through one descriptor of /proc/PID, which never leads to a later
-process of the same number. The proof is repeated after the facts were read, because a process can
-execute another program meanwhile.
+All facts about a process are read through one file descriptor of /proc/PID, which never refers to a
+later process with the same PID. The proof is repeated after the facts are read, because the process
+can execute another program in the meantime.
 """
 
 import os
@@ -25,10 +25,10 @@ from provider.commands.node.files import run
 from provider.root_only import who_can_replace
 
 _NAME: Final = "kubelet"
-_DELETED: Final = " (deleted)"  # what the kernel puts behind an executable's path after an upgrade
-# The cgroup of systemd's kubelet.service, which root alone can make. It stands at the top: a user can
-# make the same names below a cgroup of his own. "/.." leads out of this program's cgroup namespace.
-# The cgroup is read because `systemctl show` would be one more program to run, and refuses in a chroot.
+_DELETED: Final = " (deleted)"  # the kernel appends this to an executable's path after an upgrade
+# The cgroup of systemd's kubelet.service, which only root can create. It is at the top level: a user
+# can create the same names below their own cgroup. "/.." leaves this program's cgroup namespace.
+# `systemctl show` does not work in a chroot.
 _UNIT: Final = re.compile(
     r"^(0:|\d+:name=systemd):(/\.\.)*/system\.slice/kubelet\.service$", re.MULTILINE
 )
@@ -36,11 +36,11 @@ _UNIT: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Kubelet:
-    """A kubelet that root runs outside of containers. It is believed only if it is ``proven``.
+    """A kubelet that root runs outside of containers. Only a ``proven`` kubelet is trusted.
 
-    ``environ`` and ``version`` ("1.34") are known only then. ``replaceable`` says how somebody else
-    can replace its executable. With ``hidden`` this user may not see the executable. ``of_unit``: it
-    belongs to systemd's kubelet.service. ``started`` is in Unix seconds.
+    Only a proven kubelet has ``environ`` and ``version`` ("1.34"). ``replaceable`` says how a user
+    other than root can replace its executable. ``hidden``: this user has no permission to see the
+    executable. ``of_unit``: it belongs to systemd's kubelet.service. ``started`` is a Unix time.
     """
 
     pid: int
@@ -54,83 +54,86 @@ class Kubelet:
 
     @property
     def proven(self) -> bool:
-        """True when nothing contradicts that it is the node's kubelet."""
+        """True if it is the node's kubelet and only root can replace its program."""
         return not (self.hidden or self.replaceable)
 
     def flag(self, name: str) -> str | None:
-        """The flag's value; the last one counts, as for the kubelet. None when it is not given."""
+        """The flag's last value, as the kubelet reads it; None without the flag."""
         return flag(self.argv, name)
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """What runs as a kubelet.
+    """The processes that run as a kubelet.
 
-    ``kubelets``: those of root's; more than one is possible. ``strangers`` says why other processes
-    of that name are none. ``all_seen`` is False when the processes of others are hidden.
+    ``kubelets`` are root's. ``impostors`` says why other processes with that name are not kubelets.
+    ``all_seen`` is False if the processes of other users are hidden.
     """
 
     kubelets: tuple[Kubelet, ...] = ()
-    strangers: tuple[str, ...] = ()
+    impostors: tuple[str, ...] = ()
     all_seen: bool = True
 
     @property
     def proven(self) -> tuple[Kubelet, ...]:
-        """The node's kubelets, that of systemd's unit first."""
+        """The node's kubelets. The kubelet of systemd's unit is first."""
         found = [kubelet for kubelet in self.kubelets if kubelet.proven]
         return tuple(sorted(found, key=lambda kubelet: (not kubelet.of_unit, kubelet.pid)))
 
     @property
     def kubelet(self) -> Kubelet | None:
-        """The node's kubelet: the main process of systemd's unit, else the first one."""
+        """The node's kubelet: the kubelet of systemd's unit, otherwise the one with the lowest PID."""
         return next(iter(self.proven), None)
 
 
 def find_kubelets(*, ask_version: bool) -> Processes:
-    """Look at all processes. Nothing is executed unless ``ask_version``: then each proven kubelet's
-    executable is, by the descriptor that was checked.
+    """Search all processes.
+
+    ``ask_version`` executes each proven kubelet, through the file descriptor that was checked, to get
+    its version. Otherwise nothing is executed.
     """
     try:
         pids = sorted(int(name) for name in os.listdir("/proc") if name.isdecimal())
     except OSError:
         return Processes(all_seen=False)
     found: dict[int, tuple[Kubelet, int]] = {}
-    strangers = []
+    impostors = []
     for pid in pids:
         try:
             with _opened(f"/proc/{pid}", os.O_RDONLY | os.O_DIRECTORY) as process:
                 result = _examine(process, pid, ask_version)
                 parent = int(_stat(process)[1])
         except OSError:
-            continue  # it has ended, or is hidden
+            continue  # it ended, or it is hidden
         if isinstance(result, Kubelet):
             found[pid] = result, parent
         elif result:
-            strangers.append(f"pid {pid} {result}")
-    # A child of a kubelet's is one until it executes its own program.
+            impostors.append(f"pid {pid} {result}")
+    # A forked child looks like a kubelet until it executes its own program.
     kubelets = tuple(kubelet for kubelet, parent in found.values() if parent not in found)
-    # With hidepid, process 1 is hidden from all but root.
-    return Processes(kubelets, tuple(strangers), os.path.exists("/proc/1/cmdline"))
+    # The mount option hidepid hides process 1 from users other than root.
+    return Processes(kubelets, tuple(impostors), os.path.exists("/proc/1/cmdline"))
 
 
 def kubelet_version(program: str, *pass_fds: int) -> str | None:
-    """Run ``program --version``. Returns "1.34", or None when that is not what it prints."""
-    answered = run([_NAME, "--version"], program=program, pass_fds=pass_fds)
-    found = re.search(r"Kubernetes v(\d+\.\d+)", answered.text)
+    """Run ``program --version``. Returns for example "1.34", or None for any other output."""
+    output = run([_NAME, "--version"], program=program, pass_fds=pass_fds)
+    found = re.search(r"Kubernetes v(\d+\.\d+)", output.text)
     return found[1] if found else None
 
 
 def _examine(process: int, pid: int, ask_version: bool) -> Kubelet | str | None:
-    """The kubelet, what makes this process none although it calls itself so, or None. Raises OSError
-    when it has ended.
+    """The kubelet, the reason why a process of that name is not a kubelet, or None.
+
+    Raises OSError if the process ended.
     """
     argv = _words(process, "cmdline")
     path = _executable_path(process)
     named = {os.path.basename(argv[0]), os.path.basename(path or "").removesuffix(_DELETED)}
     if _NAME not in named:
         return None
-    if stranger := _stranger(process):
-        return stranger
+    if impostor := _impostor(process):
+        return impostor
     kubelet = Kubelet(pid, argv, started=_started(process))
     try:
         if not _outside_of_containers(process):
@@ -144,11 +147,11 @@ def _examine(process: int, pid: int, ask_version: bool) -> Kubelet | str | None:
 def _prove(
     kubelet: Kubelet, process: int, program: int, path: str, ask_version: bool
 ) -> Kubelet | str | None:
-    """Add what is known of a kubelet whose executable is open as ``program``."""
+    """Prove a kubelet whose executable is open as ``program``, and read its facts."""
     if os.path.basename(path).removesuffix(_DELETED) != _NAME:
         return "runs another program"
-    if not path.endswith(_DELETED) and not _is_at(program, path):
-        return replace(kubelet, hidden=True)  # in another root directory than this program's
+    if not path.endswith(_DELETED) and not _is_file_at(program, path):
+        return replace(kubelet, hidden=True)  # it has another root directory than this program
     if replaceable := _who_can_replace(program, path):
         return replace(kubelet, replaceable=replaceable)
     proven = replace(
@@ -157,14 +160,14 @@ def _prove(
         environ=dict(word.split("=", 1) for word in _words(process, "environ") if "=" in word),
         of_unit=bool(_UNIT.search(_read(process, "cgroup").decode(errors="replace"))),
     )
-    if _stranger(process) or not _is_at(program, "exe", process):
-        return None  # it executed another program meanwhile
+    if _impostor(process) or not _is_file_at(program, "exe", process):
+        return None  # it executed another program
     if ask_version:
         proven = replace(proven, version=kubelet_version(f"/proc/self/fd/{program}", program))
     return proven
 
 
-def _stranger(process: int) -> str | None:
+def _impostor(process: int) -> str | None:
     for line in _read(process, "status").splitlines():
         if line.startswith(b"Uid:"):
             users = {user.decode() for user in line.split()[1:]} - {"0"}
@@ -180,7 +183,7 @@ def _outside_of_containers(process: int) -> bool:
 
 
 def _executable_path(process: int) -> str | None:
-    """None when this user may not see it. Raises OSError when there is none."""
+    """None if this user has no permission. Raises OSError if there is no executable."""
     try:
         return os.readlink("exe", dir_fd=process)
     except PermissionError:
@@ -190,14 +193,14 @@ def _executable_path(process: int) -> str | None:
 def _who_can_replace(program: int, path: str) -> str | None:
     if not path.endswith(_DELETED):
         return who_can_replace(path)
-    # The file has no name any more: what counts is where it was, and who can write to it.
+    # The file was deleted: check the file itself and the folder where it was.
     status = os.fstat(program)
     if status.st_uid != 0 or status.st_mode & 0o022:
         return f"{path} belongs to user {status.st_uid}, mode {status.st_mode & 0o7777:o}"
     return who_can_replace(os.path.dirname(path))
 
 
-def _is_at(program: int, path: str, folder: int | None = None) -> bool:
+def _is_file_at(program: int, path: str, folder: int | None = None) -> bool:
     try:
         return os.path.samestat(os.fstat(program), os.stat(path, dir_fd=folder))
     except OSError:
@@ -213,7 +216,7 @@ def _started(process: int) -> float:
 
 
 def _stat(process: int) -> list[bytes]:
-    """/proc/PID/stat from field 3, the state, on. The name before it may contain anything."""
+    """The fields of /proc/PID/stat from field 3. The name in field 2 can contain anything."""
     return _read(process, "stat").rpartition(b")")[2].split()
 
 

@@ -1,26 +1,27 @@
-"""The steps in their order: what the kubelet does, then what a call of its does."""
+"""Run the steps of a check in order: first the kubelet's part of a pull, then this program's."""
 
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from provider.auth.instance_principal import federation_origin
 from provider.auth.principal import Principal
 from provider.auth.service_account import ServiceAccount
-from provider.commands.check import identity, kubelet, metadata, repository, route, store, workload
+from provider.commands.check import cache, identity, kubelet, metadata, repository, route, workload
 from provider.commands.check.drop_in import judge_drop_in
-from provider.commands.check.entry import misspelt, told
 from provider.commands.check.flags import judge_unit
 from provider.commands.check.init_script import judge_init_scripts, scripts_of_metadata
+from provider.commands.check.spelling import misspelled
 from provider.commands.check.step import (
+    Outcome,
     Step,
-    Taken,
-    broken,
+    blocked,
     failed,
-    needs,
+    from_error,
     ok,
     skipped,
     timed,
-    timed_taken,
+    timed_outcome,
     warning,
 )
 from provider.commands.check.unit import read_unit
@@ -48,7 +49,7 @@ from provider.settings import (
 )
 
 SETTINGS = "settings"
-# The steps that ask the registry and OCI, in their order.
+# The steps after the registry's name, in order.
 _EXCHANGE = (
     route.REGISTRY_ROUTE,
     route.CLOCK,
@@ -56,13 +57,13 @@ _EXCHANGE = (
     identity.IDENTITY,
     identity.TOKEN,
     repository.PULL,
-    store.STORE,
+    cache.CACHE,
 )
 
 
 @dataclass(slots=True)
 class _Plugin:
-    """How the kubelet starts this program, as far as it is known."""
+    """How the kubelet calls this program, as far as it is known."""
 
     config: CredentialProviderConfig | None = None
     entry: CredentialProvider | None = None
@@ -70,13 +71,13 @@ class _Plugin:
     source: str = "this shell's environment"
 
 
-def walk(
+def run_steps(
     image: Image | None, account: ServiceAccount | None, environ: Mapping[str, str]
 ) -> Iterator[Step]:
-    """Take every step, and yield it when it is done.
+    """Run each step and yield it.
 
-    ``account`` is the one whose pull is tried, with workload identity. ``environ`` is this process's
-    own.
+    With workload identity, ``account`` is the service account that pulls. ``environ`` is this
+    process's environment.
     """
     found = processes.find_kubelets(ask_version=True)
     plugin = _Plugin(environ=environ)
@@ -84,19 +85,21 @@ def walk(
     installed = find_installed()
     (program,) = node.look_at(_bin_dir(found.kubelet, installed), [PROVIDER_NAME])
     yield timed(
-        lambda: kubelet.judge_kubelet(found, node.is_a_node(), installed, unit, program.replaceable)
+        lambda: kubelet.judge_kubelet(
+            found, node.has_kubelet(), installed, unit, program.replaceable
+        )
     )
     yield judge_unit(unit, found.kubelet)
     yield from judge_drop_in(unit, found.kubelet)
     yield from _config(found.kubelet, installed, plugin)
-    settings = timed_taken(lambda: _settings(plugin))
+    settings = timed_outcome(lambda: _settings(plugin))
     yield timed(lambda: _match(image, plugin, settings.value, found.kubelet))
     yield settings.step
-    chosen = None
+    effective = None
     if settings.value:
         yield from _workload(plugin.entry, settings.value, found.kubelet)
-        chosen = settings.value.for_caller(account is not None)
-    yield from _cloud(image, chosen, account, plugin.environ, found.kubelet)
+        effective = settings.value.for_caller(account is not None)
+    yield from _cloud(image, effective, account, plugin.environ, found.kubelet)
 
 
 def _bin_dir(running: processes.Kubelet | None, installed: Installed | None) -> str:
@@ -111,21 +114,21 @@ def _workload(
     if attributes:
         yield attributes
     if settings.ocir_auth_method in (WORKLOAD_IDENTITY, WORKLOAD_OR_INSTANCE):
-        yield timed(lambda: workload.reach_cluster(settings, running))
+        yield timed(lambda: workload.check_cluster_route(settings, running))
 
 
 def _config(
     running: processes.Kubelet | None, installed: Installed | None, plugin: _Plugin
 ) -> Iterator[Step]:
-    """The kubelet's config, else the installed one; notes in ``plugin`` how we are called."""
+    """Check the kubelet's config, or the installed one, and complete ``plugin``."""
     path = running.flag(node.CONFIG_FLAG) if running else None
     bin_dir = _bin_dir(running, installed)
     if path is None and installed:
         path = installed.config
     if path is None:
         if not os.path.exists(node.USUAL_CONFIG):
-            yield skipped(kubelet.CONFIG, "no-config", "no kubelet names one")
-            yield from _left_out(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
+            yield skipped(kubelet.CONFIG, "no-config", "no kubelet uses a config")
+            yield from _blocked(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
             return
         path = node.USUAL_CONFIG
     files = node.read_config(path)
@@ -133,32 +136,32 @@ def _config(
     config = kubelet.decoded(files)
     if step.status in ("failed", "not visible") or config is None:
         yield step
-        yield from _left_out(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
+        yield from _blocked(kubelet.CONFIG, kubelet.PROGRAMS, kubelet.VERSION)
         return
     ours = next((p for p in config.providers if node.is_ours(p.name, bin_dir)), None)
-    yield step if ours else timed(lambda: kubelet.judge_entry(path, config, ours))
+    entry = kubelet.judge_entry(path, config, ours)
+    yield step if entry.status == "ok" else entry
     names = [provider.name for provider in config.providers]
     yield timed(lambda: kubelet.judge_programs(node.look_at(bin_dir, names)))
-    if ours is None:
-        yield needs(kubelet.VERSION, kubelet.CONFIG)
+    if ours is None or entry.status != "ok":
+        yield blocked(kubelet.VERSION, kubelet.CONFIG)
         return
     plugin.config = config
     plugin.entry = ours
     inherited = running.environ if running else plugin.environ
     plugin.environ = {**inherited, **dict(ours.env)}
-    plugin.source = f"env of {ours.name} in {path}" + (
-        ", and the kubelet's own environment" if running else ", and this shell's environment"
-    )
+    owner = "the kubelet's own" if running else "this shell's"
+    plugin.source = f"env of {ours.name} in {path}, and {owner} environment"
     program = os.path.join(bin_dir, ours.name)
     found = node.look_at(bin_dir, [ours.name])[0]
     if found.state == "ok" and not found.replaceable:
         yield timed(lambda: _version(program))
     else:
-        yield needs(kubelet.VERSION, kubelet.PROGRAMS)
+        yield blocked(kubelet.VERSION, kubelet.PROGRAMS)
 
 
-def _left_out(failed_step: str, *names: str) -> Iterator[Step]:
-    return (needs(name, failed_step) for name in names)
+def _blocked(failed_step: str, *names: str) -> Iterator[Step]:
+    return (blocked(name, failed_step) for name in names)
 
 
 def _match(
@@ -168,48 +171,48 @@ def _match(
     running: processes.Kubelet | None,
 ) -> Step:
     if image is None:
-        return skipped(kubelet.IMAGE, "no-image", "no image was named")
+        return skipped(kubelet.IMAGE, "no-image", "no image was given")
     if plugin.config is None or plugin.entry is None:
-        return needs(kubelet.IMAGE, kubelet.CONFIG)
+        return blocked(kubelet.IMAGE, kubelet.CONFIG)
     text = f"{image.host}/{image.repository}"
-    matched = kubelet.judge_match(
+    step = kubelet.judge_match(
         text, plugin.config, plugin.entry, running.version if running else None
     )
-    if matched.status == "failed" and not route.may_be_ocir(image.host, settings):
-        came = f"no pattern matches {image.host}, and none should: it is not an OCIR registry"
-        return skipped(kubelet.IMAGE, route.NOT_OCIR, came)
-    return matched
+    if step.status == "failed" and not route.may_be_ocir(image.host, settings):
+        result = f"no pattern matches {image.host}, as intended: it is not an OCIR registry"
+        return skipped(kubelet.IMAGE, route.NOT_OCIR, result)
+    return step
 
 
 def _version(program: str) -> Step:
     same = node.is_this_program(program)
-    answered = None if same else node.ask_version(program)
-    return kubelet.judge_version(program, same, answered, version())
+    output = None if same else node.ask_version(program)
+    return kubelet.judge_version(program, same, output, version())
 
 
-def _settings(plugin: _Plugin) -> Taken[Settings]:
-    """The settings of a call, read as a call reads them."""
+def _settings(plugin: _Plugin) -> Outcome[Settings]:
+    """Read the settings as a kubelet call does."""
     call = kubelet_call(plugin.entry.args) if plugin.entry else kubelet_call(())
     if call is None:
-        return Taken(
+        return Outcome(
             failed(
                 SETTINGS,
                 "bad-args",
                 plugin.source,
-                "with the args of its entry in the config this program is a command, and answers no"
+                "with the args of its entry in the config, this program runs a command and answers no"
                 " request",
-                "Take args out of the entry, or name a settings file there: args: [--config, FILE].",
+                "Remove args from the entry, or give only a settings file: args: [--config, FILE].",
             )
         )
-    tried = call.settings_file or plugin.source
+    action = call.settings_file or plugin.source
     if call.settings_file and (others := who_can_replace(call.settings_file)):
-        return Taken(
+        return Outcome(
             failed(
                 SETTINGS,
                 "settings-replaceable",
-                tried,
-                f"others than root can replace it: {others}. They choose to whom the node proves its"
-                " identity",
+                action,
+                f"users other than root can replace it: {others}. They can choose the hosts to which the"
+                " node proves its identity",
                 kubelet.ROOT_ONLY,
             )
         )
@@ -219,21 +222,24 @@ def _settings(plugin: _Plugin) -> Taken[Settings]:
         else:
             settings = settings_from_environment(plugin.environ)
     except ProviderError as error:
-        return Taken(broken(SETTINGS, tried, error))
-    came = settings.ocir_auth_method
-    env = dict(plugin.entry.env) if plugin.entry else {}
-    if wrong := misspelt(env):
-        return Taken(
-            warning(
-                SETTINGS,
-                "misspelt-variable",
-                tried,
-                f"{came}; {told(wrong)}",
-                "A call ignores it. Correct the name in the provider's env, and restart the kubelet.",
-            ),
-            settings,
-        )
-    return Taken(ok(SETTINGS, tried, came), settings)
+        return Outcome(from_error(SETTINGS, action, error))
+    method = settings.ocir_auth_method
+    wrong = misspelled(dict(plugin.entry.env) if plugin.entry else {})
+    if not wrong:
+        return Outcome(ok(SETTINGS, action, method), settings)
+    names = ", ".join(
+        f"{name} is not a setting (did you mean {meant}?)" for name, meant in wrong.items()
+    )
+    return Outcome(
+        warning(
+            SETTINGS,
+            "misspelt-variable",
+            action,
+            f"{method}; {names}",
+            "Calls ignore it. Correct the name in the provider's env, and restart the kubelet.",
+        ),
+        settings,
+    )
 
 
 def _cloud(
@@ -246,11 +252,11 @@ def _cloud(
     method = settings.ocir_auth_method if settings else INSTANCE_PRINCIPAL
     instance: metadata.Instance | None = None
     if method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY):
-        described = timed_taken(metadata.ask_metadata)
-        yield described.step
-        instance = described.value
+        outcome = timed_outcome(metadata.check_metadata)
+        yield outcome.step
+        instance = outcome.value
     else:
-        yield skipped(metadata.METADATA, "not-needed", f"{method} does without it")
+        yield skipped(metadata.METADATA, "not-needed", f"{method} does not use it")
     scripts = node.init_scripts()
     if instance:
         scripts |= scripts_of_metadata(instance.metadata)
@@ -258,23 +264,23 @@ def _cloud(
     if running or scripts:
         yield timed(lambda: judge_init_scripts(scripts, flags))
     if settings is None:
-        yield from _left_out(SETTINGS, route.REGISTRY_NAME, *_EXCHANGE)
+        yield from _blocked(SETTINGS, route.REGISTRY_NAME, *_EXCHANGE)
         return
     where = instance.where if instance else None
-    host = f"ocir.{where.region}.oci.{where.realm_domain}" if where else None
+    host = route.ocir_host(where) if where else None
     if image:
-        named = image.host
-        step = timed(lambda: route.judge_name(named, settings, where))
+        image_host = image.host
+        step = timed(lambda: route.judge_name(image_host, settings, where))
         yield step
         if step.status == "ok":
-            host = named
+            host = image_host
         else:
             image = None
     else:
-        yield skipped(route.REGISTRY_NAME, "no-image", "no image was named")
+        yield skipped(route.REGISTRY_NAME, "no-image", "no image was given")
     if host is None:
-        yield skipped(route.REGISTRY_ROUTE, "no-registry", "no registry is known: name an image")
-        yield from _left_out(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
+        yield skipped(route.REGISTRY_ROUTE, "no-registry", "the registry is unknown: name an image")
+        yield from _blocked(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
         return
     yield from _exchange(image, host, settings, account, environ, instance, running)
 
@@ -288,54 +294,57 @@ def _exchange(
     instance: metadata.Instance | None,
     running: processes.Kubelet | None,
 ) -> Iterator[Step]:
-    """What goes over the network, each step only where those that it needs went well."""
+    """The steps that use the network. A step runs only if the steps that it needs succeeded."""
     try:
         origin = registry_origin(host, settings)
     except ProviderError as error:
-        yield broken(route.REGISTRY_ROUTE, host, error)
-        yield from _left_out(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
+        yield from_error(route.REGISTRY_ROUTE, host, error)
+        yield from _blocked(route.REGISTRY_ROUTE, *_EXCHANGE[1:])
         return
-    way = timed(lambda: route.reach(route.REGISTRY_ROUTE, origin, environ))
-    yield way
-    reached = way.status == "ok"
+    registry = timed(lambda: route.check_route(route.REGISTRY_ROUTE, origin, environ))
+    yield registry
+    reached = registry.status == "ok"
     if reached:
-        yield timed(lambda: route.look_at_clock(origin, environ))
+        yield timed(lambda: route.check_clock(origin, environ))
     else:
-        yield needs(route.CLOCK, route.REGISTRY_ROUTE)
-    federated = _federation(instance, settings, environ)
-    yield federated
-    if federated.status == "failed":
-        proved: Taken[Principal] = Taken(needs(identity.IDENTITY, route.FEDERATION_ROUTE))
+        yield blocked(route.CLOCK, route.REGISTRY_ROUTE)
+    federation = _federation(instance, settings, environ)
+    yield federation
+    principal: Outcome[Principal]
+    if federation.status == "failed":
+        principal = Outcome(blocked(identity.IDENTITY, route.FEDERATION_ROUTE))
     else:
         command = running.argv if running else ()
-        proved = timed_taken(
-            lambda: identity.prove_identity(instance, settings, account, environ, command)
+        principal = timed_outcome(
+            lambda: identity.get_principal(instance, settings, account, environ, command)
         )
-    yield proved.step
+    yield principal.step
     token = None
     if reached:
-        new = timed_taken(lambda: identity.get_token(proved.value, origin, settings, environ))
-        yield new.step
-        token = new.value
+        outcome = timed_outcome(
+            lambda: identity.get_token(principal.value, origin, settings, environ)
+        )
+        yield outcome.step
+        token = outcome.value
     else:
-        yield needs(identity.TOKEN, route.REGISTRY_ROUTE)
+        yield blocked(identity.TOKEN, route.REGISTRY_ROUTE)
     if image:
-        named = image
-        asker = repository.Asker(proved.value, token, settings, environ, instance)
-        pull = timed(lambda: repository.try_pull(named, asker))
+        ocir_image = image
+        context = repository.PullContext(principal.value, token, settings, environ, instance)
+        pull = timed(lambda: repository.check_image(ocir_image, context))
     else:
-        pull = skipped(repository.PULL, "no-image", "no image was named that this program is for")
+        pull = skipped(repository.PULL, "no-image", "no image of OCIR was given")
     yield pull
-    yield timed(lambda: store.look_at_store(image, pull, settings, environ))
+    yield timed(lambda: cache.check_cache(image, pull, settings, environ))
 
 
 def _federation(
     instance: metadata.Instance | None, settings: Settings, environ: Mapping[str, str]
 ) -> Step:
     if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
-        came = f"{settings.ocir_auth_method} does without it"
-        return skipped(route.FEDERATION_ROUTE, "not-needed", came)
+        result = f"{settings.ocir_auth_method} does not use it"
+        return skipped(route.FEDERATION_ROUTE, "not-needed", result)
     if instance is None:
-        return needs(route.FEDERATION_ROUTE, metadata.METADATA)
-    origin = identity.federation_origin(instance)
-    return timed(lambda: route.reach(route.FEDERATION_ROUTE, origin, environ))
+        return blocked(route.FEDERATION_ROUTE, metadata.METADATA)
+    origin = federation_origin(instance.where)
+    return timed(lambda: route.check_route(route.FEDERATION_ROUTE, origin, environ))
