@@ -21,6 +21,7 @@ FLAGS = (
     "--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yaml"
 )
 CONFIG = "etc/kubernetes/credential-provider-config.yaml"
+VALIDATE = ["config", "--validate", f"/{CONFIG}", "--bin-dir", "/usr/local/bin"]
 NOT_INSTALLED = "NOT INSTALLED: this node joins without the provider"
 
 # Plays the release's binary: notes its calls, and installs itself under the name that it has then.
@@ -35,6 +36,7 @@ case $1 in
         echo "kind: CredentialProviderConfig" >/etc/kubernetes/credential-provider-config.yaml
         cp "$0" /usr/local/bin/oke-credential-provider
         ;;
+    config) ;;
     *) exit 2 ;;
 esac
 """,
@@ -77,6 +79,11 @@ def joined_with(node: Node) -> list[str]:
     return call[1:]
 
 
+def provider_calls(node: Node) -> list[list[str]]:
+    """The arguments of each call of the released program."""
+    return [call[1:] for call in node.calls("provider")]
+
+
 def assert_joined_without_provider(node: Node, log: str) -> None:
     assert joined_with(node) == []
     assert NOT_INSTALLED in log
@@ -93,7 +100,7 @@ def test_installs_its_architecture_and_passes_the_flags(
     run = node.run(world(arch=arch), SCRIPT)
     assert run.returncode == 0, run.stderr
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
     assert not list(node.path("usr/local/lib").glob("*")), "the working directory stays behind"
@@ -184,7 +191,7 @@ def test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run
     pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
     run = node.run(world(), pinned)
     assert node.calls("claims") == []
-    assert [call[1:] for call in node.calls("provider")] == [["install"]], run.stderr
+    assert provider_calls(node) == [["install"], VALIDATE], run.stderr
     assert node.path("usr/local/bin/oke-credential-provider").read_text() == INSTALLS
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
@@ -237,6 +244,47 @@ def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
         assert target.parts[-3] != VERSION
 
 
+ECR = "ecr-credential-provider"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_flags_need_a_config_that_names_the_program(node: Node, pinned: bool) -> None:
+    """With such a config the kubelet would start, and never ask the provider."""
+    config = f"""
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+  - name: {ECR}
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    defaultCacheDuration: 1m
+    matchImages: ["*.dkr.ecr.*.amazonaws.com"]
+"""
+    node.write(CONFIG, config)
+    node.program(f"usr/local/bin/{ECR}", "#!/bin/sh\n")
+    released = built.one_file().read_bytes()
+    digest = sha256(released).hexdigest()
+    files = {f"{FOLDER}/{ASSET}": released, f"{FOLDER}/SHA256SUMS": f"{digest}  {ASSET}\n".encode()}
+    script = with_variables(SCRIPT, SHA256_AMD64=digest) if pinned else SCRIPT
+    run = node.run(World(MANAGED, files), script)
+    assert run.returncode == 0
+    assert joined_with(node) == []
+    assert f"no provider is this program; the names are: {ECR}" in run.stderr
+    assert f"the kubelet cannot use the provider with /{CONFIG}" in run.stderr
+    assert NOT_INSTALLED in run.stderr and NOT_INSTALLED in node.console
+    run = node.run(World(MANAGED, files), script, "install")
+    assert run.returncode == 1
+    skipped = f"oke-credential-provider: {VERSION} is already installed" in run.stderr
+    assert skipped == (not pinned)
+    assert node.path(CONFIG).read_text() == config
+
+
+def test_the_config_is_validated_by_the_rules_of_the_nodes_kubelet(node: Node) -> None:
+    node.program("usr/bin/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n")
+    run = node.run(world(), SCRIPT)
+    assert provider_calls(node)[-1] == [*VALIDATE, "--kubelet-version", "v1.33.5"], run.stderr
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
+
+
 def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
     folder = "usr/local/share/oke-credential-provider"
     node.write(f"{folder}/{ASSET}", INSTALLS)
@@ -250,7 +298,7 @@ def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
     node.write(f"{folder}/{ASSET}", INSTALLS + "# and more\n")
     node.run(world(None), local)
     assert [call[1:] for call in node.calls("oke-init")][1:] == [[]]
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
 
 
 def test_a_server_cannot_redirect_to_a_file_of_the_node(node: Node) -> None:
@@ -288,7 +336,7 @@ def test_second_run_downloads_nothing_and_joins_the_same_way(node: Node) -> None
     run = node.run(world(None), SCRIPT)  # GitHub has gone meanwhile
     assert run.returncode == 0
     assert [call[1:] for call in node.calls("oke-init")] == [["--kubelet-extra-args", FLAGS]] * 2
-    assert [call[1:] for call in node.calls("provider")] == [["install"], ["version"]]
+    assert provider_calls(node) == [["install"], VALIDATE, ["version"], VALIDATE]
     assert f"{VERSION} is already installed" in run.stderr
 
 
@@ -296,7 +344,7 @@ def test_an_older_version_in_the_image_is_replaced(node: Node) -> None:
     node.program("usr/local/bin/oke-credential-provider", INSTALLS.replace(VERSION, "0.0.9"))
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
     node.run(world(), SCRIPT)
-    assert [call[1:] for call in node.calls("provider")] == [["version"], ["install"]]
+    assert provider_calls(node) == [["version"], ["install"], VALIDATE]
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 

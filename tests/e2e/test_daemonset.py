@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.test_cloud_init import CONFIG, FAILS, INSTALLS, VERSION, world
+from tests.e2e.test_cloud_init import (
+    CONFIG,
+    FAILS,
+    INSTALLS,
+    VALIDATE,
+    VERSION,
+    provider_calls,
+    world,
+)
 from tests.support.node import EXAMPLES, Node, Run, World
 
 DAEMONSET = yaml.safe_load((EXAMPLES / "daemonset.yaml").read_text())
@@ -61,7 +69,7 @@ def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES)
 def test_installs_on_the_host_and_joins_nothing(node: Node, tmp_path: Path) -> None:
     run = run_install(node, world(), tmp_path)
     assert run.returncode == 0, run.stderr
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
     assert node.calls("oke-init") == []
