@@ -393,7 +393,7 @@ def test_a_config_of_the_users_own_is_kept(target: Target) -> None:
     target.config.write_text(USERS)
     before = state(target.config)
     said = target.install().check().stdout
-    assert "yours is kept" in said
+    assert "kept, because install did not write it" in said
     assert state(target.config) == before
     target.uninstall().check()
     assert state(target.config) == before
@@ -653,7 +653,7 @@ def test_of_two_at_once_one_waits_for_the_other(target: Target) -> None:
     said = [process.communicate(timeout=60) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     # The one that waits may have made the prefix: then it notes that.
-    assert sorted("laid out" in stdout for stdout, _ in said) == [False, True]
+    assert sorted("unpacked" in stdout for stdout, _ in said) == [False, True]
     assert target.works() == __version__
     assert target.versions == {__version__}
 
@@ -682,18 +682,59 @@ def test_uninstall_leaves_what_it_did_not_put_there(target: Target) -> None:
     assert {p for p in target.folder.rglob("*") if p.is_file()} == {*others, target.config}
 
 
-@pytest.mark.parametrize("flag", ["bin-dir", "config", "config's folder"])
-def test_uninstall_refuses_while_the_kubelet_needs_it(target: Target, flag: str) -> None:
+# What the kubelet's flag names, made in a folder of its own: a path, and how it leads to installed files.
+USES: Mapping[str, tuple[str, Callable[[Target, Path], Path]]] = {
+    "the bin dir": ("bin-dir", lambda target, _: target.bin_dir),
+    "a link to the bin dir": ("bin-dir", lambda target, other: linked(other, target.bin_dir)),
+    "a bin dir in the prefix": ("bin-dir", lambda target, _: target.link.resolve().parent),
+    "a link in another bin dir": (
+        "bin-dir",
+        lambda target, other: linked(other / "ocir", target.bin_dir / ALIAS).parent,
+    ),
+    "a chain of links": (
+        "bin-dir",
+        lambda target, other: linked(other / NAME, linked(other / "x" / "y", target.link)).parent,
+    ),
+    "a link to an inner file": (
+        "bin-dir",
+        lambda target, other: (
+            linked(other / NAME, target.prefix / __version__ / "bin/program" / NAME).parent
+        ),
+    ),
+    "a hard link": ("bin-dir", lambda target, other: hard_linked(other / NAME, target.link).parent),
+    "the config": ("config", lambda target, _: target.config),
+    "the config's directory": ("config", lambda target, _: target.config.parent),
+    "a link in a config directory": (
+        "config",
+        lambda target, other: linked(other / "ocir.yaml", target.config).parent,
+    ),
+}
+
+
+def linked(path: Path, to: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(to)
+    return path
+
+
+def hard_linked(path: Path, to: Path) -> Path:
+    path.parent.mkdir()
+    path.hardlink_to(to.resolve())
+    return path
+
+
+@pytest.mark.parametrize("how", USES)
+def test_uninstall_refuses_while_the_kubelet_uses_an_installed_file(
+    target: Target, how: str
+) -> None:
     target.install().check()
     before = target.snapshot()
-    kubelet = {
-        "bin-dir": [f"--image-credential-provider-bin-dir={target.bin_dir}/"],
-        "config": ["--image-credential-provider-config", str(target.config)],
-        "config's folder": [f"--image-credential-provider-config={target.config.parent}"],
-    }[flag]
+    name, use = USES[how]
+    flag = f"--image-credential-provider-{name}={use(target, target.folder.parent / 'other')}"
+    kubelet = flag.split("=") if how == "the config" else [flag]
     done = target.uninstall(kubelet=kubelet)
     assert done.code == 74
-    assert kubelet[-1] in done.stderr
+    assert f"runs with {flag}" in done.stderr
     assert target.snapshot() == before
     target.uninstall("--force", kubelet=kubelet).check()
     assert not list(target.folder.iterdir())
@@ -701,7 +742,9 @@ def test_uninstall_refuses_while_the_kubelet_needs_it(target: Target, flag: str)
 
 def test_uninstall_does_not_mind_a_kubelet_that_uses_something_else(target: Target) -> None:
     target.install().check()
-    target.uninstall(kubelet=["--image-credential-provider-bin-dir=/opt/bin"]).check()
+    other = linked(target.folder.parent / "other" / "link", Path("/bin/true")).parent
+    (other / "broken").symlink_to("nowhere")
+    target.uninstall(kubelet=[f"--image-credential-provider-bin-dir={other}"]).check()
 
 
 def test_uninstall_has_nothing_to_do_where_nothing_is(target: Target) -> None:

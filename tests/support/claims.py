@@ -296,8 +296,8 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_STORE, 'if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "if True:"),
     ),
     "test_where_another_user_could_put_other_files_nothing_is_installed": (
-        Mutation("provider/commands/install/install.py", "refuse_replaceable(*folders, record_path(places.prefix))", "pass"),
-        Mutation(_INSTALL, "        refuse_replaceable(*folders, record_path(places.prefix))", "        pass"),
+        Mutation("provider/commands/install/install.py", "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
+        Mutation(_INSTALL, "        refuse_replaceable(*directories, record_path(paths.prefix))", "        pass"),
     ),
     "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
         Mutation(_LAUNCHER, "return !*name;", "return true;"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provider.commands.install.places import Record, read_record, record_path
+from provider.commands.install.record import Record, read_record, record_path
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.commands.node.files import USUAL_BIN_DIR, USUAL_CONFIG, look_at
 from provider.errors import CannotInstall
