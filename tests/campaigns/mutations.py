@@ -183,7 +183,7 @@ FAMILIES = (
         "enable: killed half way",
         ("tests/e2e/test_enable_interrupted.py", "-k", "killed and enable"),
         (
-            Mutation("provider/commands/kubelet_service/switch.py", "    guard.start(options.longest)\n", ""),
+            Mutation("provider/commands/kubelet_service/trial.py", "    guard.start(options.longest)\n", ""),
             Mutation("provider/commands/kubelet_service/guard.py", "{rm} -f {trial}; {systemctl} daemon-reload; {systemctl} reset", "{systemctl} daemon-reload; {systemctl} reset"),
         ),
     ),
@@ -209,10 +209,10 @@ FAMILIES = (
         "enable: what is refused, and what stays",
         ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or lasts_over or interrupted"),
         (
-            Mutation("provider/commands/kubelet_service/switch.py", "        _refuse_pending(unit, kubelet)\n", ""),
-            Mutation("provider/commands/kubelet_service/switch.py", "        if each.replaceable:", "        if False:"),
-            Mutation("provider/commands/kubelet_service/switch.py", "        if not _same(setting.value, wanted[setting.flag]):", "        if False:"),
-            Mutation("provider/commands/kubelet_service/switch.py", "    _on_signals(_end)\n", ""),
+            Mutation("provider/commands/kubelet_service/switch.py", "        refuse_pending(unit, kubelet)\n", ""),
+            Mutation("provider/commands/kubelet_service/unit.py", "        if each.replaceable:", "        if False:"),
+            Mutation("provider/commands/kubelet_service/unit.py", "        if not _is_same_path(setting.value, wanted[setting.flag]):", "        if False:"),
+            Mutation("provider/commands/kubelet_service/trial.py", "    _on_signals(_end)\n", ""),
             Mutation("provider/commands/node/kubelet_unit.py", "return text.startswith(_MARK)", "return True"),
             Mutation("provider/commands/node/kubelet_unit.py", "        if backslashes % 2:", "        if False:"),
             Mutation("provider/commands/kubelet_service/guard.py", "ExecStopPost={sh} -c '{rm} -f {trial}; exec {systemctl} daemon-reload'\n", ""),
