@@ -47,11 +47,11 @@ def booted(machine: Machine) -> Machine:
 
 
 def enable(machine: Machine, *args: str) -> Done:
-    return machine.oke("enable", "--watch", "1", *args)
+    return machine.oke("enable", "--watch", "0", *args)
 
 
 def disable(machine: Machine, *args: str) -> Done:
-    return machine.oke("disable", "--watch", "1", *args)
+    return machine.oke("disable", "--watch", "0", *args)
 
 
 def assert_untouched(machine: Machine, pid: int) -> None:
@@ -78,8 +78,8 @@ def test_enable_lasts_over_a_power_failure_and_disable_is_its_way_back(
 ) -> None:
     machine.program(program.argv)
     booted(machine)
-    done = enable(machine).check()
-    assert "4 of 4 containers run on" in done.stdout
+    done = machine.oke("enable", "--watch", "1").check()
+    assert "4 of 4 containers still run" in done.stdout
     assert machine.command_line == [OWN, *FLAGS]
     assert_settled(machine)
     pid = machine.kubelet_pid
@@ -101,7 +101,7 @@ def test_enable_lasts_over_a_power_failure_and_disable_is_its_way_back(
 def test_both_cgroup_versions(machine: Machine, cgroup: str) -> None:
     machine.cgroup = cgroup
     booted(machine)
-    assert "4 of 4 containers run on" in enable(machine).check().stdout
+    assert "4 of 4 containers still run" in enable(machine).check().stdout
     assert machine.command_line == [OWN, *FLAGS]
 
 
@@ -205,13 +205,13 @@ def test_healthz_is_asked_where_the_kubelet_serves_it(machine: Machine, name: st
         f"[Service]\nExecStart=/usr/bin/kubelet {OWN} {flags}\n",
     )
     machine.write("etc/kubernetes/kubelet.yaml", f"kind: KubeletConfiguration\n{config}")
-    machine.boot().wait_for_kubelet(port)
-    assert "healthz answers" in enable(machine).check().stdout
     machine.misbehave(healthz="fails")
-    disable(machine).check()
+    machine.boot().wait_for_kubelet(port)
     done = enable(machine, "--timeout", "2")
     assert done.code == 76
-    assert f":{port}/healthz answers 500" in done.stderr
+    assert f":{port}/healthz returned 500" in done.stderr
+    machine.misbehave()
+    assert "healthz responds" in enable(machine).check().stdout
 
 
 def test_a_kubelet_that_serves_no_healthz_is_judged_by_the_rest(machine: Machine) -> None:
@@ -223,11 +223,11 @@ def test_a_kubelet_that_serves_no_healthz_is_judged_by_the_rest(machine: Machine
 # ---- a kubelet that does not stay healthy --------------------------------------------------------
 
 SICK: dict[str, tuple[dict[str, object], list[str], str]] = {
-    "hangs": ({"healthz": "hangs"}, ["--timeout", "3"], "TimeoutError"),
-    "does not listen": ({"healthz": "nothing"}, ["--timeout", "3"], "Connection refused"),
-    "fails": ({"healthz": "fails"}, ["--timeout", "3"], "answers 500"),
-    "ends at once": ({"exit_after": 0}, [], "it ended"),
-    "kills containers": ({"kills": "containers"}, [], "of 4 containers only 0"),
+    "hangs": ({"healthz": "hangs"}, ["--timeout", "2"], "TimeoutError"),
+    "does not listen": ({"healthz": "nothing"}, ["--timeout", "2"], "Connection refused"),
+    "fails": ({"healthz": "fails"}, ["--timeout", "2"], "returned 500"),
+    "ends at once": ({"exit_after": 0}, [], "it exited"),
+    "kills containers": ({"kills": "containers"}, [], "only 0 of 4 containers"),
 }
 
 
@@ -250,15 +250,14 @@ def test_a_kubelet_that_does_not_become_healthy_is_rolled_back(machine: Machine,
     assert_rolled_back(machine, done)
 
 
-def test_a_kubelet_that_crashes_after_20_seconds_is_rolled_back_and_quoted(
-    machine: Machine,
-) -> None:
-    machine.misbehave(exit_after=20)
+def test_a_kubelet_that_crashes_later_is_rolled_back_and_quoted(machine: Machine) -> None:
+    machine.misbehave(exit_after=4)
     machine.drop_in("10.conf", "[Service]\nRestartSec=1ms\n")  # hardly ever seen as not running
     booted(machine)
     started = time.monotonic()
     done = machine.oke("enable")  # as anybody would type it
-    assert 19 < time.monotonic() - started < 45
+    assert 4 < time.monotonic() - started < 30
+    assert "watching it for 60 s" in done.stdout
     assert "the stand-in ends" in done.stdout and "the stand-in ends" in done.stderr
     assert (done.stdout + done.stderr).replace("\n", "").isprintable()
     assert_rolled_back(machine, done)
@@ -296,7 +295,7 @@ def test_somebody_else_who_answers_in_the_kubelets_place_is_not_believed(machine
         "while True: listener.accept()[0].send(b'HTTP/1.0 200 OK\\r\\n\\r\\nok')\n"
     )
     machine.popen(sys.executable, "-c", server)
-    done = enable(machine, "--timeout", "3")
+    done = enable(machine, "--timeout", "2")
     assert "held by user 65534" in done.stderr
     assert done.code == 77  # and so it stays, since the port is taken
 
@@ -395,7 +394,7 @@ REFUSED_UNITS: dict[str, tuple[dict[str, str | None], str]] = {
     ),
     "a later drop-in": (
         {f"{DROP_INS}/zzz.conf": "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet --v=1\n"},
-        "zzz.conf sets ExecStart=, and sorts after",
+        "zzz.conf sets ExecStart= and sorts after",
     ),
     "a bad config": (
         {CONFIG[1:]: "kind: CredentialProviderConfig\nproviders: []\n"},
@@ -445,10 +444,10 @@ REFUSED_STATES = {
     ),
     "its config changed since": (
         "touch --date='10 minutes' /etc/kubernetes/kubelet.yaml",
-        "/etc/kubernetes/kubelet.yaml was changed after the kubelet's start",
+        "/etc/kubernetes/kubelet.yaml was changed after the kubelet started",
     ),
-    "the program is anybody's": ("chmod 777 /usr/local/bin", "others than root can replace"),
-    "the config is anybody's": (f"chown 1000 {CONFIG}", "others than root can replace"),
+    "the program is anybody's": ("chmod 777 /usr/local/bin", "users other than root can replace"),
+    "the config is anybody's": (f"chown 1000 {CONFIG}", "users other than root can replace"),
     "no systemd": ("mount -t tmpfs tmpfs /run", "systemd is not the init system here"),
 }
 
@@ -458,7 +457,7 @@ def test_a_node_in_a_wrong_state_is_refused(machine: Machine, name: str) -> None
     command, reason = REFUSED_STATES[name]
     machine.drop_in("00.conf", "[Service]\n")
     booted(machine)
-    script = f"{command} && exec /usr/local/bin/oke-credential-provider enable --watch 1"
+    script = f"{command} && exec /usr/local/bin/oke-credential-provider enable --watch 0"
     done = machine.run("unshare", "--mount", "sh", "-c", script)
     assert done.code == 75, done
     assert reason in done.stderr
@@ -556,6 +555,9 @@ def check_step(machine: Machine) -> tuple[str, str] | None:
 
 def test_check_knows_of_the_drop_in(machine: Machine) -> None:
     booted(machine)
+    # Nothing but 404: check does not wait for a metadata service.
+    machine.run("ip", "address", "add", "169.254.169.254/32", "dev", "lo").check()
+    machine.popen(sys.executable, "-m", "http.server", "80", "--directory", "/var/empty")
     assert check_step(machine) is None
     enable(machine).check()
     assert check_step(machine) == ("ok", "ok")
