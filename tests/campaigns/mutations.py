@@ -196,7 +196,7 @@ FAMILIES = (
     ),
     Family(
         "enable: a kubelet that is not healthy",
-        ("tests/e2e/test_enable.py", "-k", "healthy_is_rolled_back or somebody_else or crashes"),
+        ("tests/e2e/test_enable.py", "-k", "healthy_is_rolled_back or another_user or crashes"),
         (
             Mutation("provider/commands/kubelet_service/health.py", "if still * 2 < len(before):", "if False:"),
             Mutation("provider/commands/kubelet_service/health.py", "_listeners(port) - {0}", "set() - {0}"),
@@ -207,7 +207,7 @@ FAMILIES = (
     ),
     Family(
         "enable: what is refused, and what stays",
-        ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or lasts_over or interrupted"),
+        ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or survives_a_power or interrupted"),
         (
             Mutation("provider/commands/kubelet_service/switch.py", "        refuse_pending(unit, kubelet)\n", ""),
             Mutation("provider/commands/kubelet_service/unit.py", "        if each.replaceable:", "        if False:"),

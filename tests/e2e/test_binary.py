@@ -42,7 +42,7 @@ def test_answers_the_kubelet(form: Form) -> None:
 
 
 @FORMS
-def test_says_what_it_was_built_from(form: Form) -> None:
+def test_prints_its_version_and_components(form: Form) -> None:
     said = json.loads(run(form(), "version", "--output", "json").stdout)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
@@ -53,7 +53,7 @@ def test_says_what_it_was_built_from(form: Form) -> None:
     assert said["libc_floor"].startswith("GLIBC_2.")
 
 
-def test_holds_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
+def test_contains_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
     archive = CArchiveReader(str(tree() / "bin/program/oke-credential-provider"))
     modules = archive.open_embedded_archive("PYZ.pyz").toc
     assert not [name for name in archive.toc if name.startswith("pyi_rth_")]
@@ -62,7 +62,7 @@ def test_holds_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
     assert not [name for name in names if "libgcc_s" in name or "libstdc++" in name]
 
 
-def test_holds_the_signers_of_the_sdk() -> None:
+def test_contains_the_signers_of_the_sdk() -> None:
     archive = CArchiveReader(str(tree() / "bin/program/oke-credential-provider"))
     modules = archive.open_embedded_archive("PYZ.pyz").toc
     signers = (
@@ -93,7 +93,7 @@ def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(form: Form, tmp_
 
 
 @FORMS
-def test_tells_the_licences_of_all_that_is_in_it(form: Form) -> None:
+def test_prints_the_licenses_of_all_its_parts(form: Form) -> None:
     text = run(form(), "licenses").stdout.decode()
     headings = {
         above
@@ -108,7 +108,7 @@ def test_tells_the_licences_of_all_that_is_in_it(form: Form) -> None:
         assert words in text
 
 
-def test_the_source_tells_the_licences_of_what_is_installed() -> None:
+def test_the_source_prints_the_licenses_of_the_installed_packages() -> None:
     said = subprocess.run(
         [Path(sys.executable).parent / "oke-credential-provider", "licenses"],
         check=True,
@@ -212,7 +212,7 @@ def test_a_failed_build_ends_with_its_reason_and_no_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_a_binary_above_its_bar_is_refused(rebuilt: Path) -> None:
+def test_a_binary_above_the_size_limit_is_refused(rebuilt: Path) -> None:
     """`make binary-portable` holds what is released to its bar; other Pythons are larger."""
     assert rebuild(rebuilt, "--max-mb", "100").returncode == 0
     done = rebuild(rebuilt, "--max-mb", "1")
@@ -228,7 +228,7 @@ def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_unpacks_into_a_folder_that_works(tmp_path: Path) -> None:
+def test_unpacks_to_a_directory_that_works(tmp_path: Path) -> None:
     executable = unpack.unpack(tmp_path / "1.0")
     assert unpack.differences(tmp_path / "1.0") == []
     link = tmp_path / "credential-provider-oke"
@@ -248,7 +248,7 @@ def test_unpacks_for_every_user_whatever_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_does_not_unpack_over_something(tmp_path: Path) -> None:
+def test_does_not_unpack_to_an_existing_directory(tmp_path: Path) -> None:
     with pytest.raises(CannotUnpack, match="File exists"):
         unpack.unpack(tmp_path)
 
@@ -259,7 +259,7 @@ def test_the_source_has_nothing_to_unpack(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_finds_what_was_changed_since(tmp_path: Path) -> None:
+def test_finds_changed_files(tmp_path: Path) -> None:
     place = tmp_path / "1.0"
     unpack.unpack(place)
     (place / CONTENTS / "certifi/cacert.pem").write_text("another")
@@ -274,7 +274,7 @@ def test_finds_what_was_changed_since(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("frozen")
-def test_finds_what_another_user_could_change(tmp_path: Path) -> None:
+def test_finds_what_another_user_can_change(tmp_path: Path) -> None:
     place = tmp_path / "1.0"
     unpack.unpack(place)
     os.chown(place / "bin/program/oke-credential-provider", 1000, 0)
@@ -288,7 +288,7 @@ def test_finds_what_another_user_could_change(tmp_path: Path) -> None:
     }
 
 
-def test_does_not_lay_out_a_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_does_not_unpack_a_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "_MEIPASS", str(tree() / CONTENTS), raising=False)
     unpack.unpack(tmp_path / "1.0")
     (tmp_path / "1.0" / CONTENTS / "certifi/cacert.pem").write_text("another")
@@ -313,7 +313,7 @@ def test_removes_what_it_unpacked_and_nothing_else(tmp_path: Path) -> None:
     assert not (tmp_path / "2.0").exists()
 
 
-def test_a_manifest_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_with_a_path_outside_is_refused(tmp_path: Path) -> None:
     (tmp_path / "MANIFEST").write_text(f"{'0' * 64} 644 ../../etc/passwd\n")
     with pytest.raises(Damaged, match="outside"):
         unpack.remove(tmp_path)

@@ -107,7 +107,7 @@ def test_installs_its_architecture_and_passes_the_flags(
     assert NOT_INSTALLED not in run.stderr + node.console
 
 
-def test_the_binary_unpacks_where_it_may_be_executed(node: Node) -> None:
+def test_the_binary_unpacks_to_a_directory_that_allows_execution(node: Node) -> None:
     run = node.run(world(), SCRIPT)
     assert "unpacks in /usr/local/lib/oke-credential-provider." in run.stderr
 
@@ -126,7 +126,7 @@ def test_a_version_that_was_never_released(node: Node) -> None:
     assert "404" in run.stderr
 
 
-def test_no_trust_in_a_server_that_only_says_it_is_github(node: Node, tmp_path: Path) -> None:
+def test_a_server_without_a_trusted_certificate_is_refused(node: Node, tmp_path: Path) -> None:
     other = Node(tmp_path / "other")
     node.write("etc/ssl/certs/ca-certificates.crt", other.authority.cert_pem.bytes().decode())
     run = node.run(world(), SCRIPT)
@@ -151,14 +151,14 @@ def test_checksum_not_listed(node: Node) -> None:
     assert node.calls("provider") == []
 
 
-def test_a_pinned_checksum_is_believed_instead_of_the_releases_own(node: Node) -> None:
+def test_a_pinned_checksum_replaces_that_of_the_release(node: Node) -> None:
     pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
     run = node.run(world(), pinned)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
     assert run.requests == (f"{FOLDER}/{ASSET}",)
 
 
-def test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum(node: Node) -> None:
+def test_a_replaced_release_fails_the_pinned_checksum(node: Node) -> None:
     replaced = INSTALLS + "\n# and more\n"
     pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
     run = node.run(world(replaced), pinned)
@@ -184,7 +184,7 @@ def plant(node: Node) -> None:
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
 
 
-def test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run(
+def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
     node: Node,
 ) -> None:
     plant(node)
@@ -196,7 +196,7 @@ def test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_what_cannot_be_held_against_the_pinned_checksum_is_not_named_to_the_kubelet(
+def test_without_a_verified_program_the_kubelet_gets_no_flags(
     node: Node,
 ) -> None:
     plant(node)
@@ -207,7 +207,7 @@ def test_what_cannot_be_held_against_the_pinned_checksum_is_not_named_to_the_kub
 
 
 @pytest.mark.parametrize("forged", ["a script", "a version's folder", "one file more"])
-def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
+def test_the_released_program_replaces_or_refuses_a_forged_one(
     node: Node, forged: str
 ) -> None:
     """With the binary itself: its `install` believes nothing that is there either."""
@@ -285,7 +285,7 @@ def test_the_config_is_validated_by_the_rules_of_the_nodes_kubelet(node: Node) -
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
+def test_a_directory_in_the_image_instead_of_a_server(node: Node) -> None:
     folder = "usr/local/share/oke-credential-provider"
     node.write(f"{folder}/{ASSET}", INSTALLS)
     local = with_variables(
@@ -348,7 +348,7 @@ def test_an_older_version_in_the_image_is_replaced(node: Node) -> None:
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_a_provider_without_its_config_is_installed_anew(node: Node) -> None:
+def test_a_provider_without_its_config_is_installed_again(node: Node) -> None:
     node.program("usr/local/bin/oke-credential-provider", INSTALLS)
     run = node.run(world(), SCRIPT)
     assert node.path(CONFIG).exists(), run.stderr
@@ -360,12 +360,12 @@ def test_metadata_service_slow_at_first(node: Node) -> None:
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr
 
 
-def test_the_users_own_flags_stay_in_front(node: Node) -> None:
+def test_the_users_flags_come_first(node: Node) -> None:
     node.run(world(), with_variables(SCRIPT, KUBELET_EXTRA_ARGS='"--v=4 --max-pods=31"'))
     assert joined_with(node) == ["--kubelet-extra-args", f"--v=4 --max-pods=31 {FLAGS}"]
 
 
-def test_the_users_own_flags_survive_a_failed_installation(node: Node) -> None:
+def test_the_users_flags_survive_a_failed_installation(node: Node) -> None:
     node.run(world(None), with_variables(SCRIPT, KUBELET_EXTRA_ARGS="--v=4"))
     assert joined_with(node) == ["--kubelet-extra-args", "--v=4"]
 
@@ -408,21 +408,21 @@ def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     assert node.calls("oke-init") == []
 
 
-def test_a_managed_node_joins_by_its_init_script_though_it_has_oke_install(node: Node) -> None:
+def test_a_managed_node_with_oke_install_joins_by_its_init_script(node: Node) -> None:
     node.recorder("etc/oke/oke-install.sh")
     node.run(world(), SCRIPT)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
     assert node.calls("oke-install.sh") == []
 
 
-def test_a_machine_that_is_no_oke_node_is_told_so(node: Node) -> None:
+def test_a_machine_that_is_not_an_oke_node_is_reported(node: Node) -> None:
     run = node.run(world(metadata={}), SCRIPT)
     assert run.returncode == 1
     assert "this is not an OKE node" in run.stderr
 
 
 @pytest.mark.parametrize(("released", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
-def test_install_alone_joins_nothing_and_tells_by_its_exit_code(
+def test_install_only_does_not_join_and_reports_by_exit_code(
     node: Node, released: str | None, code: int
 ) -> None:
     assert node.run(world(released), SCRIPT, "install").returncode == code

@@ -73,7 +73,7 @@ def assert_settled(machine: Machine) -> None:
 
 
 @pytest.mark.every_form
-def test_enable_lasts_over_a_power_failure_and_disable_is_its_way_back(
+def test_enable_survives_a_power_failure_and_disable_undoes_it(
     machine: Machine, program: Program
 ) -> None:
     machine.program(program.argv)
@@ -154,7 +154,7 @@ def test_the_nodes_own_flags_are_kept(machine: Machine, name: str) -> None:
     assert machine.command_line == [*own, *FLAGS]
 
 
-def test_what_other_files_say_later_still_counts(machine: Machine) -> None:
+def test_later_changes_of_other_files_take_effect(machine: Machine) -> None:
     """The drop-in keeps the variables unexpanded, so that it freezes none of today's values."""
     unit, _, _ = UNITS["a variable of a drop-in"]
     machine.write("etc/systemd/system/kubelet.service", unit)
@@ -171,7 +171,7 @@ def test_what_other_files_say_later_still_counts(machine: Machine) -> None:
     assert machine.command_line == ["--hostname-override=x", "--v=1", "--node-labels=new=1", *FLAGS]
 
 
-def test_a_drop_in_that_is_outdated_is_derived_again_and_tried_before_it_is_kept(
+def test_an_outdated_drop_in_is_derived_again_and_tried_before_it_is_kept(
     machine: Machine,
 ) -> None:
     booted(machine)
@@ -198,7 +198,7 @@ HEALTHZ = {
 
 
 @pytest.mark.parametrize("name", HEALTHZ)
-def test_healthz_is_asked_where_the_kubelet_serves_it(machine: Machine, name: str) -> None:
+def test_healthz_is_requested_at_the_kubelets_address(machine: Machine, name: str) -> None:
     flags, config, port = HEALTHZ[name]
     machine.write(
         "etc/systemd/system/kubelet.service",
@@ -214,7 +214,7 @@ def test_healthz_is_asked_where_the_kubelet_serves_it(machine: Machine, name: st
     assert "healthz responds" in enable(machine).check().stdout
 
 
-def test_a_kubelet_that_serves_no_healthz_is_judged_by_the_rest(machine: Machine) -> None:
+def test_without_healthz_the_other_signs_decide(machine: Machine) -> None:
     machine.write("etc/kubernetes/kubelet.yaml", "kind: KubeletConfiguration\nhealthzPort: 0\n")
     machine.boot()
     assert "healthz is off" in enable(machine).check().stdout
@@ -263,7 +263,7 @@ def test_a_kubelet_that_crashes_later_is_rolled_back_and_quoted(machine: Machine
     assert_rolled_back(machine, done)
 
 
-def test_a_unit_that_used_up_its_starts_is_rolled_back(machine: Machine) -> None:
+def test_a_unit_that_reached_its_start_limit_is_rolled_back(machine: Machine) -> None:
     """systemd refuses a unit that was started too often, until it is reset."""
     machine.misbehave(exit_after=0)
     machine.drop_in("10.conf", "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n")
@@ -271,7 +271,7 @@ def test_a_unit_that_used_up_its_starts_is_rolled_back(machine: Machine) -> None
     assert_rolled_back(machine, enable(machine))
 
 
-def test_a_kubelet_that_comes_up_in_no_way_is_told_apart(machine: Machine) -> None:
+def test_a_kubelet_that_fails_even_after_the_rollback_is_reported(machine: Machine) -> None:
     booted(machine)
     machine.misbehave(exit_after=0, always=True)
     done = enable(machine)
@@ -280,7 +280,7 @@ def test_a_kubelet_that_comes_up_in_no_way_is_told_apart(machine: Machine) -> No
     assert machine.drop_ins == []
 
 
-def test_somebody_else_who_answers_in_the_kubelets_place_is_not_believed(machine: Machine) -> None:
+def test_a_healthz_response_of_another_user_does_not_count(machine: Machine) -> None:
     machine.misbehave(healthz="nothing")
     booted(machine)
     server = (
@@ -301,7 +301,7 @@ def test_somebody_else_who_answers_in_the_kubelets_place_is_not_believed(machine
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_run_that_is_interrupted_rolls_back_before_it_ends(
+def test_an_interrupted_run_rolls_back_before_it_ends(
     machine: Machine, number: signal.Signals
 ) -> None:
     booted(machine)
@@ -324,7 +324,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
 # ---- what is refused, with nothing changed -------------------------------------------------------
 
 
-def test_flags_that_are_there_with_the_same_values_are_found(machine: Machine) -> None:
+def test_existing_flags_with_the_same_values_are_found(machine: Machine) -> None:
     machine.drop_in("10.conf", "[Service]\nEnvironmentFile=/etc/default/kubelet\n")
     machine.write(
         "etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet $ARGS\n"
@@ -337,7 +337,7 @@ def test_flags_that_are_there_with_the_same_values_are_found(machine: Machine) -
     assert_untouched(machine, pid)
 
 
-def test_flags_that_are_written_with_underscores_are_found(machine: Machine) -> None:
+def test_flags_with_underscores_are_found(machine: Machine) -> None:
     """The kubelet takes - and _ for the same."""
     other = OTHER_FLAGS.replace("-", "_").replace("__image", "--image")
     machine.write("etc/kubelet/ecr.yaml", machine.path(CONFIG[1:]).read_text())
@@ -360,7 +360,7 @@ WITH_OTHER_FLAGS = {
 
 
 @pytest.mark.parametrize("path", WITH_OTHER_FLAGS)
-def test_flags_that_are_there_with_other_values_are_refused_by_their_file(
+def test_existing_flags_with_other_values_are_refused_and_their_file_is_named(
     machine: Machine, path: str
 ) -> None:
     machine.write(
@@ -465,7 +465,7 @@ def test_a_node_in_a_wrong_state_is_refused(machine: Machine, name: str) -> None
     assert machine.command_line == ([] if name == "not running" else [OWN])
 
 
-def test_only_root_may(machine: Machine) -> None:
+def test_only_root_can_run_it(machine: Machine) -> None:
     booted(machine)
     for action in ("enable", "disable"):
         done = machine.run("unshare", "--user", "/usr/local/bin/oke-credential-provider", action)
@@ -493,7 +493,7 @@ def test_a_dry_run_shows_the_drop_in_and_changes_nothing(machine: Machine) -> No
     assert machine.drop_ins == [DROP_IN]
 
 
-def test_json_says_what_was_done_and_why_it_was_not(machine: Machine) -> None:
+def test_the_json_has_the_result_or_the_error(machine: Machine) -> None:
     booted(machine)
     done = json.loads(enable(machine, "--output", "json").check().stdout)
     assert (done["action"], done["changed"], done["error"]) == ("enable", True, None)
@@ -514,7 +514,7 @@ def test_json_says_what_was_done_and_why_it_was_not(machine: Machine) -> None:
     assert "rolled-back" in failed.stderr
 
 
-def test_disable_takes_the_drop_in_away_where_the_kubelet_does_not_run_with_it(
+def test_disable_removes_a_drop_in_with_which_the_kubelet_fails(
     machine: Machine,
 ) -> None:
     booted(machine)
@@ -528,7 +528,7 @@ def test_disable_takes_the_drop_in_away_where_the_kubelet_does_not_run_with_it(
     assert machine.drop_ins == []
 
 
-def test_a_drop_in_that_a_person_wrote_is_left_alone(machine: Machine) -> None:
+def test_a_drop_in_that_a_person_wrote_is_not_changed(machine: Machine) -> None:
     """It may hold more than the two flags."""
     text = f'[Service]\nEnvironment="ARGS={" ".join(FLAGS)} --v=7"\n'
     machine.write(
@@ -553,7 +553,7 @@ def check_step(machine: Machine) -> tuple[str, str] | None:
     return (found[0]["status"], found[0]["cause"]) if found else None
 
 
-def test_check_knows_of_the_drop_in(machine: Machine) -> None:
+def test_check_inspects_the_drop_in(machine: Machine) -> None:
     booted(machine)
     # Nothing but 404: check does not wait for a metadata service.
     machine.run("ip", "address", "add", "169.254.169.254/32", "dev", "lo").check()
@@ -580,7 +580,7 @@ def test_check_knows_of_the_drop_in(machine: Machine) -> None:
     assert "on-trial" in content
 
 
-def test_uninstall_refuses_while_enabled_and_names_the_way_back(machine: Machine) -> None:
+def test_uninstall_refuses_while_enabled_and_names_disable(machine: Machine) -> None:
     program = built.one_file()
     machine.path("usr/local/bin/oke-credential-provider").unlink()
     machine.path(CONFIG[1:]).unlink()

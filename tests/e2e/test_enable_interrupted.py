@@ -137,7 +137,7 @@ ACTIONS = ["enable", "disable"]
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_killed_at_each_step_systemd_settles_what_was_half_done(
+def test_killed_at_each_step_systemd_rolls_back(
     machine: Machine, action: str
 ) -> None:
     before, after = states(machine, action)
@@ -157,7 +157,7 @@ def test_killed_at_each_step_systemd_settles_what_was_half_done(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_with_the_power_gone_after_each_step_the_node_boots_with_a_kubelet(
+def test_after_a_power_failure_at_each_step_the_node_boots_with_a_kubelet(
     machine: Machine, action: str
 ) -> None:
     before, after = states(machine, action)

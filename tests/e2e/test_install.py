@@ -173,7 +173,7 @@ def target(tmp_path: Path) -> Target:
 # ---- what is there afterwards --------------------------------------------------------------------
 
 
-def test_both_names_lead_to_the_unpacked_program_and_the_config_is_one_that_the_kubelet_takes(
+def test_both_names_run_the_unpacked_program_and_the_config_is_valid(
     target: Target,
 ) -> None:
     target.install().check()
@@ -185,7 +185,7 @@ def test_both_names_lead_to_the_unpacked_program_and_the_config_is_one_that_the_
     assert validate(target.config.read_text()) == []
 
 
-def test_it_is_what_was_built_and_everybody_may_read_it_whatever_the_umask(target: Target) -> None:
+def test_the_files_equal_the_build_and_are_readable_with_any_umask(target: Target) -> None:
     target.install(before=["sh", "-c", 'umask 077; exec "$@"', "sh"]).check()
     folder = target.prefix / __version__
     assert {p.relative_to(folder) for p in folder.rglob("*")} == {
@@ -204,7 +204,7 @@ def test_it_is_what_was_built_and_everybody_may_read_it_whatever_the_umask(targe
         assert path.stat().st_mode & 0o777 == wanted, path
 
 
-def test_run_again_it_changes_nothing(target: Target) -> None:
+def test_a_second_install_changes_nothing(target: Target) -> None:
     target.install().check()
     before = target.snapshot()
     again = target.install().check()
@@ -212,14 +212,14 @@ def test_run_again_it_changes_nothing(target: Target) -> None:
     assert target.snapshot() == before
 
 
-def test_the_installed_program_installs_itself_where_it_is(target: Target) -> None:
+def test_the_installed_program_can_install_itself(target: Target) -> None:
     target.install().check()
     before = target.snapshot()
     target.install(program=target.link).check()
     assert target.snapshot() == before
 
 
-def test_a_dry_run_says_what_it_would_do_and_does_nothing(target: Target) -> None:
+def test_a_dry_run_prints_the_changes_and_makes_none(target: Target) -> None:
     said = target.install("--dry-run").check().stdout
     assert not list(target.folder.iterdir())
     done = target.install().check().stdout
@@ -230,7 +230,7 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(target: Target) -> Non
     assert said.replace("would be ", "") == target.uninstall().check().stdout
 
 
-def test_the_source_says_that_only_the_binary_can_be_installed(tmp_path: Path) -> None:
+def test_the_source_cannot_be_installed(tmp_path: Path) -> None:
     done = run(
         [sys.executable, "-m", "provider", "install", "--prefix", tmp_path / "lib"],
         PYTHONPATH=str(REPOSITORY),
@@ -243,7 +243,7 @@ def test_the_source_says_that_only_the_binary_can_be_installed(tmp_path: Path) -
 # ---- versions ------------------------------------------------------------------------------------
 
 
-def test_an_older_version_is_kept_to_go_back_to_and_those_before_it_are_removed(
+def test_the_previous_version_is_kept_and_older_ones_are_removed(
     target: Target,
 ) -> None:
     for version in ("0.0.7", "0.0.8", OLD):
@@ -253,14 +253,14 @@ def test_an_older_version_is_kept_to_go_back_to_and_those_before_it_are_removed(
     assert target.versions == {OLD, __version__}
 
 
-def test_a_newer_version_is_replaced_by_an_older_one(target: Target) -> None:
+def test_an_older_version_can_replace_a_newer_one(target: Target) -> None:
     target.older("9.9.9")
     target.install().check()
     assert target.works() == __version__
     assert target.versions == {"9.9.9", __version__}
 
 
-def test_going_back_is_the_install_of_the_version_that_was_kept(target: Target) -> None:
+def test_the_kept_version_can_be_installed_again(target: Target) -> None:
     target.install().check()
     target.older("9.9.9")
     target.install(program=target.prefix / __version__ / EXECUTABLE).check()
@@ -268,7 +268,7 @@ def test_going_back_is_the_install_of_the_version_that_was_kept(target: Target) 
     assert target.versions == {"9.9.9", __version__}
 
 
-def test_a_version_that_still_runs_is_not_removed(target: Target) -> None:
+def test_a_running_version_is_not_removed(target: Target) -> None:
     runs = target.older("0.0.7")
     shutil.copy("/bin/sleep", runs / EXECUTABLE)
     write_manifest(runs)
@@ -321,7 +321,7 @@ def move_out(inner: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_version_is_replaced_by_a_whole_one(target: Target, damage: str) -> None:
+def test_a_damaged_version_is_replaced(target: Target, damage: str) -> None:
     target.install().check()
     DAMAGE[damage](target.prefix / __version__)
     target.install().check()
@@ -342,7 +342,7 @@ GO = b"\x7fELF...\xff Go buildinf:...path\tgithub.com/devrocks/credential-provid
 
 @pytest.mark.parametrize("name", [NAME, ALIAS])
 @pytest.mark.parametrize("content", [b"#!/bin/sh\n", b"\x7fELF\xff Go buildinf:/other", b""])
-def test_a_program_of_others_by_our_name_is_not_touched(
+def test_another_program_with_this_name_is_not_changed(
     target: Target, name: str, content: bytes
 ) -> None:
     target.bin_dir.mkdir()
@@ -356,7 +356,7 @@ def test_a_program_of_others_by_our_name_is_not_touched(
 
 @pytest.mark.parametrize("name", [NAME, ALIAS])
 @pytest.mark.parametrize("form", ["Oracle's Go provider", "one file", "another installation"])
-def test_a_provider_that_was_there_makes_way_and_comes_back(
+def test_an_existing_provider_is_renamed_and_restored_by_uninstall(
     target: Target, name: str, form: str
 ) -> None:
     target.bin_dir.mkdir()
@@ -373,7 +373,7 @@ def test_a_provider_that_was_there_makes_way_and_comes_back(
     assert state(path) == before
 
 
-def test_as_a_credential_helper_it_has_one_more_name(target: Target) -> None:
+def test_the_credential_helper_is_an_additional_name(target: Target) -> None:
     target.install().check()
     target.install("--credential-helper").check()
     helper = target.bin_dir / "docker-credential-ocir"
@@ -388,7 +388,7 @@ def test_as_a_credential_helper_it_has_one_more_name(target: Target) -> None:
 USERS = write(ALL, (), as_json=False).replace("5m", "7m")
 
 
-def test_a_config_of_the_users_own_is_kept(target: Target) -> None:
+def test_a_config_of_the_user_is_kept(target: Target) -> None:
     target.config.parent.mkdir()
     target.config.write_text(USERS)
     before = state(target.config)
@@ -399,7 +399,7 @@ def test_a_config_of_the_users_own_is_kept(target: Target) -> None:
     assert state(target.config) == before
 
 
-def test_a_config_that_install_wrote_is_brought_up_to_date(target: Target) -> None:
+def test_a_config_that_install_wrote_is_updated(target: Target) -> None:
     target.install().check()
     target.config.write_text(USERS)
     record = target.prefix / "installed.json"
@@ -410,7 +410,7 @@ def test_a_config_that_install_wrote_is_brought_up_to_date(target: Target) -> No
     assert target.config.read_text() == write(ALL, (), as_json=False)
 
 
-def test_a_config_by_the_go_providers_name_works(target: Target) -> None:
+def test_a_config_with_the_go_providers_name_is_accepted(target: Target) -> None:
     target.config.parent.mkdir()
     target.config.write_text(USERS.replace(f"name: {NAME}", f"name: {ALIAS}"))
     assert f"neither {NAME}" not in target.install().check().stdout
@@ -424,7 +424,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("config", REFUSED)
-def test_with_a_config_that_keeps_the_kubelet_from_starting_nothing_is_installed(
+def test_nothing_is_installed_if_the_kubelet_would_not_start_with_the_config(
     target: Target, config: str
 ) -> None:
     target.older()
@@ -438,7 +438,7 @@ def test_with_a_config_that_keeps_the_kubelet_from_starting_nothing_is_installed
         assert target.snapshot() == before
 
 
-def test_a_config_that_never_asks_for_us_is_told(target: Target) -> None:
+def test_a_config_that_does_not_name_the_program_is_reported(target: Target) -> None:
     target.config.parent.mkdir()
     target.bin_dir.mkdir()
     target.config.write_text(REFUSED["a program that is not there"])
@@ -451,7 +451,7 @@ def test_a_config_that_never_asks_for_us_is_told(target: Target) -> None:
     ("options", "says"),
     [("size=16m", "No space left on device"), ("noexec", "the self-test"), ("ro", "Read-only")],
 )
-def test_where_it_cannot_be_laid_out_and_run_the_version_before_stays(
+def test_the_previous_version_stays_if_the_new_one_cannot_be_unpacked_or_run(
     target: Target, options: str, says: str
 ) -> None:
     target.older()
@@ -464,7 +464,7 @@ def test_where_it_cannot_be_laid_out_and_run_the_version_before_stays(
     assert target.snapshot() == before
 
 
-def test_without_the_rights_it_says_so_and_leaves_nothing(target: Target) -> None:
+def test_without_permission_it_fails_and_leaves_nothing(target: Target) -> None:
     target.folder.chmod(0o755)
     program = target.folder.parent / "program"
     shutil.copy(one_file(), program)
@@ -507,7 +507,7 @@ def test_where_another_user_could_put_other_files_nothing_is_installed(
         assert target.snapshot() == before
 
 
-def test_an_unprivileged_user_may_install_into_folders_of_his_own(open_folder: Path) -> None:
+def test_an_unprivileged_user_can_install_to_their_own_directories(open_folder: Path) -> None:
     shutil.copy(one_file(), open_folder / "program")
     target = Target(open_folder / "home")
     target.folder.mkdir()
@@ -522,7 +522,7 @@ NO_CACHE_TYPE = USERS + (
 
 
 @pytest.mark.parametrize("versions", [("1.33.5",), ("1.33.5", "1.34.1"), ("1.34.1", "1.33.5")])
-def test_each_kubelet_that_runs_must_be_able_to_start_with_the_config(
+def test_the_config_must_be_valid_for_each_running_kubelet(
     target: Target, versions: Sequence[str]
 ) -> None:
     target.config.parent.mkdir()
@@ -546,7 +546,7 @@ def test_each_kubelet_that_runs_must_be_able_to_start_with_the_config(
 
 
 @pytest.mark.parametrize("mode", ["755", "775"])
-def test_an_installed_kubelet_is_asked_only_if_root_alone_can_replace_it(
+def test_an_installed_kubelet_is_run_only_if_only_root_can_replace_it(
     target: Target, mode: str
 ) -> None:
     mark = target.folder.parent / "mark"
@@ -571,7 +571,7 @@ def trace(target: Target, log: Path, *options: str) -> Done:
     )
 
 
-def test_killed_at_any_step_it_leaves_a_program_that_works_and_the_next_run_mends_the_rest(
+def test_killed_at_any_step_it_leaves_a_working_program_and_the_next_run_completes(
     tmp_path: Path,
 ) -> None:
     def node(name: str) -> Target:
@@ -628,7 +628,7 @@ def layout(target: Target) -> dict[str, tuple[object, ...]]:
     return found
 
 
-def test_all_of_it_is_on_the_disk_before_the_switch(target: Target, tmp_path: Path) -> None:
+def test_all_files_are_synced_before_the_switch(target: Target, tmp_path: Path) -> None:
     log = tmp_path / "log"
     trace(target, log).check()
     synced = set()
@@ -643,7 +643,7 @@ def test_all_of_it_is_on_the_disk_before_the_switch(target: Target, tmp_path: Pa
     assert {str(path) for path in [target.prefix, folder, *folder.rglob("*")]} <= synced
 
 
-def test_of_two_at_once_one_waits_for_the_other(target: Target) -> None:
+def test_concurrent_installs_run_one_after_the_other(target: Target) -> None:
     argv = [str(one_file()), "install", "--prefix", str(target.prefix)]
     argv += ["--bin-dir", str(target.bin_dir), "--config-dir", str(target.config.parent)]
     both = [
@@ -661,13 +661,13 @@ def test_of_two_at_once_one_waits_for_the_other(target: Target) -> None:
 # ---- uninstall -----------------------------------------------------------------------------------
 
 
-def test_uninstall_leaves_no_trace(target: Target) -> None:
+def test_uninstall_removes_everything(target: Target) -> None:
     target.install().check()
     target.uninstall().check()
     assert not list(target.folder.iterdir())
 
 
-def test_uninstall_leaves_what_it_did_not_put_there(target: Target) -> None:
+def test_uninstall_keeps_other_files(target: Target) -> None:
     target.install().check()
     others = [
         target.bin_dir / "ecr-credential-provider",
@@ -740,14 +740,14 @@ def test_uninstall_refuses_while_the_kubelet_uses_an_installed_file(
     assert not list(target.folder.iterdir())
 
 
-def test_uninstall_does_not_mind_a_kubelet_that_uses_something_else(target: Target) -> None:
+def test_uninstall_ignores_a_kubelet_that_uses_other_files(target: Target) -> None:
     target.install().check()
     other = linked(target.folder.parent / "other" / "link", Path("/bin/true")).parent
     (other / "broken").symlink_to("nowhere")
     target.uninstall(kubelet=[f"--image-credential-provider-bin-dir={other}"]).check()
 
 
-def test_uninstall_has_nothing_to_do_where_nothing_is(target: Target) -> None:
+def test_uninstall_succeeds_if_nothing_is_installed(target: Target) -> None:
     done = run([one_file(), "uninstall", "--prefix", target.prefix]).check()
     assert "nothing is installed" in done.stdout
 
@@ -779,7 +779,7 @@ def test_cloud_init_installs_the_real_binary_and_passes_the_flags(node: Node) ->
     assert os.listdir(node.path("usr/local/lib")) == [NAME]
 
 
-def test_the_daemonsets_container_installs_the_real_binary_with_its_few_rights(
+def test_the_daemonsets_container_installs_the_real_binary_with_its_few_capabilities(
     node: Node, tmp_path: Path
 ) -> None:
     done = run_install(node, github(), tmp_path)

@@ -267,7 +267,7 @@ def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -
     assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {expected}
 
 
-def test_a_call_that_may_not_raise_the_limit_keeps_memory_out_of_a_core(
+def test_a_call_that_cannot_raise_the_limit_keeps_memory_out_of_a_core(
     cloud: Cloud, program: Program
 ) -> None:
     # As under sudo in a container: a limit of 0, which root without CAP_SYS_RESOURCE may not raise.
@@ -346,7 +346,7 @@ def test_the_environment_turns_nothing_against_the_node(
         assert not [path for path in record.read if path.startswith(str(tmp_path))]
 
 
-def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program: Program) -> None:
+def test_a_users_cache_is_in_the_users_runtime_directory(cloud: Cloud, program: Program) -> None:
     runtime = cloud.ns.path("/run/runtime-of-a-user")
     runtime.mkdir(mode=0o700)
     os.chown(runtime, 65534, 65534)
@@ -413,7 +413,7 @@ def test_a_proxy_is_for_servers_and_never_for_the_metadata_service(
     ("no_proxy", "through"),
     [("*", 0), (".oraclecloud.com", 1), ("fra.ocir.io,.oraclecloud.com", 0), ("other.example", 2)],
 )
-def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
+def test_no_proxy_is_honored(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         cloud.reset()
         env = {"HTTPS_PROXY": "http://proxy.example:3128", name: no_proxy}
@@ -422,7 +422,7 @@ def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, thr
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_another_bundle_is_trusted_alone(
+def test_only_the_configured_bundle_is_trusted(
     cloud: Cloud, program: Program, tmp_path: Path, name: str
 ) -> None:
     bundle = tmp_path / "bundle.pem"

@@ -241,7 +241,7 @@ def test_a_failing_write_shows_no_secret(cloud: Cloud, program: Program) -> None
     assert leaks(cloud.control.secrets(), haystacks(cloud, [result])) == set()
 
 
-def test_a_settings_file_that_is_none_is_not_quoted(
+def test_an_invalid_settings_file_is_not_quoted(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     for text in (f"a: {{{CANARY}", f"{CANARY}: [", f"a: !{CANARY} b", f"a: *{CANARY}", CANARY):
