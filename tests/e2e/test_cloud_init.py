@@ -1,4 +1,4 @@
-"""cloud-init.sh, run for real: whatever happens to the installation, the node joins."""
+"""cloud-init.sh, run on a node: the node joins, whether or not the installation succeeds."""
 
 import base64
 import shutil
@@ -24,7 +24,7 @@ CONFIG = "etc/kubernetes/credential-provider-config.yaml"
 VALIDATE = ["config", "--validate", f"/{CONFIG}", "--bin-dir", "/usr/local/bin"]
 NOT_INSTALLED = "NOT INSTALLED: this node joins without the provider"
 
-# Plays the release's binary: notes its calls, and installs itself under the name that it has then.
+# A stand-in for the released binary: records its calls and installs itself.
 INSTALLS = recorder(
     "provider",
     f"""
@@ -60,7 +60,7 @@ SELF_MANAGED_CALL = (
 def world(
     program: str | None = INSTALLS, metadata: Mapping[str, str] = MANAGED, arch: str = "amd64"
 ) -> World:
-    """A managed node, and a release whose binary is `program`; None: GitHub is not there."""
+    """A managed node, and a release whose binary is `program`. None: GitHub is unreachable."""
     asset = f"oke-credential-provider-for-ocir-linux-{arch}"
     return World(metadata, None if program is None else release(FOLDER, {asset: program}))
 
@@ -73,7 +73,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def joined_with(node: Node) -> list[str]:
-    """The arguments of the node's only join."""
+    """The arguments of the only call of the join script."""
     (call,) = node.calls("oke-init")
     assert call[0] == "/var/run/oke-init.sh"
     return call[1:]
@@ -89,7 +89,7 @@ def assert_joined_without_provider(node: Node, log: str) -> None:
     assert NOT_INSTALLED in log
     assert NOT_INSTALLED in node.console
     assert any(NOT_INSTALLED in call[-1] for call in node.calls("logger"))
-    assert not list(node.path("usr/local/lib").glob("*")), "the working directory stays behind"
+    assert not list(node.path("usr/local/lib").glob("*")), "the working directory was not removed"
 
 
 @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "amd64"), ("aarch64", "arm64")])
@@ -103,7 +103,7 @@ def test_installs_its_architecture_and_passes_the_flags(
     assert provider_calls(node) == [["install"], VALIDATE]
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
-    assert not list(node.path("usr/local/lib").glob("*")), "the working directory stays behind"
+    assert not list(node.path("usr/local/lib").glob("*")), "the working directory was not removed"
     assert NOT_INSTALLED not in run.stderr + node.console
 
 
@@ -174,12 +174,12 @@ def test_a_checksum_for_another_architecture_alone_installs_nothing(node: Node) 
     assert run.requests == ()
 
 
-# Claims to be the release's program, and tells when it was run.
+# Claims to be the released program, and records its calls.
 CLAIMS = recorder("claims", f'echo "oke-credential-provider {VERSION}"\n')
 
 
 def plant(node: Node) -> None:
-    """A program that claims to be the installed one, and its config."""
+    """Put a program that claims to be the installed one on the node, and its config."""
     node.program("usr/local/bin/oke-credential-provider", CLAIMS)
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
 
@@ -201,23 +201,21 @@ def test_without_a_verified_program_the_kubelet_gets_no_flags(
 ) -> None:
     plant(node)
     pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(None), pinned)  # GitHub is not there
+    run = node.run(world(None), pinned)  # GitHub is unreachable
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("claims") == []
 
 
-@pytest.mark.parametrize("forged", ["a script", "a version's folder", "one file more"])
-def test_the_released_program_replaces_or_refuses_a_forged_one(
-    node: Node, forged: str
-) -> None:
-    """With the binary itself: its `install` believes nothing that is there either."""
+@pytest.mark.parametrize("forged", ["a script", "a version's folder", "an additional file"])
+def test_the_released_program_replaces_or_refuses_a_forged_one(node: Node, forged: str) -> None:
+    """With the built binary: its `install` trusts no existing file either."""
     assert built.exists(), "make binary builds it"
     released = built.one_file().read_bytes()
     own = sha256(built.installed().read_bytes()).hexdigest()
     folder = f"usr/local/lib/oke-credential-provider/{VERSION}"
     if forged == "a script":
         plant(node)
-    elif forged == "one file more":
+    elif forged == "an additional file":
         shutil.copytree(built.tree(), node.path(folder))
         node.write(f"{folder}/bin/program/_internal/_hashlib.py", "open('/calls/000.claims', 'w')")
     else:
@@ -249,7 +247,7 @@ ECR = "ecr-credential-provider"
 
 @pytest.mark.parametrize("pinned", [True, False])
 def test_the_flags_need_a_config_that_names_the_program(node: Node, pinned: bool) -> None:
-    """With such a config the kubelet would start, and never ask the provider."""
+    """With such a config the kubelet would start and never call the provider."""
     config = f"""
 apiVersion: kubelet.config.k8s.io/v1
 kind: CredentialProviderConfig
@@ -333,7 +331,7 @@ def test_install_failing(node: Node) -> None:
 
 def test_second_run_downloads_nothing_and_joins_the_same_way(node: Node) -> None:
     node.run(world(), SCRIPT)
-    run = node.run(world(None), SCRIPT)  # GitHub has gone meanwhile
+    run = node.run(world(None), SCRIPT)  # GitHub is unreachable now
     assert run.returncode == 0
     assert [call[1:] for call in node.calls("oke-init")] == [["--kubelet-extra-args", FLAGS]] * 2
     assert provider_calls(node) == [["install"], VALIDATE, ["version"], VALIDATE]
@@ -435,5 +433,5 @@ def test_a_bucket_instead_of_github(node: Node) -> None:
     elsewhere = with_variables(SCRIPT, BASE_URL=f"https://github.com{bucket}")
     run = node.run(World(MANAGED, files), elsewhere)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    # A pre-authenticated request's address is a secret of a kind.
+    # The URL of a pre-authenticated request is a secret.
     assert "read-only" not in run.stderr + node.console

@@ -15,7 +15,8 @@ import pytest
 
 from tests.conftest import Program, programs
 from tests.support import built
-from tests.support.systemd_machine import CONFIG, DROP_INS, Done, Machine, cgroup_versions
+from tests.support.processes import Done
+from tests.support.systemd_machine import CONFIG, DROP_INS, Machine, cgroup_versions
 
 DROP_IN = "zz-oke-credential-provider.conf"
 TRIAL = "/run/systemd/system/kubelet.service.d/zz-oke-credential-provider.trial.conf"
@@ -33,7 +34,7 @@ OTHER_FLAGS = (
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A node that is not booted yet, with the source as its program and a config that is right."""
+    """A node that is not booted yet, with the source form and a valid config."""
     machine = Machine(tmp_path / "machine")
     machine.program(programs()[0].argv)
     machine.provider_config()
@@ -55,21 +56,21 @@ def disable(machine: Machine, *args: str) -> Done:
 
 
 def assert_untouched(machine: Machine, pid: int) -> None:
-    """Nothing on the node has changed; the same kubelet runs."""
+    """Check that nothing on the node has changed and that the same kubelet runs."""
     assert machine.kubelet_pid == pid
     assert DROP_IN not in machine.drop_ins
     assert_settled(machine)
 
 
 def assert_settled(machine: Machine) -> None:
-    """Nothing of a trial is left."""
+    """Check that nothing of a trial is left."""
     wait_for(lambda: machine.show("ActiveState", GUARD) == "inactive")
     assert machine.run("test", "-e", TRIAL).code == 1
     assert machine.show("NeedDaemonReload") == "no"
     assert machine.run("systemctl", "--failed", "--quiet").stdout == ""
 
 
-# ---- what is there afterwards --------------------------------------------------------------------
+# ---- the result --------------------------------------------------------------------------------
 
 
 @pytest.mark.every_form
@@ -122,7 +123,7 @@ UNITS = {
         [Service]
         ExecStart=/usr/bin/kubelet \\
             --config=/etc/kubernetes/kubelet.yaml \\
-            # what the node is called
+            # the node's name
             --node-labels="a=b" \\
             --hostname-override=%H
         """,
@@ -155,7 +156,7 @@ def test_the_nodes_own_flags_are_kept(machine: Machine, name: str) -> None:
 
 
 def test_later_changes_of_other_files_take_effect(machine: Machine) -> None:
-    """The drop-in keeps the variables unexpanded, so that it freezes none of today's values."""
+    """The drop-in keeps variables unexpanded, so it does not fix their current values."""
     unit, _, _ = UNITS["a variable of a drop-in"]
     machine.write("etc/systemd/system/kubelet.service", unit)
     machine.drop_in("10.conf", "[Service]\nEnvironmentFile=/etc/default/kubelet\n")
@@ -181,7 +182,7 @@ def test_an_outdated_drop_in_is_derived_again_and_tried_before_it_is_kept(
     machine.write("etc/systemd/system/kubelet.service", unit)
     machine.run("systemctl", "daemon-reload").check()
     machine.misbehave(healthz="fails")
-    assert enable(machine, "--timeout", "2").code == 77  # nor with what was there before
+    assert enable(machine, "--timeout", "2").code == 77  # the old drop-in fails, too
     assert machine.path(f"{DROP_INS}/{DROP_IN}").read_text() == old
     machine.misbehave()
     machine.run("systemctl", "restart", "kubelet").check()
@@ -242,8 +243,8 @@ def assert_rolled_back(machine: Machine, done: Done) -> None:
 
 @pytest.mark.parametrize("name", SICK)
 def test_a_kubelet_that_does_not_become_healthy_is_rolled_back(machine: Machine, name: str) -> None:
-    behaviour, args, reason = SICK[name]
-    machine.misbehave(**behaviour)
+    behavior, args, reason = SICK[name]
+    machine.misbehave(**behavior)
     booted(machine)
     done = enable(machine, *args)
     assert reason in done.stderr
@@ -252,10 +253,10 @@ def test_a_kubelet_that_does_not_become_healthy_is_rolled_back(machine: Machine,
 
 def test_a_kubelet_that_crashes_later_is_rolled_back_and_quoted(machine: Machine) -> None:
     machine.misbehave(exit_after=4)
-    machine.drop_in("10.conf", "[Service]\nRestartSec=1ms\n")  # hardly ever seen as not running
+    machine.drop_in("10.conf", "[Service]\nRestartSec=1ms\n")  # almost never seen as not running
     booted(machine)
     started = time.monotonic()
-    done = machine.oke("enable")  # as anybody would type it
+    done = machine.oke("enable")  # with the default options
     assert 4 < time.monotonic() - started < 30
     assert "watching it for 60 s" in done.stdout
     assert "the stand-in ends" in done.stdout and "the stand-in ends" in done.stderr
@@ -264,7 +265,7 @@ def test_a_kubelet_that_crashes_later_is_rolled_back_and_quoted(machine: Machine
 
 
 def test_a_unit_that_reached_its_start_limit_is_rolled_back(machine: Machine) -> None:
-    """systemd refuses a unit that was started too often, until it is reset."""
+    """systemd refuses to start a unit that reached its start limit, until reset-failed."""
     machine.misbehave(exit_after=0)
     machine.drop_in("10.conf", "[Unit]\nStartLimitBurst=1\nStartLimitIntervalSec=1h\n")
     booted(machine)
@@ -297,7 +298,7 @@ def test_a_healthz_response_of_another_user_does_not_count(machine: Machine) -> 
     machine.popen(sys.executable, "-c", server)
     done = enable(machine, "--timeout", "2")
     assert "held by user 65534" in done.stderr
-    assert done.code == 77  # and so it stays, since the port is taken
+    assert done.code == 77  # also after the rollback, because the port is in use
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -307,7 +308,7 @@ def test_an_interrupted_run_rolls_back_before_it_ends(
     booted(machine)
     process = machine.popen("/usr/local/bin/oke-credential-provider", "enable")
     wait_for(lambda: machine.command_line == [OWN, *FLAGS])
-    assert enable(machine).code == 75  # meanwhile nobody else may
+    assert enable(machine).code == 75  # the lock is held
     inside = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     os.kill(int(inside), number)
     _, stderr = process.communicate(timeout=30)
@@ -321,7 +322,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-# ---- what is refused, with nothing changed -------------------------------------------------------
+# ---- refusals: nothing is changed ----------------------------------------------------------------
 
 
 def test_existing_flags_with_the_same_values_are_found(machine: Machine) -> None:
@@ -338,7 +339,7 @@ def test_existing_flags_with_the_same_values_are_found(machine: Machine) -> None
 
 
 def test_flags_with_underscores_are_found(machine: Machine) -> None:
-    """The kubelet takes - and _ for the same."""
+    """The kubelet treats - and _ as equal."""
     other = OTHER_FLAGS.replace("-", "_").replace("__image", "--image")
     machine.write("etc/kubelet/ecr.yaml", machine.path(CONFIG[1:]).read_text())
     machine.write("opt/bin/oke-credential-provider", "#!/bin/sh\n", 0o755)
@@ -385,7 +386,7 @@ def _unit(text: str) -> dict[str, str | None]:
     return {"etc/systemd/system/kubelet.service": f"[Service]\n{text}\n"}
 
 
-# What is wrong with the node before it boots: files, and what `enable` says to it.
+# Files that differ when the node boots (None: deleted), and the error of `enable`.
 REFUSED_UNITS: dict[str, tuple[dict[str, str | None], str]] = {
     "a shell": (_unit("ExecStart=/bin/sh -c 'exec /usr/bin/kubelet'"), "starts /bin/sh, not"),
     "two commands": (
@@ -435,7 +436,7 @@ def test_a_node_that_cannot_be_changed_safely_is_refused(machine: Machine, name:
     assert_untouched(machine, pid)
 
 
-# What happens to a node that runs.
+# Commands that change a running node, and the error of `enable`.
 REFUSED_STATES = {
     "not running": ("systemctl stop kubelet", "the kubelet is not running"),
     "not reloaded": (
@@ -446,8 +447,11 @@ REFUSED_STATES = {
         "touch --date='10 minutes' /etc/kubernetes/kubelet.yaml",
         "/etc/kubernetes/kubelet.yaml was changed after the kubelet started",
     ),
-    "the program is anybody's": ("chmod 777 /usr/local/bin", "users other than root can replace"),
-    "the config is anybody's": (f"chown 1000 {CONFIG}", "users other than root can replace"),
+    "others can replace the program": (
+        "chmod 777 /usr/local/bin",
+        "users other than root can replace",
+    ),
+    "another user owns the config": (f"chown 1000 {CONFIG}", "users other than root can replace"),
     "no systemd": ("mount -t tmpfs tmpfs /run", "systemd is not the init system here"),
 }
 
@@ -529,7 +533,7 @@ def test_disable_removes_a_drop_in_with_which_the_kubelet_fails(
 
 
 def test_a_drop_in_that_a_person_wrote_is_not_changed(machine: Machine) -> None:
-    """It may hold more than the two flags."""
+    """It can contain more than the two flags."""
     text = f'[Service]\nEnvironment="ARGS={" ".join(FLAGS)} --v=7"\n'
     machine.write(
         "etc/systemd/system/kubelet.service", "[Service]\nExecStart=/usr/bin/kubelet $ARGS\n"
@@ -546,7 +550,7 @@ def test_a_drop_in_that_a_person_wrote_is_not_changed(machine: Machine) -> None:
 
 
 def check_step(machine: Machine) -> tuple[str, str] | None:
-    """`check`'s finding about the drop-in: its status and its cause."""
+    """The status and the cause of check's step for the drop-in."""
     content = json.loads(machine.oke("check", "--output", "json").stdout)
     found = [step for step in content["steps"] if step["name"] == "drop-in"]
     assert len(found) < 2
@@ -555,7 +559,7 @@ def check_step(machine: Machine) -> tuple[str, str] | None:
 
 def test_check_inspects_the_drop_in(machine: Machine) -> None:
     booted(machine)
-    # Nothing but 404: check does not wait for a metadata service.
+    # A metadata service that answers 404 to everything, so that check does not wait for one.
     machine.run("ip", "address", "add", "169.254.169.254/32", "dev", "lo").check()
     machine.popen(sys.executable, "-m", "http.server", "80", "--directory", "/var/empty")
     assert check_step(machine) is None

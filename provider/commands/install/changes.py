@@ -10,7 +10,7 @@ from pathlib import Path
 
 from provider.commands.install.files import make_directories
 from provider.commands.install.layout import ASIDE
-from provider.errors import CannotInstall, CannotUnpack
+from provider.errors import CannotInstall
 
 Say = Callable[[str], None]
 
@@ -57,13 +57,11 @@ def locked(prefix: Path, dry_run: bool) -> Iterator[list[Path]]:
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def reported(prefix: Path) -> Iterator[None]:
     """Raise CannotInstall for a failure of the file system."""
     try:
         yield
     except OSError as error:
-        where = error.filename2 or error.filename or "the disk"
+        where = error.filename2 or error.filename or prefix  # a write to a full disk names no file
         hint = "Run it as root." if isinstance(error, PermissionError) else None
         raise CannotInstall(f"{os.fsdecode(where)}: {error.strerror}", hint) from error
-    except CannotUnpack as error:
-        raise CannotInstall(error.message) from error

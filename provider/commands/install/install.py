@@ -21,12 +21,12 @@ from provider.commands.install.files import (
     refuse_replaceable,
     restore_labels,
 )
-from provider.commands.install.layout import EXECUTABLE, MANIFEST
+from provider.commands.install.layout import EXECUTABLE, MANIFEST, is_intact
 from provider.commands.install.paths import BACKUP_SUFFIX, InstallPaths, is_ours, version_of_link
 from provider.commands.install.record import Record, read_record, record_path, write_record
 from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.errors import CannotInstall
-from provider.frozen import folder as running_folder
+from provider.frozen import folder
 
 
 def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
@@ -34,18 +34,18 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
 
     Raises CannotInstall, or Damaged if the running program is damaged, before the switch.
     """
-    running = running_folder()
+    running = folder()
     if running is None:
         raise CannotInstall(
             "only the standalone binary can be installed, and this is the source",
             "Download the binary of a release, or build it: make binary",
         )
     os.umask(0o022)  # every user can read the new files from the start
-    with reported():
+    with reported(paths.prefix):
         # This stays true: nobody else can create the paths that install has yet to create.
         directories = paths.prefix, paths.bin_dir, paths.config_dir
         refuse_replaceable(*directories, record_path(paths.prefix))
-    with reported(), locked(paths.prefix, dry_run) as created:
+    with reported(paths.prefix), locked(paths.prefix, dry_run) as created:
         _refuse_foreign(paths)
         record = read_record(paths.prefix)
         config, notes = plan_config(paths, record)
@@ -55,7 +55,7 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
             if not dry_run:
                 restore_labels(copy)
             versions.self_test(copy / EXECUTABLE)
-        changes = list(_changes(paths, record, copy, config, created))
+        changes = list(_changes(paths, record, Path(running), copy, config, created))
         apply(changes, dry_run, say)
         if not changes:
             say(f"{__version__} is already installed; there is nothing to change")
@@ -64,14 +64,19 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
 
 
 def _changes(
-    paths: InstallPaths, record: Record, copy: Path | None, config: str | None, created: list[Path]
+    paths: InstallPaths,
+    record: Record,
+    running: Path,
+    copy: Path | None,
+    config: str | None,
+    created: list[Path],
 ) -> Iterator[Change]:
-    """The changes in order. ``copy`` is an intact copy of this program, if there is one; ``created`` are
-    the directories that this run has created so far.
+    """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
+    ``created`` are the directories that this run has created so far.
     """
     target = copy or versions.free_name(paths.prefix)
     if copy is None:
-        unpack = partial(versions.unpack_and_test, paths.prefix, target)
+        unpack = partial(versions.unpack_and_test, paths.prefix, running, target)
         yield Change(target, "unpacked and tested", unpack)
 
     updated = _updated(paths, record, target, config, created)
@@ -105,7 +110,7 @@ def _updated(
         created += missing_directories(paths.config_dir)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
-    if current and current != target.name and versions.is_intact(paths.prefix / current):
+    if current and current != target.name and is_intact(paths.prefix / current):
         previous = current
     return replace(
         record,

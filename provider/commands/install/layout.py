@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from provider.errors import CannotUnpack, Damaged
-from provider.frozen import folder as running_folder
+from provider.errors import Damaged
 
 EXECUTABLE: Final = "bin/oke-credential-provider"
 MANIFEST: Final = "MANIFEST"
@@ -56,69 +55,49 @@ def manifest(directory: Path) -> tuple[Entry, ...]:
     return entries
 
 
-def unpack(destination: Path) -> Path:
-    """Copy the running program to the new directory ``destination``, and sync its files to the disk.
+def unpack(source: Path, destination: Path) -> None:
+    """Copy an unpacked program to the new directory ``destination``, and sync its files to the disk.
 
-    Compares each file with the manifest. Returns the path of the executable. Raises Damaged, and
-    CannotUnpack (not frozen, the directory exists, the disk is full).
+    Compares each file with the manifest. Raises OSError, Damaged.
     """
-    running = running_folder()
-    if running is None:
-        raise CannotUnpack(
-            "this is the source, which has nothing to unpack", "Use the binary of a release."
-        )
-    source = Path(running)
     entries = manifest(source)
-    try:
-        _make_directory(destination)
-        for entry in entries:
-            target = destination / entry.path
-            for parent in reversed(target.relative_to(destination).parents[:-1]):
-                if not (destination / parent).exists():
-                    _make_directory(destination / parent)
-            content = (source / entry.path).read_bytes()
-            if hashlib.sha256(content).hexdigest() != entry.sha256:
-                raise Damaged(f"{source / entry.path} differs from the build")
-            _write(target, content, entry.mode)
-        _write(destination / MANIFEST, (source / MANIFEST).read_bytes(), 0o644)
-    except OSError as error:
-        raise CannotUnpack(f"{error.filename or destination}: {error.strerror}") from error
-    return destination / EXECUTABLE
-
-
-def differences(directory: Path) -> list[str]:
-    """How the files in ``directory`` differ from its manifest, one line each.
-
-    A file that the manifest does not list is a difference, because Python would import a module there.
-    So is an owner or a mode that lets another user change the program. Raises Damaged if there is no
-    manifest.
-    """
-    entries = manifest(directory)
-    listed = {MANIFEST, *(entry.path for entry in entries)}
-    found = [
-        f"{path}: not in the manifest"
-        for path in directory.rglob("*")
-        if (path.is_symlink() or not path.is_dir())
-        and str(path.relative_to(directory)) not in listed
-    ]
-    for path in (directory, *directory.rglob("*")):
-        status = path.lstat()
-        if status.st_uid not in (0, os.geteuid()):
-            found.append(f"{path}: belongs to user {status.st_uid}")
-        elif stat.S_ISDIR(status.st_mode) and status.st_mode & 0o022:
-            found.append(f"{path}: other users can write to it")
+    _make_directory(destination)
     for entry in entries:
-        path = directory / entry.path
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            found.append(f"{path}: {error.strerror}")
-            continue
+        target = destination / entry.path
+        for parent in reversed(target.relative_to(destination).parents[:-1]):
+            if not (destination / parent).exists():
+                _make_directory(destination / parent)
+        content = (source / entry.path).read_bytes()
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            found.append(f"{path}: changed")
-        elif path.stat().st_mode & 0o7777 != entry.mode:
-            found.append(f"{path}: mode is {path.stat().st_mode & 0o7777:o}, not {entry.mode:o}")
-    return found
+            raise Damaged(f"{source / entry.path} differs from the build")
+        _write(target, content, entry.mode)
+    _write(destination / MANIFEST, (source / MANIFEST).read_bytes(), 0o644)
+
+
+def is_intact(directory: Path) -> bool:
+    """True if ``directory`` holds exactly the files of its manifest, and no other user can change them.
+
+    An additional file matters, because Python would import a module there.
+    """
+    try:
+        missing = {directory / entry.path: entry for entry in manifest(directory)}
+        for path in (directory, *directory.rglob("*")):
+            status = path.lstat()
+            mode = stat.S_IMODE(status.st_mode)
+            if status.st_uid not in (0, os.geteuid()):
+                return False
+            if stat.S_ISDIR(status.st_mode):
+                if mode & 0o022:
+                    return False
+            elif path != directory / MANIFEST:
+                entry = missing.pop(path)
+                if not stat.S_ISREG(status.st_mode) or mode != entry.mode:
+                    return False
+                if hashlib.sha256(path.read_bytes()).hexdigest() != entry.sha256:
+                    return False
+        return not missing
+    except (OSError, KeyError, Damaged):
+        return False
 
 
 def remove(directory: Path) -> None:

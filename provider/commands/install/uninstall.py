@@ -26,9 +26,9 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
     if not prefix.is_dir():
         say(f"nothing is installed in {prefix}")
         return
-    with reported():
+    with reported(prefix):
         refuse_replaceable(prefix, record_path(prefix))
-    with reported(), locked(prefix, dry_run):
+    with reported(prefix), locked(prefix, dry_run):
         record = read_record(prefix)
         refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
         if not force:

@@ -15,7 +15,7 @@ from provider.commands.install.layout import (
     ASIDE,
     EXECUTABLE,
     MANIFEST,
-    differences,
+    is_intact,
     manifest,
     remove,
     unpack,
@@ -45,14 +45,6 @@ def version_directories(prefix: Path) -> list[Path]:
     return found
 
 
-def is_intact(directory: Path) -> bool:
-    """True if the directory has a manifest and holds exactly the files that it lists."""
-    try:
-        return not differences(directory)
-    except Damaged:
-        return False
-
-
 def find_copy(prefix: Path, running: Path, current: str | None) -> Path | None:
     """An intact copy of the running program in the prefix; the one in use if there are several."""
     wanted = manifest(running)
@@ -74,11 +66,11 @@ def free_name(prefix: Path) -> Path:
     return path
 
 
-def unpack_and_test(prefix: Path, target: Path) -> None:
-    """Create ``target``, completely or not at all. Raises OSError, CannotInstall, CannotUnpack, Damaged."""
+def unpack_and_test(prefix: Path, running: Path, target: Path) -> None:
+    """Create ``target``, completely or not at all. Raises OSError, CannotInstall, Damaged."""
     temporary = prefix / ASIDE
     try:
-        unpack(temporary)
+        unpack(running, temporary)
         sync_tree(temporary)
         restore_labels(temporary)
         self_test(temporary / EXECUTABLE)
