@@ -41,6 +41,7 @@ case $1 in
 esac
 """,
 )
+PINNED = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
 FAILS = recorder("provider", 'echo "the self-test failed" >&2\nexit 1\n')
 
 
@@ -152,23 +153,21 @@ def test_checksum_not_listed(node: Node) -> None:
 
 
 def test_a_pinned_checksum_replaces_that_of_the_release(node: Node) -> None:
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+    run = node.run(world(), PINNED)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
     assert run.requests == (f"{FOLDER}/{ASSET}",)
 
 
 def test_a_replaced_release_fails_the_pinned_checksum(node: Node) -> None:
     replaced = INSTALLS + "\n# and more\n"
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(replaced), pinned)
+    run = node.run(world(replaced), PINNED)
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("provider") == []
 
 
 def test_a_checksum_for_another_architecture_alone_installs_nothing(node: Node) -> None:
-    pinned = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+    other = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
+    run = node.run(world(), other)
     assert_joined_without_provider(node, run.stderr)
     assert "no SHA-256 is set for amd64" in run.stderr
     assert run.requests == ()
@@ -188,8 +187,7 @@ def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
     node: Node,
 ) -> None:
     plant(node)
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+    run = node.run(world(), PINNED)
     assert node.calls("claims") == []
     assert provider_calls(node) == [["install"], VALIDATE], run.stderr
     assert node.path("usr/local/bin/oke-credential-provider").read_text() == INSTALLS
@@ -200,8 +198,7 @@ def test_without_a_verified_program_the_kubelet_gets_no_flags(
     node: Node,
 ) -> None:
     plant(node)
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(None), pinned)  # GitHub is unreachable
+    run = node.run(world(None), PINNED)  # GitHub is unreachable
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("claims") == []
 
@@ -374,6 +371,12 @@ def test_the_join_command_decides_the_exit_code(node: Node) -> None:
     assert len(node.calls("oke-init")) == 1
 
 
+# The released program (None: unreachable), and the arguments that the join script gets.
+RELEASES = pytest.mark.parametrize(
+    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
+)
+
+
 @pytest.mark.parametrize(("released", "ours"), [(INSTALLS, f" {FLAGS}"), (None, "")])
 def test_karpenters_flags_are_passed_on(node: Node, released: str | None, ours: str) -> None:
     theirs = "--node-labels='a=b' --register-with-taints='karpenter.sh/unregistered=*:NoExecute'"
@@ -386,18 +389,14 @@ def test_karpenters_flags_are_passed_on(node: Node, released: str | None, ours: 
     ]
 
 
-@pytest.mark.parametrize(
-    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
-)
+@RELEASES
 def test_self_managed_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.recorder("etc/oke/oke-install.sh")
     node.run(world(released, SELF_MANAGED), SCRIPT)
     assert node.calls("oke-install.sh") == [[*SELF_MANAGED_CALL, *ours]]
 
 
-@pytest.mark.parametrize(
-    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
-)
+@RELEASES
 def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.write("etc/os-release", "ID=ubuntu\nID_LIKE=debian\n")
     node.recorder("usr/bin/oke")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import programs
-from tests.e2e.test_enable import DROP_IN, FLAGS, GUARD, OWN, assert_settled, booted
+from tests.e2e.test_enable import DROP_IN, FLAGS, GUARD, OWN, assert_settled, booted, wait_for
 from tests.support.systemd_machine import DROP_INS, Machine
 
 PROGRAM = "/usr/local/bin/oke-credential-provider"
@@ -119,10 +118,7 @@ def put(machine: Machine, drop_in: str | None) -> None:
 
 
 def wait_until_settled(machine: Machine) -> None:
-    deadline = time.monotonic() + 60
-    while machine.show("ActiveState", GUARD) not in ("inactive", "failed"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: machine.show("ActiveState", GUARD) in ("inactive", "failed"))
     machine.wait_for_kubelet()
 
 
@@ -197,8 +193,7 @@ def decided_steps(found: list[Step], *, entering: bool) -> Iterator[tuple[Step, 
 
 
 def wait_until_stopped(machine: Machine) -> None:
-    deadline = time.monotonic() + 60
     log, mark = machine.path(LOG[1:]), machine.path("run/stopped")
-    while not (mark.exists() or (log.exists() and "stopped by SIGSTOP" in log.read_text())):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(
+        lambda: mark.exists() or (log.exists() and "stopped by SIGSTOP" in log.read_text()),
+    )
