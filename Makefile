@@ -6,6 +6,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Prefix of commands that make network namespaces, mounts or a chroot.
 AS_ROOT := @packaging/as_root.sh
+# Test processes, for two cores: many tests wait for a time limit most of the time.
+WORKERS := 3
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
 # More packages for lint, build and tests: C compilers, container tools, a linter, and Python as a
@@ -43,10 +45,10 @@ format: setup ## [Test] format the source with ruff
 
 test: lint binary ## [Test] run everything that must pass
 	@echo "Running the tests (some ten minutes on two idle cores)"
-	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(AS_ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
 coverage: setup ## [Test] report which lines of the program the tests run
-	$(AS_ROOT) $(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term --quiet
+	$(AS_ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --cov --cov-report=term --quiet
 
 faults: setup ## [Campaigns] run the complete fault matrix and print a table
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.faults
