@@ -1,7 +1,7 @@
-"""What is different when the program is frozen: its surroundings at the start and at the end.
+"""What differs in the frozen forms: the environment at the start, the cleanup at the end.
 
-``packaging/launcher.c`` starts it. The one-file form runs in a folder that was unpacked for this call
-alone, which holds a file ``pid`` with this process's number; the installed form has no such file.
+``packaging/launcher.c`` starts the frozen program. It unpacks the one-file form into a new directory
+for each call, with a file ``pid`` that holds the process ID. The installed form has no such file.
 """
 
 import os
@@ -9,46 +9,46 @@ import sys
 from contextlib import suppress
 
 _MARKER = "pid"
-# What the launcher and PyInstaller's bootloader set for themselves.
-_OURS = ("LD_LIBRARY_PATH", "_PYI_ARCHIVE_FILE", "_PYI_PARENT_PROCESS_LEVEL")
+# The launcher and PyInstaller's bootloader set these for themselves.
+_OWN_VARIABLES = ("LD_LIBRARY_PATH", "_PYI_ARCHIVE_FILE", "_PYI_PARENT_PROCESS_LEVEL")
 
 
 def folder() -> str | None:
-    """The folder that holds ``bin/`` and ``MANIFEST``; None when the program is not frozen."""
+    """The directory that holds ``bin/`` and ``MANIFEST``; None if the program is not frozen."""
     contents = getattr(sys, "_MEIPASS", None)
-    # <folder>/bin/program/_internal
+    # <directory>/bin/program/_internal
     return os.path.dirname(os.path.dirname(os.path.dirname(contents))) if contents else None
 
 
 def enter() -> None:
-    """Take our own variables out of the environment, so that they do not reach other programs.
+    """Remove the launcher's variables from the environment, so that child processes do not get them.
 
-    The dynamic linker read its part when the process began.
+    The dynamic linker has already read its variable.
     """
-    for name in _OURS:
+    for name in _OWN_VARIABLES:
         os.environ.pop(name, None)
 
 
 def leave() -> None:
-    """Remove the folder that was unpacked for this process. Nothing can be imported afterwards."""
-    place = folder()
-    if place is None:
+    """Remove the directory of this process. Nothing can be imported afterwards."""
+    directory = folder()
+    if directory is None:
         return
-    marker = os.path.join(place, _MARKER)
+    marker = os.path.join(directory, _MARKER)
     try:
         with open(marker, encoding="ascii") as file:
             if file.read() != f"{os.getpid()}\n":
                 return
     except OSError:
         return
-    # What fails here, the next call sweeps.
+    # If this fails, the next call removes the directory.
     with suppress(OSError):
-        for entry in os.scandir(place):
+        for entry in os.scandir(directory):
             if entry.name != _MARKER:
                 _remove(entry)
-        # Last: a folder without it is taken for somebody else's.
+        # Last, because the next call leaves a directory without this file alone.
         os.unlink(marker)
-        os.rmdir(place)
+        os.rmdir(directory)
 
 
 def _remove(entry: "os.DirEntry[str]") -> None:

@@ -5,9 +5,10 @@
 #   cloud-init.sh install    only install; the exit code is not 0 after a failure (see daemonset.yaml)
 #
 # The kubelet exits if its flags name a missing or broken provider, and the node never joins.
-# Therefore this script passes the flags only after a successful installation. After a failure the
-# node joins without the provider. The script logs the reason to /var/log/cloud-init-output.log, to
-# the journal and to the console.
+# Therefore this script passes the flags only after a successful installation, and only if the
+# CredentialProviderConfig is valid and names the provider: install keeps a config that it did not
+# write. After a failure the node joins without the provider. The script logs the reason to
+# /var/log/cloud-init-output.log, to the journal and to the console.
 
 VERSION=0.1.0
 REPOSITORY=https://github.com/oracle-devrel/oke-credential-provider-for-ocir
@@ -47,7 +48,7 @@ fetch() { # NAME: downloads one file of the release to the working directory
     return 1
 }
 
-install_provider() { # returns 0 if the kubelet can use the provider
+install_provider() { # returns 0 if the program is installed
     local arch sha256 asset work
     case $(uname -m) in
         x86_64) arch=amd64 sha256=$SHA256_AMD64 ;;
@@ -90,6 +91,16 @@ install_provider() { # returns 0 if the kubelet can use the provider
     local status=$?
     rm -rf "$work"
     return "$status"
+}
+
+validate_config() { # returns 0 if the kubelet starts with the config and asks the provider
+    local version
+    version=$(kubelet --version 2>/dev/null) # Kubernetes v1.34.1
+    if ! timeout 60 "$PROVIDER" config --validate "$CONFIG" --bin-dir "${PROVIDER%/*}" \
+        ${version:+--kubelet-version "${version##* }"} </dev/null; then
+        say "the kubelet cannot use the provider with $CONFIG; the lines above say why"
+        return 1
+    fi
 }
 
 metadata() { # KEY: prints a value of the instance's metadata; fails if there is none
@@ -139,8 +150,8 @@ join_cluster() { # [FLAGS]: runs this image's join script once
 }
 
 if [ "${1-}" = install ]; then
-    install_provider
-elif install_provider; then
+    install_provider && validate_config
+elif install_provider && validate_config; then
     join_cluster "$FLAGS"
 else
     say "NOT INSTALLED: this node joins without the provider and cannot pull private OCIR images"

@@ -1,1 +1,1 @@
-"""The commands that people run. A kubelet call imports nothing of this package."""
+"""The commands that people run. A kubelet call loads no module of this package."""

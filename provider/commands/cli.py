@@ -1,29 +1,73 @@
-"""The commands for people. The kubelet's call never comes here."""
+"""The command line. A kubelet call never loads it."""
 
 import dataclasses
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TextIO
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
 from provider import __version__
-from provider.plugin.docker_helper import ACTIONS
+from provider.plugin.docker_helper import ACTIONS, serve
 
-HELP = """OCIR credentials for the kubelet of OKE nodes, with no stored password.
+HELP = """OCIR credentials for the kubelet on OKE nodes, without stored passwords.
 
-Without a command it is what the kubelet calls: it reads a CredentialProviderRequest from standard
-input and prints a CredentialProviderResponse. To see one by hand, on an OCI instance:
+Without a command, the program is a kubelet credential provider: it reads a CredentialProviderRequest
+from standard input and prints a CredentialProviderResponse. To try it on an OCI instance:
 
 \b
   echo '{"apiVersion": "credentialprovider.kubelet.k8s.io/v1",
          "kind": "CredentialProviderRequest",
          "image": "fra.ocir.io/namespace/repository"}' | oke-credential-provider
 
-Settings come from the environment (in the CredentialProviderConfig: env), or from a YAML file alone
-when --config FILE is given.
+Settings come from environment variables (env in the CredentialProviderConfig). With --config FILE,
+they come from that YAML file only.
 """
+
+
+def _absolute(_context: click.Context, _option: click.Parameter, path: Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _path(name: str, default: str, meaning: str) -> Callable[[Any], Any]:
+    return click.option(
+        name,
+        type=click.Path(path_type=Path),
+        default=default,
+        show_default=True,
+        callback=_absolute,
+        help=meaning,
+    )
+
+
+def _seconds(name: str, least: float, default: float, meaning: str) -> Callable[[Any], Any]:
+    return click.option(
+        name,
+        type=click.FloatRange(least, 600),
+        default=default,
+        show_default=True,
+        metavar="SECONDS",
+        help=meaning,
+    )
+
+
+_OUTPUT = click.option(
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="The output format.",
+)
+_PREFIX = _path(
+    "--prefix", "/usr/local/lib/oke-credential-provider", "The directory of the versions."
+)
+_DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the changes and make none.")
+_WATCH = _seconds("--watch", 0, 60, "How long the restarted kubelet must stay healthy.")
+_TIMEOUT = _seconds("--timeout", 1, 90, "How long the kubelet may take to become healthy.")
 
 
 @click.group(
@@ -31,53 +75,49 @@ when --config FILE is given.
 )
 @click.version_option(__version__, prog_name="oke-credential-provider")
 @click.option(
-    "--config", metavar="FILE", help="A kubelet call's settings file (also: -config FILE)."
+    "--config", metavar="FILE", help="The settings file of a kubelet call (also: -config FILE)."
 )
-@click.option("--verbose", is_flag=True, help="Show the log, and a traceback after an error.")
+@click.option("--verbose", is_flag=True, help="Print the log, and a traceback after an error.")
 def commands(config: str | None, verbose: bool) -> None:
-    """See HELP. The options are a kubelet call's; here they only stand in the help."""
+    """See HELP. The options belong to kubelet calls; they are here for the help text only."""
 
 
 @commands.command()
-@click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
-)
+@_OUTPUT
 def version(output: str) -> None:
-    """Say what this program is and what it was built from."""
-    from provider.commands.version import version as look
+    """Print the program's version and the versions of its components."""
+    from provider.commands.version import version as read
 
-    found = dataclasses.asdict(look())
+    facts = dataclasses.asdict(read())
     if output == "json":
-        click.echo(json.dumps(found, indent=2))
+        click.echo(json.dumps(facts, indent=2))
         return
-    click.echo(f"oke-credential-provider {found.pop('version')}")
-    for name, value in found.items():
-        click.echo(
-            f"  {name.replace('_', ' '):<14}{str(value).lower() if name == 'frozen' else value}"
-        )
+    click.echo(f"oke-credential-provider {facts.pop('version')}")
+    for name, value in facts.items():
+        shown = str(value).lower() if name == "frozen" else value
+        click.echo(f"  {name.replace('_', ' '):<14}{shown}")
 
 
 @commands.command()
 @click.argument("image", required=False)
-@click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
-)
+@_OUTPUT
 @click.option(
     "--service-account-token",
     "token",
     type=click.File(),
-    help="With workload identity: the token of the account whose pull is tried (-: standard input).",
+    help="With workload identity: the token of the service account to test (-: standard input).",
 )
-@click.option("--verbose", is_flag=True, help="Show what was tried, also where all is well.")
+@click.option("--verbose", is_flag=True, help="Print details of each step, also if it passes.")
 def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -> int:
-    """Say whether this node can pull from OCIR, and if not, what to do.
+    """Check whether this node can pull from OCIR, and say how to fix what fails.
 
-    It looks at the running kubelet, its config and this program, and then asks OCI what a call would
-    ask, with the settings and the environment that the kubelet gives. With IMAGE, as a pod names
-    it, it also finds out whether that one may be pulled. It changes nothing. Root sees most.
+    It inspects the running kubelet, its config and this program. Then it sends the requests of a
+    kubelet call to OCI, with the kubelet's settings and environment. With IMAGE, written as in a pod,
+    it also checks whether that image can be pulled. It changes nothing. Run it as root: other users
+    see less.
 
-    Exit code: 0 when all holds (warnings are allowed), 1 when a step failed, 3 when nothing failed
-    but something could not be seen.
+    Exit code: 0 if no step fails (warnings are allowed), 1 if a step fails, 3 if no step fails but
+    something could not be checked.
     """
     from provider.commands.check import command
 
@@ -86,30 +126,28 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
 
 
 @commands.command()
-@click.option("--realm", metavar="REALM", help="Of this realm (oc1, oc2, ...), or of all.")
+@click.option("--realm", metavar="REALM", help="The realm (oc1, oc2, ...), or all.")
 @click.option(
-    "--host", "hosts", multiple=True, metavar="HOST", help="One more registry (ocir.my.cloud)."
+    "--host", "hosts", multiple=True, metavar="HOST", help="An additional registry (ocir.my.cloud)."
 )
 @click.option(
     "--validate",
     metavar="FILE|DIR|-",
-    help="Judge this config in place of printing one (-: standard input).",
+    help="Validate this config and print none (-: standard input).",
 )
 @click.option(
     "--bin-dir",
     metavar="DIR",
-    help="With --validate: where the programs are (default: where this node's kubelet or install says).",
+    help="With --validate: the directory of the programs (default: that of the kubelet or install).",
 )
 @click.option(
     "--workload-identity",
     "audience",
     metavar="AUDIENCE",
-    help="Pods pull as their service accounts, whose tokens are for this audience (experimental).",
+    help="Pods pull with their service-account tokens, which have this audience (experimental).",
 )
-@click.option("--kubelet-version", metavar="1.34", help="By this kubelet's rules.")
-@click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
-)
+@click.option("--kubelet-version", metavar="1.34", help="Apply the rules of this kubelet version.")
+@_OUTPUT
 def config(
     realm: str | None,
     hosts: tuple[str, ...],
@@ -119,21 +157,22 @@ def config(
     kubelet_version: str | None,
     output: str,
 ) -> int:
-    """Print a CredentialProviderConfig for the kubelet, or judge one.
+    """Print a CredentialProviderConfig for the kubelet, or validate one.
 
-    It is for this node's realm, as the metadata service names it; elsewhere for all realms. With
-    --workload-identity, what Kubernetes and OCI must be told stands at its end.
+    The config is for the realm that the metadata service names, or for all realms if this is not an
+    OCI instance. With --workload-identity, it ends with the permissions that Kubernetes and OCI
+    require.
 
-    --validate also judges the programs and the settings that the config names. Exit code: 1 when the
-    kubelet would not start with it, or pulls from OCIR would fail.
+    --validate also checks the programs and the settings that the config names. Exit code: 1 if the
+    kubelet would not start with the config, or if pulls from OCIR would fail.
     """
-    from provider.commands import config as configure
+    from provider.commands import config as command
 
     if validate is not None:
-        return configure.judge(validate, bin_dir, kubelet_version, output == "json")
+        return command.judge(validate, bin_dir, kubelet_version, output == "json")
     if bin_dir is not None:
-        raise click.UsageError("--bin-dir goes with --validate")
-    text = configure.write(realm, hosts, output == "json", audience, kubelet_version)
+        raise click.UsageError("--bin-dir requires --validate")
+    text = command.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0
 
@@ -141,17 +180,13 @@ def config(
 @commands.command("docker-credential")
 @click.argument("action", type=click.Choice(ACTIONS))
 def docker_credential(action: str) -> int:
-    """Be a credential helper for docker, podman, skopeo, buildah and others.
+    """Act as a credential helper for docker, podman, skopeo, buildah and other tools.
 
-    They start it under the name docker-credential-ocir: link that name to this program, in a folder
-    of PATH, and put into ~/.docker/config.json or ~/.config/containers/auth.json:
+    The tools run it as docker-credential-ocir. Link that name to this program in a directory of PATH,
+    and add this to ~/.docker/config.json or ~/.config/containers/auth.json:
 
     {"credHelpers": {"fra.ocir.io": "ocir"}}
     """
-    import os
-
-    from provider.plugin.docker_helper import serve
-
     code, line = serve(action, os.environ)
     click.echo(line)
     return code
@@ -159,152 +194,89 @@ def docker_credential(action: str) -> int:
 
 @commands.command()
 def licenses() -> None:
-    """Print the licences of the software in this program."""
+    """Print the licenses of the software in this program."""
     from provider.commands.licenses import licenses as read
 
     click.echo(read())
 
 
 def _say(text: str) -> None:
-    """Print a line. A broken pipe or a full disk behind it must not stop an installation half way."""
+    """Print a line. A broken pipe or a full disk must not interrupt an installation."""
     with suppress(OSError):
         click.echo(text)
 
 
-_PREFIX = click.option(
-    "--prefix",
-    type=click.Path(),
-    default="/usr/local/lib/oke-credential-provider",
-    show_default=True,
-    help="Where the versions are.",
-)
-_DRY_RUN = click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-
-
 @commands.command()
-@click.option(
-    "--bin-dir",
-    type=click.Path(),
-    default="/usr/local/bin",
-    show_default=True,
-    help="Where the kubelet finds the program.",
-)
-@click.option(
-    "--config-dir",
-    type=click.Path(),
-    default="/etc/kubernetes",
-    show_default=True,
-    help="Where credential-provider-config.yaml is.",
-)
+@_path("--bin-dir", "/usr/local/bin", "The directory in which the kubelet looks for the program.")
+@_path("--config-dir", "/etc/kubernetes", "The directory of credential-provider-config.yaml.")
 @_PREFIX
 @click.option(
     "--credential-helper",
     is_flag=True,
-    help="Also as docker-credential-ocir (see docker-credential).",
+    help="Also install it as docker-credential-ocir (see docker-credential).",
 )
 @_DRY_RUN
 def install(
-    bin_dir: str, config_dir: str, prefix: str, credential_helper: bool, dry_run: bool
+    bin_dir: Path, config_dir: Path, prefix: Path, credential_helper: bool, dry_run: bool
 ) -> None:
-    """Put this program on the node, unpacked, for the kubelet to call.
+    """Unpack this program on the node, for the kubelet to call.
 
-    A version that is there works until the new one has passed its test; one rename switches over.
-    The version before stays, to go back: run its own install command. A config of your own is kept;
-    with one that the kubelet would not start with, nothing is installed. The kubelet's flags are not
-    set. Run again, it changes nothing, or repairs what was damaged.
+    An installed version stays in use until the new one has passed its self-test. The switch is one
+    rename. The previous version stays on the node: to roll back, run its install command. Your own
+    config is kept. If the kubelet would not start with it, nothing is installed. install does not set
+    the kubelet's flags. A second run changes nothing, or replaces damaged files.
     """
-    import os
-    from pathlib import Path
+    from provider.commands.install import InstallPaths, install
 
-    from provider.commands.install import Places, install
-
-    places = Places(
-        bin_dir=Path(os.path.abspath(bin_dir)),
-        config_dir=Path(os.path.abspath(config_dir)),
-        prefix=Path(os.path.abspath(prefix)),
-        helper=credential_helper,
-    )
-    install(places, dry_run, _say)
+    install(InstallPaths(bin_dir, config_dir, prefix, credential_helper), dry_run, _say)
 
 
 @commands.command()
 @_PREFIX
-@click.option("--force", is_flag=True, help="Also when the kubelet still names it.")
+@click.option(
+    "--force", is_flag=True, help="Continue even if the kubelet uses the installed files."
+)
 @_DRY_RUN
-def uninstall(prefix: str, force: bool, dry_run: bool) -> None:
-    """Take away what install put on the node.
+def uninstall(prefix: Path, force: bool, dry_run: bool) -> None:
+    """Remove what install put on the node, and the credential cache.
 
-    The tokens that calls share go too; everything else stays. What a running kubelet was started with stays: without it, it would not start again.
+    It refuses to continue while a kubelet uses an installed file, because that kubelet could not
+    start again.
     """
-    import os
-    from pathlib import Path
-
     from provider.commands.install import uninstall
 
-    uninstall(Path(os.path.abspath(prefix)), force, dry_run, _say)
-
-
-_OUTPUT = click.option(
-    "--output", type=click.Choice(["text", "json"]), default="text", help="How to print it."
-)
-_WATCH = click.option(
-    "--watch",
-    type=click.FloatRange(0, 600),
-    default=60,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long the restarted kubelet must stay healthy.",
-)
-_TIMEOUT = click.option(
-    "--timeout",
-    type=click.FloatRange(1, 600),
-    default=90,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long it may take to become healthy.",
-)
+    uninstall(prefix, force, dry_run, _say)
 
 
 @commands.command()
-@click.option(
-    "--bin-dir",
-    type=click.Path(),
-    default="/usr/local/bin",
-    show_default=True,
-    help="Where the kubelet finds the programs that the config names.",
-)
-@click.option(
+@_path("--bin-dir", "/usr/local/bin", "The directory of the programs that the config names.")
+@_path(
     "--config",
-    type=click.Path(),
-    default="/etc/kubernetes/credential-provider-config.yaml",
-    show_default=True,
-    help="The CredentialProviderConfig: a file, or a directory (kubelet 1.34).",
+    "/etc/kubernetes/credential-provider-config.yaml",
+    "The CredentialProviderConfig: a file, or a directory (kubelet 1.34).",
 )
 @_WATCH
 @_TIMEOUT
 @_DRY_RUN
 @_OUTPUT
 def enable(
-    bin_dir: str, config: str, watch: float, timeout: float, dry_run: bool, output: str
+    bin_dir: Path, config: Path, watch: float, timeout: float, dry_run: bool, output: str
 ) -> int:
-    """Give the running kubelet its two flags, and restart it.
+    """Add the two credential provider flags to the running kubelet, and restart it.
 
-    It adds a systemd drop-in to kubelet.service, which repeats the unit's own command and adds the
-    flags. Before that it checks everything that the kubelet will read. The kubelet is then restarted
-    and watched: its main process, its command line, its healthz, the node's containers. If it does
-    not stay healthy, the change is rolled back. If this program, or the node, ends at any moment, the
-    kubelet starts as it did before. Containers run on.
+    It checks every file that the kubelet will read. It adds a systemd drop-in to kubelet.service,
+    which repeats the unit's command and adds the flags. It restarts the kubelet and watches its main
+    process, its command line, its healthz endpoint and the node's containers. If the kubelet does not
+    stay healthy, the change is rolled back. If this program is killed or the node loses power at any
+    moment, the kubelet starts as before. Containers keep running.
 
-    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
-    import os
+    from provider.commands.kubelet_service import command, switch, trial
 
-    from provider.commands.kubelet_service import command, switch
-
-    flags = switch.flags(os.path.abspath(config), os.path.abspath(bin_dir))
-    options = switch.Options(watch, timeout, dry_run)
-    take = lambda say: switch.enable(flags, options, say)  # noqa: E731
-    return command.run("enable", dry_run, output == "json", take, _say)
+    flags = switch.flags(str(config), str(bin_dir))
+    act = partial(switch.enable, flags, trial.Options(watch, timeout, dry_run))
+    return command.run("enable", dry_run, output == "json", act, _say)
 
 
 @commands.command()
@@ -313,17 +285,17 @@ def enable(
 @_DRY_RUN
 @_OUTPUT
 def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
-    """Take the kubelet's two flags away again, as enable gave them.
+    """Remove the kubelet's two flags that enable added, and restart the kubelet.
 
-    Removes enable's drop-in and nothing else. The kubelet is restarted and watched as by enable.
+    It removes the drop-in of enable and nothing else. It restarts and watches the kubelet as enable
+    does.
 
-    Exit code with --dry-run: 0 when nothing would change, 2 when something would.
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
-    from provider.commands.kubelet_service import command, switch
+    from provider.commands.kubelet_service import command, switch, trial
 
-    options = switch.Options(watch, timeout, dry_run)
-    take = lambda say: switch.disable(options, say)  # noqa: E731
-    return command.run("disable", dry_run, output == "json", take, _say)
+    act = partial(switch.disable, trial.Options(watch, timeout, dry_run))
+    return command.run("disable", dry_run, output == "json", act, _say)
 
 
 def run_command(argv: Sequence[str]) -> int:

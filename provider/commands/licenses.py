@@ -1,4 +1,4 @@
-"""The licences of the software that travels with this program."""
+"""The licenses of the software in this program."""
 
 import os
 import sys
@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import Distribution, distribution
 
 OWN_NAME = "oke-credential-provider-for-ocir"
-# Beside the frozen program's modules; packaging/provider.spec writes it.
+# Next to the frozen program's modules. packaging/provider.spec writes it.
 BUNDLED = "licenses.txt"
 
 
 def licenses() -> str:
-    """All of them, as one text: of what is in the bundle, or of the installed packages."""
+    """All licenses as one text: those in the frozen program, or those of the installed packages."""
     contents = getattr(sys, "_MEIPASS", None)
     if contents:
         with open(os.path.join(contents, BUNDLED), encoding="utf-8") as file:
@@ -20,7 +20,7 @@ def licenses() -> str:
 
 
 def as_text(parts: Iterable[tuple[str, str, str]]) -> str:
-    """Names, versions and licences, under headings, sorted by name."""
+    """Format (name, version, license) under headings, sorted by name."""
     sections = (
         f"{'=' * 80}\n{name} {version}\n{'=' * 80}\n\n{text.strip()}\n"
         for name, version, text in sorted(parts, key=lambda part: part[0].lower())
@@ -29,14 +29,14 @@ def as_text(parts: Iterable[tuple[str, str, str]]) -> str:
 
 
 def license_of(package: Distribution) -> str:
-    """The licence files of an installed package. Raises LookupError when it has none."""
+    """The license files of an installed package. Raises LookupError if it has none."""
     texts = [
         file.read_text().strip()
         for file in sorted(package.files or (), key=str)
         if ".dist-info" in file.parts[0] and _is_license("/".join(file.parts[1:]))
     ]
     if not texts:
-        raise LookupError(f"{package.name} comes without a licence file")
+        raise LookupError(f"{package.name} has no license file")
     return "\n\n".join(texts)
 
 
@@ -47,15 +47,15 @@ def _is_license(name: str) -> bool:
 
 
 def _requirements() -> Iterator[Distribution]:
-    """What the installed program needs, and what that needs."""
+    """The packages that the installed program requires, directly and indirectly."""
     import re
     from importlib.metadata import PackageNotFoundError
 
     seen = set()
-    open_names = [OWN_NAME]
-    while open_names:
+    pending = [OWN_NAME]
+    while pending:
         try:
-            package = distribution(open_names.pop())
+            package = distribution(pending.pop())
         except PackageNotFoundError:  # for another platform, or an extra
             continue
         if package.name not in seen:
@@ -64,4 +64,4 @@ def _requirements() -> Iterator[Distribution]:
             for requirement in package.requires or ():
                 match = re.match(r"[\w.-]+", requirement)
                 if match and "extra ==" not in requirement:
-                    open_names.append(match[0])
+                    pending.append(match[0])

@@ -1,4 +1,4 @@
-"""What this program is: for ``version``, and for whoever asks what runs on a node."""
+"""The versions of this program and of its components, for ``version`` and ``check``."""
 
 import importlib
 import platform
@@ -10,7 +10,7 @@ from provider import __version__
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """The program's version, and the parts it was made of. ``commit`` is "source" when not built."""
+    """The program's version and its components. ``commit`` is "source" unless the program is frozen."""
 
     version: str
     commit: str
@@ -23,9 +23,9 @@ class Version:
 
 
 def version() -> Version:
-    """Look at the running program."""
+    """Read the versions of the running program."""
     frozen = bool(getattr(sys, "frozen", False))
-    # The freeze adds this module (packaging/provider.spec).
+    # packaging/provider.spec adds this module.
     build = importlib.import_module("provider_build") if frozen else None
     return Version(
         version=__version__,
@@ -34,7 +34,7 @@ def version() -> Version:
         oci=_version_of("oci", build),
         cryptography=_version_of("cryptography", build),
         architecture=platform.machine(),
-        libc_floor=getattr(build, "LIBC_FLOOR", "that of this Python"),
+        libc_floor=getattr(build, "LIBC_FLOOR", "same as Python's"),
         frozen=frozen,
     )
 

@@ -183,7 +183,7 @@ FAMILIES = (
         "enable: killed half way",
         ("tests/e2e/test_enable_interrupted.py", "-k", "killed and enable"),
         (
-            Mutation("provider/commands/kubelet_service/switch.py", "    guard.start(options.longest)\n", ""),
+            Mutation("provider/commands/kubelet_service/trial.py", "    guard.start(options.longest)\n", ""),
             Mutation("provider/commands/kubelet_service/guard.py", "{rm} -f {trial}; {systemctl} daemon-reload; {systemctl} reset", "{systemctl} daemon-reload; {systemctl} reset"),
         ),
     ),
@@ -196,7 +196,7 @@ FAMILIES = (
     ),
     Family(
         "enable: a kubelet that is not healthy",
-        ("tests/e2e/test_enable.py", "-k", "healthy_is_rolled_back or somebody_else or crashes"),
+        ("tests/e2e/test_enable.py", "-k", "healthy_is_rolled_back or another_user or crashes"),
         (
             Mutation("provider/commands/kubelet_service/health.py", "if still * 2 < len(before):", "if False:"),
             Mutation("provider/commands/kubelet_service/health.py", "_listeners(port) - {0}", "set() - {0}"),
@@ -207,12 +207,12 @@ FAMILIES = (
     ),
     Family(
         "enable: what is refused, and what stays",
-        ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or lasts_over or interrupted"),
+        ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or survives_a_power or interrupted"),
         (
-            Mutation("provider/commands/kubelet_service/switch.py", "        _refuse_pending(unit, kubelet)\n", ""),
-            Mutation("provider/commands/kubelet_service/switch.py", "        if each.replaceable:", "        if False:"),
-            Mutation("provider/commands/kubelet_service/switch.py", "        if not _same(setting.value, wanted[setting.flag]):", "        if False:"),
-            Mutation("provider/commands/kubelet_service/switch.py", "    _on_signals(_end)\n", ""),
+            Mutation("provider/commands/kubelet_service/switch.py", "        refuse_pending(unit, kubelet)\n", ""),
+            Mutation("provider/commands/kubelet_service/unit.py", "        if each.replaceable:", "        if False:"),
+            Mutation("provider/commands/kubelet_service/unit.py", "        if not _is_same_path(setting.value, wanted[setting.flag]):", "        if False:"),
+            Mutation("provider/commands/kubelet_service/trial.py", "    _on_signals(_end)\n", ""),
             Mutation("provider/commands/node/kubelet_unit.py", "return text.startswith(_MARK)", "return True"),
             Mutation("provider/commands/node/kubelet_unit.py", "        if backslashes % 2:", "        if False:"),
             Mutation("provider/commands/kubelet_service/guard.py", "ExecStopPost={sh} -c '{rm} -f {trial}; exec {systemctl} daemon-reload'\n", ""),

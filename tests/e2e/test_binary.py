@@ -1,4 +1,4 @@
-"""What is in the binary, and that it is always the same."""
+"""The content of the binary, its reproducible build, and its unpacked form."""
 
 import json
 import os
@@ -13,8 +13,8 @@ import pytest
 from PyInstaller.archive.readers import CArchiveReader
 
 from provider import __version__
-from provider.commands.install import layout as unpack
-from provider.errors import CannotUnpack, Damaged
+from provider.commands.install.layout import EXECUTABLE, MANIFEST, is_intact, remove, unpack
+from provider.errors import Damaged
 from tests.support.built import BARE, CONTENTS, REQUEST, ROOT, installed, one_file, tree
 
 Form = Callable[[], Path]
@@ -22,7 +22,7 @@ FORMS = pytest.mark.parametrize("form", [one_file, installed], ids=["one file", 
 
 
 def run(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedProcess[bytes]:
-    # Without a network: what reaches for one must show here.
+    # Without a network, so that a call that needs one fails.
     return subprocess.run(
         ["unshare", "--net", str(program), *arguments],
         input=REQUEST,
@@ -42,7 +42,7 @@ def test_answers_the_kubelet(form: Form) -> None:
 
 
 @FORMS
-def test_says_what_it_was_built_from(form: Form) -> None:
+def test_prints_its_version_and_components(form: Form) -> None:
     said = json.loads(run(form(), "version", "--output", "json").stdout)
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
@@ -53,7 +53,7 @@ def test_says_what_it_was_built_from(form: Form) -> None:
     assert said["libc_floor"].startswith("GLIBC_2.")
 
 
-def test_holds_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
+def test_contains_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
     archive = CArchiveReader(str(tree() / "bin/program/oke-credential-provider"))
     modules = archive.open_embedded_archive("PYZ.pyz").toc
     assert not [name for name in archive.toc if name.startswith("pyi_rth_")]
@@ -62,7 +62,7 @@ def test_holds_nothing_that_slows_the_start_or_belongs_to_the_host() -> None:
     assert not [name for name in names if "libgcc_s" in name or "libstdc++" in name]
 
 
-def test_holds_the_signers_of_the_sdk() -> None:
+def test_contains_the_signers_of_the_sdk() -> None:
     archive = CArchiveReader(str(tree() / "bin/program/oke-credential-provider"))
     modules = archive.open_embedded_archive("PYZ.pyz").toc
     signers = (
@@ -93,7 +93,7 @@ def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(form: Form, tmp_
 
 
 @FORMS
-def test_tells_the_licences_of_all_that_is_in_it(form: Form) -> None:
+def test_prints_the_licenses_of_all_its_parts(form: Form) -> None:
     text = run(form(), "licenses").stdout.decode()
     headings = {
         above
@@ -103,12 +103,12 @@ def test_tells_the_licences_of_all_that_is_in_it(form: Form) -> None:
     names = {heading.split(" ")[0] for heading in headings}
     assert names >= {"click", "cryptography", "libffi", "musl", "oci", "OpenSSL", "pyinstaller",
                      "Python", "PyYAML", "urllib3", "zlib"}  # fmt: skip
-    # In the words of each kind of licence.
+    # A phrase of each kind of license.
     for words in ("Apache License", "Bootloader-exception", "PYTHON SOFTWARE FOUNDATION LICENSE"):
         assert words in text
 
 
-def test_the_source_tells_the_licences_of_what_is_installed() -> None:
+def test_the_source_prints_the_licenses_of_the_installed_packages() -> None:
     said = subprocess.run(
         [Path(sys.executable).parent / "oke-credential-provider", "licenses"],
         check=True,
@@ -121,7 +121,7 @@ def test_the_source_tells_the_licences_of_what_is_installed() -> None:
 
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The repository's files in another folder, with a binary built there for the same commit."""
+    """A copy of the repository in another directory, with a binary built for the same commit."""
     place = tmp_path_factory.mktemp("another") / "folder"
     for name in ("provider", "packaging"):
         shutil.copytree(
@@ -198,7 +198,7 @@ def test_another_commit_is_built_again(rebuilt: Path, broken: dict[str, str]) ->
 
 
 def worked(place: Path) -> Path:
-    """A copy of what the build in `place` left, for a build that fails half-way."""
+    """A copy of the build state in `place`, for a build that fails."""
     copy = place / "build" / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
@@ -217,8 +217,8 @@ def test_a_failed_build_ends_with_its_reason_and_no_traceback(
     assert "Traceback" not in done.stderr
 
 
-def test_a_binary_above_its_bar_is_refused(rebuilt: Path) -> None:
-    """`make binary-portable` holds what is released to its bar; other Pythons are larger."""
+def test_a_binary_above_the_size_limit_is_refused(rebuilt: Path) -> None:
+    """`make binary-portable` sets the limit for releases. Other Pythons are larger."""
     assert rebuild(rebuilt, "--max-mb", "100").returncode == 0
     done = rebuild(rebuilt, "--max-mb", "1")
     assert done.returncode == 1
@@ -226,99 +226,50 @@ def test_a_binary_above_its_bar_is_refused(rebuilt: Path) -> None:
     assert "--max-mb 32" in (ROOT / "packaging" / "python" / "portable_binary.sh").read_text()
 
 
-@pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process, as if it were the installed program."""
-    monkeypatch.setattr(sys, "_MEIPASS", str(tree() / CONTENTS), raising=False)
+CERTIFICATES = f"{CONTENTS}/certifi/cacert.pem"
+PROGRAM = "bin/program/oke-credential-provider"
+# What another user or a broken disk can do to an unpacked program.
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "changed": lambda place: (place / CERTIFICATES).write_text("another"),
+    "missing": lambda place: (place / PROGRAM).unlink(),
+    "an additional file": lambda place: (place / CONTENTS / "json.py").write_text(""),
+    "a link to the same bytes": lambda place: moved_and_linked(place / CERTIFICATES),
+    "a writable file": lambda place: (place / EXECUTABLE).chmod(0o777),
+    "a set-uid file": lambda place: (place / EXECUTABLE).chmod(0o4755),
+    "a writable directory": lambda place: (place / CONTENTS).chmod(0o777),
+    "a file of another user": lambda place: os.chown(place / PROGRAM, 1000, 0),
+    "no manifest": lambda place: (place / MANIFEST).unlink(),
+}
 
 
-@pytest.mark.usefixtures("frozen")
-def test_unpacks_into_a_folder_that_works(tmp_path: Path) -> None:
-    executable = unpack.unpack(tmp_path / "1.0")
-    assert unpack.differences(tmp_path / "1.0") == []
-    link = tmp_path / "credential-provider-oke"
-    link.symlink_to(executable)
-    assert run(link).returncode == 0
+def moved_and_linked(path: Path) -> None:
+    outside = path.parents[5] / "outside"
+    path.rename(outside)
+    path.symlink_to(outside)
 
 
-@pytest.mark.usefixtures("frozen")
-def test_unpacks_for_every_user_whatever_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
-    try:
-        unpack.unpack(tmp_path / "1.0")
-    finally:
-        os.umask(before)
-    modes = {path.stat().st_mode & 0o777 for path in (tmp_path / "1.0").rglob("*")}
-    assert modes == {0o755, 0o644}
-
-
-@pytest.mark.usefixtures("frozen")
-def test_does_not_unpack_over_something(tmp_path: Path) -> None:
-    with pytest.raises(CannotUnpack, match="File exists"):
-        unpack.unpack(tmp_path)
-
-
-def test_the_source_has_nothing_to_unpack(tmp_path: Path) -> None:
-    with pytest.raises(CannotUnpack, match="source"):
-        unpack.unpack(tmp_path / "1.0")
-
-
-@pytest.mark.usefixtures("frozen")
-def test_finds_what_was_changed_since(tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_finds_each_kind_of_damage(tmp_path: Path, damage: str) -> None:
     place = tmp_path / "1.0"
-    unpack.unpack(place)
-    (place / CONTENTS / "certifi/cacert.pem").write_text("another")
-    (place / "bin/program/oke-credential-provider").unlink()
-    (place / "bin/oke-credential-provider").chmod(0o777)
-    found = unpack.differences(place)
-    assert [line.rpartition("/1.0/")[2] for line in found] == [
-        "bin/oke-credential-provider: mode is 777, not 755",
-        f"{CONTENTS}/certifi/cacert.pem: changed",
-        "bin/program/oke-credential-provider: No such file or directory",
-    ]
+    unpack(tree(), place)
+    assert is_intact(place)
+    DAMAGE[damage](place)
+    assert not is_intact(place)
 
 
-@pytest.mark.usefixtures("frozen")
-def test_finds_what_another_user_could_change(tmp_path: Path) -> None:
-    place = tmp_path / "1.0"
-    unpack.unpack(place)
-    os.chown(place / "bin/program/oke-credential-provider", 1000, 0)
-    (place / CONTENTS).chmod(0o777)
-    (place / "bin/oke-credential-provider").chmod(0o4755)
-    found = {line.rpartition("/1.0/")[2] for line in unpack.differences(place)}
-    assert found == {
-        "bin/program/oke-credential-provider: belongs to user 1000",
-        f"{CONTENTS}: other users can write to it",
-        "bin/oke-credential-provider: mode is 4755, not 755",
-    }
+def test_does_not_unpack_to_an_existing_directory(tmp_path: Path) -> None:
+    with pytest.raises(FileExistsError):
+        unpack(tree(), tmp_path)
 
 
-def test_does_not_lay_out_a_damaged_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "_MEIPASS", str(tree() / CONTENTS), raising=False)
-    unpack.unpack(tmp_path / "1.0")
-    (tmp_path / "1.0" / CONTENTS / "certifi/cacert.pem").write_text("another")
-    monkeypatch.setattr(sys, "_MEIPASS", str(tmp_path / "1.0" / CONTENTS))
+def test_does_not_unpack_a_damaged_copy(tmp_path: Path) -> None:
+    unpack(tree(), tmp_path / "1.0")
+    DAMAGE["changed"](tmp_path / "1.0")
     with pytest.raises(Damaged, match=r"cacert\.pem"):
-        unpack.unpack(tmp_path / "2.0")
+        unpack(tmp_path / "1.0", tmp_path / "2.0")
 
 
-@pytest.mark.usefixtures("frozen")
-def test_removes_what_it_unpacked_and_nothing_else(tmp_path: Path) -> None:
-    place = tmp_path / "1.0"
-    unpack.unpack(place)
-    (place / "bin" / "notes").write_text("the administrator's")
-    unpack.remove(place)
-    assert [str(path.relative_to(place)) for path in sorted(place.rglob("*"))] == [
-        "bin",
-        "bin/notes",
-    ]
-
-    unpack.unpack(tmp_path / "2.0")
-    unpack.remove(tmp_path / "2.0")
-    assert not (tmp_path / "2.0").exists()
-
-
-def test_a_manifest_that_points_elsewhere_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "MANIFEST").write_text(f"{'0' * 64} 644 ../../etc/passwd\n")
+def test_a_manifest_with_a_path_outside_is_refused(tmp_path: Path) -> None:
+    (tmp_path / MANIFEST).write_text(f"{'0' * 64} 644 ../../etc/passwd\n")
     with pytest.raises(Damaged, match="outside"):
-        unpack.remove(tmp_path)
+        remove(tmp_path)

@@ -1,4 +1,4 @@
-"""cloud-init.sh, run for real: whatever happens to the installation, the node joins."""
+"""cloud-init.sh, run on a node: the node joins, whether or not the installation succeeds."""
 
 import base64
 import shutil
@@ -21,9 +21,10 @@ FLAGS = (
     "--image-credential-provider-config=/etc/kubernetes/credential-provider-config.yaml"
 )
 CONFIG = "etc/kubernetes/credential-provider-config.yaml"
+VALIDATE = ["config", "--validate", f"/{CONFIG}", "--bin-dir", "/usr/local/bin"]
 NOT_INSTALLED = "NOT INSTALLED: this node joins without the provider"
 
-# Plays the release's binary: notes its calls, and installs itself under the name that it has then.
+# A stand-in for the released binary: records its calls and installs itself.
 INSTALLS = recorder(
     "provider",
     f"""
@@ -35,10 +36,12 @@ case $1 in
         echo "kind: CredentialProviderConfig" >/etc/kubernetes/credential-provider-config.yaml
         cp "$0" /usr/local/bin/oke-credential-provider
         ;;
+    config) ;;
     *) exit 2 ;;
 esac
 """,
 )
+PINNED = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
 FAILS = recorder("provider", 'echo "the self-test failed" >&2\nexit 1\n')
 
 
@@ -58,7 +61,7 @@ SELF_MANAGED_CALL = (
 def world(
     program: str | None = INSTALLS, metadata: Mapping[str, str] = MANAGED, arch: str = "amd64"
 ) -> World:
-    """A managed node, and a release whose binary is `program`; None: GitHub is not there."""
+    """A managed node, and a release whose binary is `program`. None: GitHub is unreachable."""
     asset = f"oke-credential-provider-for-ocir-linux-{arch}"
     return World(metadata, None if program is None else release(FOLDER, {asset: program}))
 
@@ -71,10 +74,15 @@ def node(tmp_path: Path) -> Node:
 
 
 def joined_with(node: Node) -> list[str]:
-    """The arguments of the node's only join."""
+    """The arguments of the only call of the join script."""
     (call,) = node.calls("oke-init")
     assert call[0] == "/var/run/oke-init.sh"
     return call[1:]
+
+
+def provider_calls(node: Node) -> list[list[str]]:
+    """The arguments of each call of the released program."""
+    return [call[1:] for call in node.calls("provider")]
 
 
 def assert_joined_without_provider(node: Node, log: str) -> None:
@@ -82,7 +90,7 @@ def assert_joined_without_provider(node: Node, log: str) -> None:
     assert NOT_INSTALLED in log
     assert NOT_INSTALLED in node.console
     assert any(NOT_INSTALLED in call[-1] for call in node.calls("logger"))
-    assert not list(node.path("usr/local/lib").glob("*")), "the working directory stays behind"
+    assert not list(node.path("usr/local/lib").glob("*")), "the working directory was not removed"
 
 
 @pytest.mark.parametrize(("machine", "arch"), [("x86_64", "amd64"), ("aarch64", "arm64")])
@@ -93,14 +101,14 @@ def test_installs_its_architecture_and_passes_the_flags(
     run = node.run(world(arch=arch), SCRIPT)
     assert run.returncode == 0, run.stderr
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
-    assert not list(node.path("usr/local/lib").glob("*")), "the working directory stays behind"
+    assert not list(node.path("usr/local/lib").glob("*")), "the working directory was not removed"
     assert NOT_INSTALLED not in run.stderr + node.console
 
 
-def test_the_binary_unpacks_where_it_may_be_executed(node: Node) -> None:
+def test_the_binary_unpacks_to_a_directory_that_allows_execution(node: Node) -> None:
     run = node.run(world(), SCRIPT)
     assert "unpacks in /usr/local/lib/oke-credential-provider." in run.stderr
 
@@ -119,7 +127,7 @@ def test_a_version_that_was_never_released(node: Node) -> None:
     assert "404" in run.stderr
 
 
-def test_no_trust_in_a_server_that_only_says_it_is_github(node: Node, tmp_path: Path) -> None:
+def test_a_server_without_a_trusted_certificate_is_refused(node: Node, tmp_path: Path) -> None:
     other = Node(tmp_path / "other")
     node.write("etc/ssl/certs/ca-certificates.crt", other.authority.cert_pem.bytes().decode())
     run = node.run(world(), SCRIPT)
@@ -144,73 +152,67 @@ def test_checksum_not_listed(node: Node) -> None:
     assert node.calls("provider") == []
 
 
-def test_a_pinned_checksum_is_believed_instead_of_the_releases_own(node: Node) -> None:
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+def test_a_pinned_checksum_replaces_that_of_the_release(node: Node) -> None:
+    run = node.run(world(), PINNED)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
     assert run.requests == (f"{FOLDER}/{ASSET}",)
 
 
-def test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum(node: Node) -> None:
+def test_a_replaced_release_fails_the_pinned_checksum(node: Node) -> None:
     replaced = INSTALLS + "\n# and more\n"
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(replaced), pinned)
+    run = node.run(world(replaced), PINNED)
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("provider") == []
 
 
 def test_a_checksum_for_another_architecture_alone_installs_nothing(node: Node) -> None:
-    pinned = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+    other = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
+    run = node.run(world(), other)
     assert_joined_without_provider(node, run.stderr)
     assert "no SHA-256 is set for amd64" in run.stderr
     assert run.requests == ()
 
 
-# Claims to be the release's program, and tells when it was run.
+# Claims to be the released program, and records its calls.
 CLAIMS = recorder("claims", f'echo "oke-credential-provider {VERSION}"\n')
 
 
 def plant(node: Node) -> None:
-    """A program that claims to be the installed one, and its config."""
+    """Put a program that claims to be the installed one on the node, and its config."""
     node.program("usr/local/bin/oke-credential-provider", CLAIMS)
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
 
 
-def test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run(
+def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
     node: Node,
 ) -> None:
     plant(node)
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), pinned)
+    run = node.run(world(), PINNED)
     assert node.calls("claims") == []
-    assert [call[1:] for call in node.calls("provider")] == [["install"]], run.stderr
+    assert provider_calls(node) == [["install"], VALIDATE], run.stderr
     assert node.path("usr/local/bin/oke-credential-provider").read_text() == INSTALLS
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_what_cannot_be_held_against_the_pinned_checksum_is_not_named_to_the_kubelet(
+def test_without_a_verified_program_the_kubelet_gets_no_flags(
     node: Node,
 ) -> None:
     plant(node)
-    pinned = with_variables(SCRIPT, SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(None), pinned)  # GitHub is not there
+    run = node.run(world(None), PINNED)  # GitHub is unreachable
     assert_joined_without_provider(node, run.stderr)
     assert node.calls("claims") == []
 
 
-@pytest.mark.parametrize("forged", ["a script", "a version's folder", "one file more"])
-def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
-    node: Node, forged: str
-) -> None:
-    """With the binary itself: its `install` believes nothing that is there either."""
+@pytest.mark.parametrize("forged", ["a script", "a version's folder", "an additional file"])
+def test_the_released_program_replaces_or_refuses_a_forged_one(node: Node, forged: str) -> None:
+    """With the built binary: its `install` trusts no existing file either."""
     assert built.exists(), "make binary builds it"
     released = built.one_file().read_bytes()
     own = sha256(built.installed().read_bytes()).hexdigest()
     folder = f"usr/local/lib/oke-credential-provider/{VERSION}"
     if forged == "a script":
         plant(node)
-    elif forged == "one file more":
+    elif forged == "an additional file":
         shutil.copytree(built.tree(), node.path(folder))
         node.write(f"{folder}/bin/program/_internal/_hashlib.py", "open('/calls/000.claims', 'w')")
     else:
@@ -237,7 +239,48 @@ def test_the_released_program_replaces_or_refuses_what_claims_to_be_it(
         assert target.parts[-3] != VERSION
 
 
-def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
+ECR = "ecr-credential-provider"
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_the_flags_need_a_config_that_names_the_program(node: Node, pinned: bool) -> None:
+    """With such a config the kubelet would start and never call the provider."""
+    config = f"""
+apiVersion: kubelet.config.k8s.io/v1
+kind: CredentialProviderConfig
+providers:
+  - name: {ECR}
+    apiVersion: credentialprovider.kubelet.k8s.io/v1
+    defaultCacheDuration: 1m
+    matchImages: ["*.dkr.ecr.*.amazonaws.com"]
+"""
+    node.write(CONFIG, config)
+    node.program(f"usr/local/bin/{ECR}", "#!/bin/sh\n")
+    released = built.one_file().read_bytes()
+    digest = sha256(released).hexdigest()
+    files = {f"{FOLDER}/{ASSET}": released, f"{FOLDER}/SHA256SUMS": f"{digest}  {ASSET}\n".encode()}
+    script = with_variables(SCRIPT, SHA256_AMD64=digest) if pinned else SCRIPT
+    run = node.run(World(MANAGED, files), script)
+    assert run.returncode == 0
+    assert joined_with(node) == []
+    assert f"no provider is this program; the names are: {ECR}" in run.stderr
+    assert f"the kubelet cannot use the provider with /{CONFIG}" in run.stderr
+    assert NOT_INSTALLED in run.stderr and NOT_INSTALLED in node.console
+    run = node.run(World(MANAGED, files), script, "install")
+    assert run.returncode == 1
+    skipped = f"oke-credential-provider: {VERSION} is already installed" in run.stderr
+    assert skipped == (not pinned)
+    assert node.path(CONFIG).read_text() == config
+
+
+def test_the_config_is_validated_by_the_rules_of_the_nodes_kubelet(node: Node) -> None:
+    node.program("usr/bin/kubelet", "#!/bin/sh\necho Kubernetes v1.33.5\n")
+    run = node.run(world(), SCRIPT)
+    assert provider_calls(node)[-1] == [*VALIDATE, "--kubelet-version", "v1.33.5"], run.stderr
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
+
+
+def test_a_directory_in_the_image_instead_of_a_server(node: Node) -> None:
     folder = "usr/local/share/oke-credential-provider"
     node.write(f"{folder}/{ASSET}", INSTALLS)
     local = with_variables(
@@ -250,7 +293,7 @@ def test_a_folder_in_the_image_instead_of_a_server(node: Node) -> None:
     node.write(f"{folder}/{ASSET}", INSTALLS + "# and more\n")
     node.run(world(None), local)
     assert [call[1:] for call in node.calls("oke-init")][1:] == [[]]
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
 
 
 def test_a_server_cannot_redirect_to_a_file_of_the_node(node: Node) -> None:
@@ -285,10 +328,10 @@ def test_install_failing(node: Node) -> None:
 
 def test_second_run_downloads_nothing_and_joins_the_same_way(node: Node) -> None:
     node.run(world(), SCRIPT)
-    run = node.run(world(None), SCRIPT)  # GitHub has gone meanwhile
+    run = node.run(world(None), SCRIPT)  # GitHub is unreachable now
     assert run.returncode == 0
     assert [call[1:] for call in node.calls("oke-init")] == [["--kubelet-extra-args", FLAGS]] * 2
-    assert [call[1:] for call in node.calls("provider")] == [["install"], ["version"]]
+    assert provider_calls(node) == [["install"], VALIDATE, ["version"], VALIDATE]
     assert f"{VERSION} is already installed" in run.stderr
 
 
@@ -296,11 +339,11 @@ def test_an_older_version_in_the_image_is_replaced(node: Node) -> None:
     node.program("usr/local/bin/oke-credential-provider", INSTALLS.replace(VERSION, "0.0.9"))
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
     node.run(world(), SCRIPT)
-    assert [call[1:] for call in node.calls("provider")] == [["version"], ["install"]]
+    assert provider_calls(node) == [["version"], ["install"], VALIDATE]
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_a_provider_without_its_config_is_installed_anew(node: Node) -> None:
+def test_a_provider_without_its_config_is_installed_again(node: Node) -> None:
     node.program("usr/local/bin/oke-credential-provider", INSTALLS)
     run = node.run(world(), SCRIPT)
     assert node.path(CONFIG).exists(), run.stderr
@@ -312,12 +355,12 @@ def test_metadata_service_slow_at_first(node: Node) -> None:
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr
 
 
-def test_the_users_own_flags_stay_in_front(node: Node) -> None:
+def test_the_users_flags_come_first(node: Node) -> None:
     node.run(world(), with_variables(SCRIPT, KUBELET_EXTRA_ARGS='"--v=4 --max-pods=31"'))
     assert joined_with(node) == ["--kubelet-extra-args", f"--v=4 --max-pods=31 {FLAGS}"]
 
 
-def test_the_users_own_flags_survive_a_failed_installation(node: Node) -> None:
+def test_the_users_flags_survive_a_failed_installation(node: Node) -> None:
     node.run(world(None), with_variables(SCRIPT, KUBELET_EXTRA_ARGS="--v=4"))
     assert joined_with(node) == ["--kubelet-extra-args", "--v=4"]
 
@@ -326,6 +369,12 @@ def test_the_join_command_decides_the_exit_code(node: Node) -> None:
     metadata = {"oke_init_script": encoded(recorder("oke-init", "exit 7\n"))}
     assert node.run(world(metadata=metadata), SCRIPT).returncode == 7
     assert len(node.calls("oke-init")) == 1
+
+
+# The released program (None: unreachable), and the arguments that the join script gets.
+RELEASES = pytest.mark.parametrize(
+    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
+)
 
 
 @pytest.mark.parametrize(("released", "ours"), [(INSTALLS, f" {FLAGS}"), (None, "")])
@@ -340,18 +389,14 @@ def test_karpenters_flags_are_passed_on(node: Node, released: str | None, ours: 
     ]
 
 
-@pytest.mark.parametrize(
-    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
-)
+@RELEASES
 def test_self_managed_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.recorder("etc/oke/oke-install.sh")
     node.run(world(released, SELF_MANAGED), SCRIPT)
     assert node.calls("oke-install.sh") == [[*SELF_MANAGED_CALL, *ours]]
 
 
-@pytest.mark.parametrize(
-    ("released", "ours"), [(INSTALLS, ["--kubelet-extra-args", FLAGS]), (None, [])]
-)
+@RELEASES
 def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     node.write("etc/os-release", "ID=ubuntu\nID_LIKE=debian\n")
     node.recorder("usr/bin/oke")
@@ -360,21 +405,21 @@ def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     assert node.calls("oke-init") == []
 
 
-def test_a_managed_node_joins_by_its_init_script_though_it_has_oke_install(node: Node) -> None:
+def test_a_managed_node_with_oke_install_joins_by_its_init_script(node: Node) -> None:
     node.recorder("etc/oke/oke-install.sh")
     node.run(world(), SCRIPT)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
     assert node.calls("oke-install.sh") == []
 
 
-def test_a_machine_that_is_no_oke_node_is_told_so(node: Node) -> None:
+def test_a_machine_that_is_not_an_oke_node_is_reported(node: Node) -> None:
     run = node.run(world(metadata={}), SCRIPT)
     assert run.returncode == 1
     assert "this is not an OKE node" in run.stderr
 
 
 @pytest.mark.parametrize(("released", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
-def test_install_alone_joins_nothing_and_tells_by_its_exit_code(
+def test_install_only_does_not_join_and_reports_by_exit_code(
     node: Node, released: str | None, code: int
 ) -> None:
     assert node.run(world(released), SCRIPT, "install").returncode == code
@@ -387,5 +432,5 @@ def test_a_bucket_instead_of_github(node: Node) -> None:
     elsewhere = with_variables(SCRIPT, BASE_URL=f"https://github.com{bucket}")
     run = node.run(World(MANAGED, files), elsewhere)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    # A pre-authenticated request's address is a secret of a kind.
+    # The URL of a pre-authenticated request is a secret.
     assert "read-only" not in run.stderr + node.console

@@ -1,4 +1,4 @@
-"""daemonset.yaml: its container, started by runc with the rights that it asks for, on a node."""
+"""daemonset.yaml: its container, started by runc with the manifest's permissions on a node."""
 
 import json
 import subprocess
@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.e2e.test_cloud_init import CONFIG, FAILS, INSTALLS, VERSION, world
+from tests.e2e.test_cloud_init import (
+    CONFIG,
+    FAILS,
+    INSTALLS,
+    VALIDATE,
+    VERSION,
+    provider_calls,
+    world,
+)
 from tests.support.node import EXAMPLES, Node, Run, World
 
 DAEMONSET = yaml.safe_load((EXAMPLES / "daemonset.yaml").read_text())
@@ -25,22 +33,22 @@ def node(tmp_path: Path) -> Node:
 
 
 def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES) -> Run:
-    """Start the init container as the kubelet would; its rights are those of the manifest."""
+    """Start the init container as the kubelet would, with the permissions in the manifest."""
     bundle = folder / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
     subprocess.run(["runc", "spec", "--bundle", str(bundle)], check=True)
     spec: dict[str, Any] = json.loads((bundle / "config.json").read_text())
-    rights = INSTALL["securityContext"]
-    assert rights["capabilities"]["drop"] == ["ALL"]
-    capabilities = [f"CAP_{name}" for name in rights["capabilities"]["add"]]
+    context = INSTALL["securityContext"]
+    assert context["capabilities"]["drop"] == ["ALL"]
+    capabilities = [f"CAP_{name}" for name in context["capabilities"]["add"]]
     spec["process"].update(
         terminal=False,
         args=INSTALL["command"],
-        user={"uid": rights["runAsUser"], "gid": 0},
-        noNewPrivileges=not rights["allowPrivilegeEscalation"],
+        user={"uid": context["runAsUser"], "gid": 0},
+        noNewPrivileges=not context["allowPrivilegeEscalation"],
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
     )
-    spec["root"]["readonly"] = rights["readOnlyRootFilesystem"]
+    spec["root"]["readonly"] = context["readOnlyRootFilesystem"]
     assert POD["hostNetwork"]
     namespaces = spec["linux"]["namespaces"]
     spec["linux"]["namespaces"] = [each for each in namespaces if each["type"] != "network"]
@@ -61,14 +69,14 @@ def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES)
 def test_installs_on_the_host_and_joins_nothing(node: Node, tmp_path: Path) -> None:
     run = run_install(node, world(), tmp_path)
     assert run.returncode == 0, run.stderr
-    assert [call[1:] for call in node.calls("provider")] == [["install"]]
+    assert provider_calls(node) == [["install"], VALIDATE]
     assert node.path("usr/local/bin/oke-credential-provider").exists()
     assert node.path(CONFIG).exists()
     assert node.calls("oke-init") == []
 
 
 def test_it_is_root_on_the_node(node: Node, tmp_path: Path) -> None:
-    """SECURITY.md and README.md say so: who can change the script may write anywhere."""
+    """As in SECURITY.md and README.md: users who can change the script can write anywhere."""
     (tmp_path / "cloud-init.sh").write_text(
         "mkdir -p /etc/cron.d && id -u >/etc/cron.d/owned && chmod 4755 /etc/cron.d/owned"
     )

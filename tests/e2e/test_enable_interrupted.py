@@ -1,14 +1,13 @@
-"""`enable` and `disable` end at each of their steps, by SIGKILL or with the power: a kubelet runs.
+"""`enable` and `disable`, ended by SIGKILL or a power failure at each step: a kubelet runs afterwards.
 
-A step is a change of a file, at which strace interrupts the program, or a systemctl that changes
-something, at which a wrapper around systemctl does.
+A step is a change of a file, where strace interrupts the program, or a systemctl command that changes
+something, where a wrapper of systemctl does.
 """
 
 from __future__ import annotations
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
@@ -17,7 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.conftest import programs
-from tests.e2e.test_enable import DROP_IN, FLAGS, GUARD, OWN, assert_settled, booted
+from tests.e2e.test_enable import DROP_IN, FLAGS, GUARD, OWN, assert_settled, booted, wait_for
 from tests.support.systemd_machine import DROP_INS, Machine
 
 PROGRAM = "/usr/local/bin/oke-credential-provider"
@@ -25,7 +24,7 @@ LOG = "/run/strace"
 CALLS = ("rename", "unlink", "mkdir", "fsync")
 CHANGES = ("daemon-reload", "start", "reset-failed", "restart", "stop")
 _OF_THE_NODE = re.compile(r"/(etc|run)/systemd/")
-# Does what it is asked to, then interrupts the program that started it.
+# Runs systemctl, then interrupts the program that called it.
 WRAPPER = """#!/bin/sh
 /usr/bin/systemctl.real "$@"
 code=$?
@@ -42,21 +41,21 @@ exit "$code"
 
 
 class Step(NamedTuple):
-    """The ``number``-th call of this kind that the program makes; ``what`` it is for."""
+    """The ``number``-th call of this kind in the program. ``what`` is the traced line."""
 
-    call: str  # a system call, or a command of systemctl's
+    call: str  # a system call, or a command of systemctl
     number: int
     what: str
 
     @property
     def decides(self) -> bool:
-        """True when this call makes the change last."""
+        """True if this call makes the change permanent."""
         return self.call in ("rename", "unlink") and f"/{DROP_INS}/" in self.what
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Iterator[Machine]:
-    """A node on which everything ran once: folders and Python's caches are there."""
+    """A node where both commands have run: directories and Python's caches exist."""
     machine = Machine(tmp_path / "machine")
     machine.program(programs()[0].argv)
     machine.provider_config()
@@ -72,7 +71,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 def run(
     machine: Machine, action: str, step: Step | None = None, signal: str = "KILL"
 ) -> Popen[bytes]:
-    """Start the action, to be interrupted at a step. Every change of a file is in the log."""
+    """Start the action, and interrupt it at a step. strace logs each change of a file."""
     inject = []
     if step and step.call in CALLS:
         inject = ["-e", f"inject={step.call}:signal={signal}:when={step.number}"]
@@ -86,7 +85,7 @@ def run(
 
 
 def steps(machine: Machine, action: str) -> list[Step]:
-    """Run the action to its end; returns its steps, the files' and systemctl's."""
+    """Run the action to its end. Returns its steps: changes of files, then systemctl calls."""
     process = run(machine, action)
     assert process.wait() == 0
     found = []
@@ -107,7 +106,7 @@ def steps(machine: Machine, action: str) -> list[Step]:
 
 
 def put(machine: Machine, drop_in: str | None) -> None:
-    """Bring the node into one of its two states, by hand."""
+    """Put the node into one of its two states, without the program."""
     path = machine.path(f"{DROP_INS}/{DROP_IN}")
     path.unlink(missing_ok=True)
     if drop_in:
@@ -119,15 +118,12 @@ def put(machine: Machine, drop_in: str | None) -> None:
 
 
 def wait_until_settled(machine: Machine) -> None:
-    deadline = time.monotonic() + 60
-    while machine.show("ActiveState", GUARD) not in ("inactive", "failed"):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_for(lambda: machine.show("ActiveState", GUARD) in ("inactive", "failed"))
     machine.wait_for_kubelet()
 
 
 def assert_state(machine: Machine, enabled: bool, step: Step) -> None:
-    """The kubelet that runs is the one of the files, and nothing of a trial is left."""
+    """Check that the running kubelet matches the files, and that nothing of a trial is left."""
     assert (machine.drop_ins == [DROP_IN]) == enabled, step
     assert machine.command_line == [OWN, *(FLAGS if enabled else [])], step
     assert_settled(machine)
@@ -137,39 +133,43 @@ ACTIONS = ["enable", "disable"]
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_killed_at_each_step_systemd_settles_what_was_half_done(
-    machine: Machine, action: str
-) -> None:
+def test_killed_at_each_step_systemd_rolls_back(machine: Machine, action: str) -> None:
     before, after = states(machine, action)
     put(machine, before)
+    done = True  # steps() completes the action
     for step, decided in decided_steps(steps(machine, action), entering=True):
-        put(machine, before)
+        if done:
+            put(machine, before)
         killed = run(machine, action, step)
         assert killed.wait() in (-9, 128 + 9), step
         wait_until_settled(machine)
         assert_state(machine, bool(after if decided else before), step)
+        done = decided
     put(machine, before)
     machine.run(PROGRAM, action, "--watch", "0").check()
     assert machine.command_line == [OWN, *(FLAGS if after else [])]
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_with_the_power_gone_after_each_step_the_node_boots_with_a_kubelet(
+def test_after_a_power_failure_at_each_step_the_node_boots_with_a_kubelet(
     machine: Machine, action: str
 ) -> None:
     before, after = states(machine, action)
     machine.power_off()
     put(machine, before)
     booted(machine)  # with an empty /run
+    done = True  # steps() completes the action
     for step, decided in decided_steps(steps(machine, action), entering=False):
-        machine.power_off()
-        put(machine, before)
-        booted(machine)
+        if done:
+            machine.power_off()
+            put(machine, before)
+            booted(machine)
         run(machine, action, step, "STOP")
         wait_until_stopped(machine)
         machine.power_off()
         booted(machine)
         assert_state(machine, bool(after if decided else before), step)
+        done = decided
 
 
 def states(machine: Machine, action: str) -> tuple[str | None, str | None]:
@@ -180,8 +180,8 @@ def states(machine: Machine, action: str) -> tuple[str | None, str | None]:
 
 
 def decided_steps(found: list[Step], *, entering: bool) -> Iterator[tuple[Step, bool]]:
-    """Each step, and whether an interruption comes after the one that decides. strace's SIGKILL comes
-    when a call is entered, its SIGSTOP takes effect when it is over.
+    """Each step, and whether the change is permanent after an interruption there. strace sends SIGKILL
+    when a call is entered; SIGSTOP takes effect after the call.
     """
     files = [step for step in found if step.call in CALLS and (entering or step.call != "fsync")]
     (deciding,) = [index for index, step in enumerate(files) if step.decides]
@@ -193,8 +193,7 @@ def decided_steps(found: list[Step], *, entering: bool) -> Iterator[tuple[Step, 
 
 
 def wait_until_stopped(machine: Machine) -> None:
-    deadline = time.monotonic() + 60
     log, mark = machine.path(LOG[1:]), machine.path("run/stopped")
-    while not (mark.exists() or (log.exists() and "stopped by SIGSTOP" in log.read_text())):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(
+        lambda: mark.exists() or (log.exists() and "stopped by SIGSTOP" in log.read_text()),
+    )

@@ -1,7 +1,7 @@
-"""What the program touches, held against a written list; and what cannot be turned against it.
+"""What the program reads, writes, runs and connects to; and which variables cannot influence it.
 
-strace records a cold and a warm call. A file, an address or a program that is not on the list here
-fails the test: whoever adds one says so in this file.
+strace records a cold and a warm call. The test fails for a file, an address or a program that is not
+on the list in this file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ CERTIFICATES = (
     *(re.escape(bundle) for bundle in NODE_BUNDLES),
     *(rf"{re.escape(folder)}(/[0-9a-f]{{8}}\.[0-9])?" for folder in NODE_FOLDERS),
 )
-# Beside what the form of the program brings along itself.
+# Besides the files of the form itself.
 READ = (
     r"/etc/ld\.so\.(cache|preload)",
     r"(/usr)?/lib(64)?/.+\.so(\.[0-9.]+)*",  # the node's own libraries
@@ -52,17 +52,17 @@ READ = (
     r"/etc/(hosts|host\.conf|resolv\.conf|nsswitch\.conf|gai\.conf)",  # names to addresses
     *CERTIFICATES,
     r"(/etc|/usr/lib|/usr/local|/etc/pki)/(ssl|tls)/openssl\.cnf",
-    r"/proc/self/mountinfo",  # is the store on tmpfs?
+    r"/proc/self/mountinfo",  # is the credential cache on tmpfs?
     r"/proc/self/(cgroup|exe|maps)|/sys/fs/cgroup/.*|/proc/(stat|meminfo|sys/.*)|/sys/devices/system/cpu.*",  # glibc, OpenSSL
     r"/dev/(null|u?random)",
     rf"{STORE}(/[^/]+)?",
 )
-# A call that is answered from the store reads none of these.
+# A warm call reads none of these.
 COLD_ONLY = (*CERTIFICATES, r".*/libssl[^/]*", r".*/_rust\.abi3\.so",
              r"/etc/(hosts|resolv\.conf)")  # fmt: skip
 WRITTEN = (
     STORE,
-    r"/proc/self/coredump_filter",  # where the limit cannot be set
+    r"/proc/self/coredump_filter",  # if the limit cannot be raised
     rf"{STORE}/v2-(fra\.ocir\.io|identity|instance)-[0-9a-f]{{8}}(\.lock|\.[0-9]+\.new)?",
 )
 CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/socket")
@@ -70,7 +70,7 @@ CONNECTED = (re.escape(IMDS), FEDERATION, REGISTRY, JOURNAL, r"/(var/)?run/nscd/
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one form of the program brings along: its own files, and where it unpacks itself."""
+    """The files of one form, and the directory to which it unpacks itself."""
 
     read: tuple[str, ...]
     written: tuple[str, ...]
@@ -78,7 +78,7 @@ class Form:
 
 
 def form_of(program: Program) -> Form:
-    """The list's part that differs between a script and a frozen program."""
+    """The part of the list that differs between the source and a frozen form."""
     executable = Path(program.argv[0])
     resolved = executable.resolve()
     if resolved.read_bytes()[:2] == b"#!" or resolved.name.startswith("python"):
@@ -97,7 +97,7 @@ def form_of(program: Program) -> Form:
         return Form(read, written, run)
     unpacked = r"(/tmp|/var/tmp|/run|/dev/shm)/oke-credential-provider\.[A-Za-z0-9]{6}(/.*)?"
     own = [re.escape(str(resolved.parent)) + r"(/.*)?", re.escape(str(executable))]
-    # The launcher opens each folder on the way to the one in which it unpacks.
+    # The launcher opens each parent of the directory to which it unpacks.
     return Form((*own, unpacked, "/", "/tmp", "/proc/sys/.*"), (unpacked,), (*own, unpacked))
 
 
@@ -116,7 +116,7 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What a call did: absolute paths, addresses as host:port or a socket's path, programs."""
+    """What a call used: absolute paths, addresses (host:port or a socket's path), programs."""
 
     read: frozenset[str]
     written: frozenset[str]
@@ -150,10 +150,10 @@ def parse(lines: list[str]) -> Record:
     for line in lines:
         match = _LINE.match(line)
         if match is None or "= -1 ENO" in line or "= -1 EACCES" in line:
-            continue  # the second half of a call, or one that found nothing
+            continue  # a resumed call, or one that found nothing
         call, rest = match["call"], match["rest"]
         if call in ("execve", "execveat"):
-            run |= set(list(_absolute(rest))[:1])  # what follows are its arguments
+            run |= set(list(_absolute(rest))[:1])  # the rest are its arguments
         elif call in ("connect", "bind", "sendto", "sendmsg"):
             connected |= set(_addresses(rest))
         elif call in ("open", "openat"):
@@ -172,7 +172,7 @@ def _absolute(rest: str) -> Iterator[str]:
         found = True
         folder = "/" if match["path"].startswith("/") else f"{match['folder'] or ''}/"
         yield re.sub(r"(/\.)+(?=/|$)|/(?=/)", "", folder + match["path"].lstrip("/"))
-    if not found:  # by a descriptor alone
+    if not found:  # a descriptor only
         descriptor = re.match(r"\d+<([^>]*)>", rest)
         if descriptor:
             yield descriptor[1]
@@ -184,7 +184,7 @@ def _addresses(rest: str) -> Iterator[str]:
 
 
 def unlisted(found: frozenset[str], *lists: tuple[str, ...]) -> list[str]:
-    """What no pattern covers."""
+    """The items that no pattern matches."""
     patterns = [re.compile(pattern) for patterns in lists for pattern in patterns]
     return sorted(item for item in found if not any(p.fullmatch(item) for p in patterns))
 
@@ -195,7 +195,9 @@ def unlisted(found: frozenset[str], *lists: tuple[str, ...]) -> list[str]:
 def test_a_cold_and_a_warm_call_touch_nothing_that_is_not_listed(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    program.run(cloud, stdin=request("docker.io/library/nginx")).check()  # Python writes its caches
+    program.run(
+        cloud, stdin=request("docker.io/library/nginx")
+    ).check()  # so that Python writes its caches
     form = form_of(program)
     cold = trace(program, cloud, tmp_path)
     warm = trace(program, cloud, tmp_path)
@@ -207,7 +209,7 @@ def test_a_cold_and_a_warm_call_touch_nothing_that_is_not_listed(
         assert record.other == set()
     assert {IMDS, FEDERATION, REGISTRY, JOURNAL} <= cold.connected
     assert any(path.endswith(".new") for path in cold.written)
-    # Warm: no server, no file of the store but the lock, none of what only the network needs.
+    # Warm: no server, no new file in the credential cache, no file that only the network needs.
     assert warm.connected <= {JOURNAL}
     assert not any(path.endswith(".new") for path in warm.written)
     crypto = re.compile("|".join(COLD_ONLY))
@@ -233,8 +235,8 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
 
 
 def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str, bool]]:
-    """Soft and hard limit of each process of a call that waits for OCI, and whether a core would hold
-    memory; ``before`` starts it.
+    """For each process of a call that waits for OCI: the soft and the hard limit, and whether a core dump
+    would contain memory. ``before`` is the command that starts it.
     """
     cloud.control.fault("federation", Fault("black_hole"))
     argv = [*before, *program.argv]
@@ -260,9 +262,9 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
     return result
 
 
-# 1 and not 0: the kernel hands a core to a program (as systemd and apport have it) at any limit but
-# 1, see fs/coredump.c. Root may raise a hard limit of 0 by CAP_SYS_RESOURCE, which containers lack:
-# sudo sets the limit to 0, so there these tests have no other.
+# The limit is 1, not 0, because the kernel pipes a core dump to a program (systemd, apport) at any limit
+# except 1; see fs/coredump.c. Root needs CAP_SYS_RESOURCE to raise a hard limit of 0. sudo sets the limit
+# to 0, and containers lack that capability, so these tests cannot have another limit there.
 RAISABLE = subprocess.run(["prlimit", "--core=unlimited", "true"], check=False).returncode == 0
 LIMITS = ["unlimited", "0:unlimited"] if RAISABLE else ["0:0"]
 
@@ -273,10 +275,10 @@ def test_a_core_dump_is_impossible(cloud: Cloud, program: Program, limit: str) -
     assert core_limits(cloud, program, "prlimit", f"--core={limit}") == {expected}
 
 
-def test_a_call_that_may_not_raise_the_limit_keeps_memory_out_of_a_core(
+def test_a_call_that_cannot_raise_the_limit_keeps_memory_out_of_a_core(
     cloud: Cloud, program: Program
 ) -> None:
-    # As under sudo in a container: a limit of 0, which root without CAP_SYS_RESOURCE may not raise.
+    # As with sudo in a container: root without CAP_SYS_RESOURCE cannot raise a limit of 0.
     before = ("prlimit", "--core=0:0", "setpriv", "--bounding-set=-sys_resource")
     assert core_limits(cloud, program, *before) == {("0", "0", False)}
 
@@ -295,7 +297,7 @@ def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
 
 # --- the environment ---------------------------------------------------------------------------
 
-# Variable, a value that would hurt. None of these is honoured.
+# Variables with harmful values. The program ignores all of them.
 HOSTILE = {
     "OCI_METADATA_BASE_URL": "http://elsewhere.example/opc/v2",
     "OCI_REGION_METADATA": '{"realmKey":"oc99","realmDomainComponent":"elsewhere.example",'
@@ -317,9 +319,9 @@ HOSTILE = {
     "OPENSSL_CONF": "{folder}/openssl.cnf",
     "OPENSSL_MODULES": "{folder}",
     "OPENSSL_ENGINES": "{folder}",
-    "XDG_RUNTIME_DIR": "{folder}",  # root's store is in /run
+    "XDG_RUNTIME_DIR": "{folder}",  # root's credential cache is in /run
 }
-# What Python itself honours: the frozen program does not.
+# Python reads these variables. The frozen program ignores them.
 INTERPRETERS = {
     "PYTHONPATH": "{folder}",
     "PYTHONHOME": "{folder}",
@@ -352,7 +354,7 @@ def test_the_environment_turns_nothing_against_the_node(
         assert not [path for path in record.read if path.startswith(str(tmp_path))]
 
 
-def test_a_users_store_is_in_the_users_own_runtime_folder(cloud: Cloud, program: Program) -> None:
+def test_a_users_cache_is_in_the_users_runtime_directory(cloud: Cloud, program: Program) -> None:
     runtime = cloud.ns.path("/run/runtime-of-a-user")
     runtime.mkdir(mode=0o700)
     os.chown(runtime, 65534, 65534)
@@ -373,11 +375,11 @@ def test_no_variable_reaches_python_inside_a_frozen_program(
     frozen = b"frozen        true" in program.run(cloud, "version").check().stdout
     hostile_folder(tmp_path)
     for name, value in INTERPRETERS.items():
-        # As source, the interpreter is the user's, with all that it honours; what it never does is
-        # to let a module of the standard library be replaced by PYTHONSTARTUP and the like.
+        # The source form runs in the user's interpreter, which reads most of these variables. These
+        # three never affect a program.
         if not frozen and name not in ("PYTHONSTARTUP", "PYTHONBREAKPOINT", "LD_LIBRARY_PATH"):
             continue
-        # Set by a shell, so that nothing else starts with it.
+        # A shell sets it, so that no other program gets it.
         command = ("sh", "-c", f'{name}="$0" exec "$@"', value.replace("{folder}", str(tmp_path)))
         argv = [*command, *program.argv]
         result = cloud.ns.run(argv, stdin=request(IMAGE), env=program.env).check()
@@ -386,7 +388,7 @@ def test_no_variable_reaches_python_inside_a_frozen_program(
 
 
 def hostile_folder(folder: Path) -> None:
-    """Files that would do harm, if somebody read them."""
+    """Write files that would do harm if the program read them."""
     (folder / "openssl.cnf").write_text("openssl_conf = nowhere\n[nowhere]\nengines = x\n[x]\n")
     (folder / "file").write_text("no certificates")
     hosts = ("auth.eu-frankfurt-1.oraclecloud.com", "fra.ocir.io", "169.254.169.254", "default")
@@ -419,7 +421,7 @@ def test_a_proxy_is_for_servers_and_never_for_the_metadata_service(
     ("no_proxy", "through"),
     [("*", 0), (".oraclecloud.com", 1), ("fra.ocir.io,.oraclecloud.com", 0), ("other.example", 2)],
 )
-def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
+def test_no_proxy_is_honored(cloud: Cloud, program: Program, no_proxy: str, through: int) -> None:
     for name in ("NO_PROXY", "no_proxy"):
         cloud.reset()
         env = {"HTTPS_PROXY": "http://proxy.example:3128", name: no_proxy}
@@ -428,14 +430,14 @@ def test_no_proxy_is_honoured(cloud: Cloud, program: Program, no_proxy: str, thr
 
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"])
-def test_another_bundle_is_trusted_alone(
+def test_only_the_configured_bundle_is_trusted(
     cloud: Cloud, program: Program, tmp_path: Path, name: str
 ) -> None:
     bundle = tmp_path / "bundle.pem"
     bundle.write_text(cloud.ca)
     program.run(cloud, stdin=request(IMAGE), env={name: str(bundle)}).check()
     cloud.reset()
-    # The machine's own, as it is outside: without the stand-in's root.
+    # The machine's bundle, which does not have the stand-in's CA.
     bundle.write_bytes(Path("/etc/ssl/certs/ca-certificates.crt").read_bytes())
     result = program.run(cloud, stdin=request(IMAGE), env={name: str(bundle)})
     assert result.returncode == 51

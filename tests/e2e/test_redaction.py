@@ -1,7 +1,7 @@
-"""No secret goes anywhere but into the response's password.
+"""Secrets are in the password of the response and nowhere else.
 
-The stand-in knows every secret that it has handed out; the test adds those that it writes into
-requests, files and settings itself, and then looks for all of them in everything that came back.
+The stand-in knows each secret that it has issued. The test adds the secrets that it writes into
+requests, files and settings, and searches all output for all of them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CANARIES = (Secret("canary", CANARY), Secret("proxy password", "proxy-pass-word"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One way for a call to end: what is prepared, what the program is given, and its exit code."""
+    """One outcome of a call: the preparation, the program's input, and its exit code."""
 
     name: str
     code: int
@@ -122,7 +122,7 @@ CASES = [
 
 
 def haystacks(cloud: Cloud, results: list[Completed]) -> Iterator[tuple[str, str]]:
-    """Everything by which something could have come out, but for the password."""
+    """All output of the calls, without the password of each response."""
     for result in results:
         yield "stderr", result.stderr.decode(errors="replace")
         stdout = result.stdout.decode(errors="replace")
@@ -144,7 +144,7 @@ def haystacks(cloud: Cloud, results: list[Completed]) -> Iterator[tuple[str, str
 
 
 def leaks(secrets: list[Secret], found: Iterator[tuple[str, str]]) -> set[str]:
-    """Which secrets were found, and where: in whatever case, and however divided."""
+    """The secrets that were found, and where. Ignores case, spaces and punctuation."""
     needles = [(secret.kind, letters(needle)) for secret in secrets for needle in secret.needles()]
     assert all(len(needle) > 10 for _, needle in needles)
     texts = [(where, letters(text)) for where, text in found]
@@ -154,11 +154,11 @@ def leaks(secrets: list[Secret], found: Iterator[tuple[str, str]]) -> set[str]:
 
 
 def letters(text: str) -> str:
-    """The letters and digits alone, in lower case. A line break in a quoted text is no letter."""
+    """Only the letters and digits, in lower case, without escaped line breaks."""
     return re.sub("[^a-z0-9]", "", text.lower().replace("\\n", ""))
 
 
-# Every case at the level that says most, and again at one of the others, in turns.
+# Each case at the most verbose level, and at one of the other levels in turn.
 @pytest.mark.parametrize("levels", [("debug",), ("info", "warning", "error")], ids="-".join)
 def test_no_outcome_shows_a_secret(cloud: Cloud, program: Program, levels: tuple[str, ...]) -> None:
     seen = set()
@@ -172,7 +172,7 @@ def test_no_outcome_shows_a_secret(cloud: Cloud, program: Program, levels: tuple
         ]
         assert [r.returncode for r in results] == [case.code] * case.runs, (case.name, results)
         if case.code:
-            assert b"Traceback" in results[0].stderr  # it is looked for in tracebacks too
+            assert b"Traceback" in results[0].stderr  # tracebacks are searched, too
         secrets = [*cloud.control.secrets(), *CANARIES]
         assert leaks(secrets, haystacks(cloud, results)) == set(), case.name
         seen |= {secret.kind for secret in secrets}
@@ -241,7 +241,7 @@ def test_a_failing_write_shows_no_secret(cloud: Cloud, program: Program) -> None
     assert leaks(cloud.control.secrets(), haystacks(cloud, [result])) == set()
 
 
-def test_a_settings_file_that_is_none_is_not_quoted(
+def test_an_invalid_settings_file_is_not_quoted(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     for text in (f"a: {{{CANARY}", f"{CANARY}: [", f"a: !{CANARY} b", f"a: *{CANARY}", CANARY):
@@ -267,7 +267,7 @@ def test_processes_show_no_secret_to_who_looks_at_them(cloud: Cloud, program: Pr
                 try:
                     text = Path(f"/proc/{pid}/{name}").read_bytes().decode(errors="replace")
                 except OSError:
-                    continue  # it has ended
+                    continue  # the process has ended
                 seen[f"{name} of {os.path.basename(text.partition(chr(0))[0])} {len(text)}"] = text
         time.sleep(0.02)
     assert process.communicate()[0]

@@ -300,8 +300,8 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_STORE, 'if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "if True:"),
     ),
     "test_where_another_user_could_put_other_files_nothing_is_installed": (
-        Mutation("provider/commands/install/install.py", "refuse_replaceable(*folders, record_path(places.prefix))", "pass"),
-        Mutation(_INSTALL, "        refuse_replaceable(*folders, record_path(places.prefix))", "        pass"),
+        Mutation("provider/commands/install/install.py", "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
+        Mutation(_INSTALL, "        refuse_replaceable(*directories, record_path(paths.prefix))", "        pass"),
     ),
     "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
         Mutation(_LAUNCHER, "return !*name;", "return true;"),
@@ -330,7 +330,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
         Mutation(_TOKEN_ENDPOINT, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
     ),
-    "test_a_users_store_is_in_the_users_own_runtime_folder": (
+    "test_a_users_cache_is_in_the_users_runtime_directory": (
         Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
     ),
     "test_no_variable_reaches_python_inside_a_frozen_program": (
@@ -341,11 +341,11 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_LAUNCHER, '    unsetenv("LD_AUDIT");\n', ""),
     ),
     # --- README: proxies and CA certificates ---
-    "test_no_proxy_is_honoured": (
+    "test_no_proxy_is_honored": (
         Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("no_proxy") or ""'),
         Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("NO_PROXY") or ""'),
     ),
-    "test_another_bundle_is_trusted_alone": (
+    "test_only_the_configured_bundle_is_trusted": (
         Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE",)'),
         Mutation(_TRUST, "    if not any(environ.get(name) for name in _CHOICES):\n", "    if True:\n"),
     ),
@@ -405,10 +405,10 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- another user of the node: what root runs, believes and writes ---
     # --- SECURITY.md: the way from a tag to a node ---
-    "test_with_a_pinned_checksum_an_installed_program_is_neither_believed_nor_run": (
+    "test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run": (
         Mutation(_CLOUD_INIT, '[ -z "$sha256" ] && [ -s', "[ -s"),
     ),
-    "test_a_release_that_someone_replaced_does_not_pass_the_pinned_checksum": (
+    "test_a_replaced_release_fails_the_pinned_checksum": (
         Mutation(_CLOUD_INIT, "if ! sha256sum --check --status --ignore-missing SHA256SUMS; then", "if false; then"),
     ),
     "test_it_is_root_on_the_node": (

@@ -1,15 +1,19 @@
-"""Processes for tests: a program named kubelet, and another user."""
+"""Processes of a node: results of commands, a program named kubelet, another user."""
+
+from __future__ import annotations
 
 import subprocess
 import tempfile
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-# Debian's nobody; a user of the node who is not root.
+# Debian's nobody: a user of the node other than root.
 OTHER = 65534
 AS_OTHER = ("setpriv", f"--reuid={OTHER}", f"--regid={OTHER}", "--clear-groups")
 
-# What a check asks of a kubelet. It is no script, since a script's executable is its interpreter.
+# A kubelet that answers --version. It is not a script, because the executable of a script is its
+# interpreter.
 _SOURCE = """
 #include <stdio.h>
 #include <string.h>
@@ -25,6 +29,20 @@ int main(int argc, char **argv)
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The result of a command."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def check(self) -> Done:
+        """Raise AssertionError unless the command succeeded."""
+        assert self.code == 0, f"{self.stdout}\n{self.stderr}"
+        return self
+
+
 @cache
 def _compiled() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +53,7 @@ def _compiled() -> bytes:
 
 
 def kubelet(path: Path, version: str = "1.34.1") -> Path:
-    """Put a kubelet at `path`: it tells this version, or waits to be killed."""
+    """Write a kubelet to `path` that prints this version, or waits for a signal."""
     assert len(version) == len("1.34.1")
     path.write_bytes(_compiled().replace(b"v1.34.1", b"v" + version.encode()))
     path.chmod(0o755)

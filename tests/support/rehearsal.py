@@ -1,8 +1,8 @@
-"""`python -m tests.support.rehearsal FOLDER`: what a user does with a release's files, once each.
+"""`python -m tests.support.rehearsal DIRECTORY`: use a release's files as a user would.
 
-Verifies the sums; lets a node of its own boot by the release's cloud-init.sh, which downloads from a
-stand-in for GitHub, installs, and joins with the kubelet's flags; and runs the binary's whole job in
-a test cloud. Says each step; the exit code is 1 at the first that fails.
+Verifies the checksums. Boots a node with the release's cloud-init.sh, which downloads from a stand-in
+for GitHub, installs the provider and joins with the kubelet's flags. Then tests the binary in a test
+cloud (userland.py). Prints each step. Exits with 1 at the first step that fails.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def verify(release: Path) -> dict[str, str]:
-    """Check SHA256SUMS as SECURITY.md tells to. Returns name -> sum; AssertionError if one fails."""
+    """Check SHA256SUMS as in SECURITY.md. Returns name -> sum; raises AssertionError."""
     command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
     done = subprocess.run(command, cwd=release, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (release / "SHA256SUMS").read_text().splitlines()
     sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
     files = {file.name for file in release.iterdir()} - {"SHA256SUMS"}
-    assert files == set(sums), f"files without a sum: {files - set(sums)}"
-    say(f"SHA256SUMS holds for all {len(sums)} files")
+    assert files == set(sums), f"files without a checksum: {files - set(sums)}"
+    say(f"SHA256SUMS is right for all {len(sums)} files")
     return sums
 
 
-def agree(binary: Path) -> None:
-    """The binary is the version that source, changelog and cloud-init.sh name."""
+def check_version(binary: Path) -> None:
+    """Check that the binary has the version of the source, the changelog and cloud-init.sh."""
     binary.chmod(0o755)  # a download is not executable
     command = [sys.executable, "packaging/release/notes.py", "--binary", str(binary.resolve())]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
@@ -45,19 +45,21 @@ def agree(binary: Path) -> None:
     say("the binary's version is that of the changelog and of cloud-init.sh")
 
 
-def look_at_papers(release: Path, binary: str, sums: dict[str, str]) -> None:
-    """The bill of materials speaks of these bytes, and the licences are there."""
+def check_documents(release: Path, binary: str, sums: dict[str, str]) -> None:
+    """Check that the bill of materials is of this binary, and that there are licenses."""
     content = json.loads((release / f"{binary}.cdx.json").read_text())
     [digest] = content["metadata"]["component"]["hashes"]
     assert digest["content"] == sums[binary]
     licenses = (release / f"{binary}.licenses.txt").read_text()
     for name in ("OpenSSL", "cryptography", "Python"):
-        assert name in licenses, f"no licence of {name}"
-    say(f"the bill of materials is of this binary and names {len(content['components'])} parts")
+        assert name in licenses, f"no license of {name}"
+    say(
+        f"the bill of materials is of this binary and lists {len(content['components'])} components"
+    )
 
 
 def boot(release: Path) -> None:
-    """A node runs cloud-init.sh as it was downloaded, and joins with the flags."""
+    """Boot a node with the release's cloud-init.sh, and check that it joins with the flags."""
     script = (release / "cloud-init.sh").read_text()
     served = {f"{FOLDER}/{file.name}": file.read_bytes() for file in release.iterdir()}
     with tempfile.TemporaryDirectory(prefix="node-") as folder:
@@ -68,20 +70,20 @@ def boot(release: Path) -> None:
         assert calls == expected, f"{calls}\n{run.stderr}"
         installed = node.path(CONFIG).read_text()
     assert installed == (release / "credential-provider-config.yaml").read_text()
-    say("a node that boots by cloud-init.sh installs it and joins with the kubelet's flags")
-    say("the config that it installs is the one that is published")
+    say("a node that boots with cloud-init.sh installs the provider and joins with the flags")
+    say("the installed config equals the published one")
 
 
 def main() -> int:
-    """Read the command line, be the user."""
+    """Read the command line and run the steps."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.rehearsal", description=__doc__)
     parser.add_argument("release", type=Path)
     release: Path = parser.parse_args().release
     binary = f"oke-credential-provider-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
     print(f"{release}, as a user on {platform.machine()}", flush=True)
     sums = verify(release)
-    agree(release / binary)
-    look_at_papers(release, binary, sums)
+    check_version(release / binary)
+    check_documents(release, binary, sums)
     boot(release)
     with Cloud() as cloud:
         prove(Userland(cloud, Path("/")), release / binary)

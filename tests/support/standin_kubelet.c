@@ -1,5 +1,5 @@
-/* The process that systemd starts as the kubelet: its own executable, with a Python script to do the
-   work. It ends as the script ends. */
+/* The executable that systemd starts as the kubelet. It runs standin_kubelet.py and exits with its exit
+   status. */
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>

@@ -1,9 +1,9 @@
-"""A worker node with a real systemd as its process 1, and a stand-in for the kubelet.
+"""A worker node with a real systemd as process 1, and a stand-in for the kubelet.
 
-The machine's root is the one of the machine that runs the tests, below an overlay that keeps what
-the node writes. Its units are its own: nothing of the host's is started. It has its own mount, PID,
-network, UTS, IPC and cgroup namespaces, and a cgroup that is removed again. `power_off` is what a
-power failure does to processes and to /run. Needs root.
+The node's root is an overlay over the root of the machine that runs the tests. It has its own units
+and starts none of the machine's. It has its own mount, PID, network, UTS, IPC and cgroup namespaces,
+and a cgroup that is removed at the end. `power_off` does to processes and to /run what a power failure
+does. Needs root.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.support.processes import Done
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 SYSTEMD = "/usr/lib/systemd/systemd"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -31,12 +33,12 @@ _UNSHARE = ("unshare", "--mount", "--propagation", "private")
 _BOOT_SECONDS = 60.0
 _KUBELET = Path(__file__).with_name("standin_kubelet.py")
 
-# As process 1 of the node, in namespaces of its own: makes the root, and becomes systemd.
+# Process 1 of the node, in its own namespaces: mounts the root and becomes systemd.
 _INIT = """
 set -eu
 mount -t overlay -o "lowerdir=/,upperdir=$FOLDER/upper,workdir=$FOLDER/work" overlay "$ROOT"
 mount -t proc proc "$ROOT/proc"
-mount --bind "$ROOT/proc/sys" "$ROOT/proc/sys"  # the machine's own kernel is not the node's
+mount --bind "$ROOT/proc/sys" "$ROOT/proc/sys"  # the node must not change the machine's kernel
 mount -o remount,bind,ro "$ROOT/proc/sys"
 mount -t sysfs -o ro sysfs "$ROOT/sys"
 for folder in run tmp dev var/log; do mount -t tmpfs -o mode=755 tmpfs "$ROOT/$folder"; done
@@ -71,7 +73,7 @@ rmdir /run/old
 exec setpriv --bounding-set=-sys_module,-sys_time,-sys_boot,-sys_rawio,-mknod,-syslog \\
     env -i container=test PATH=/usr/sbin:/usr/bin:/sbin:/bin "$SYSTEMD" </dev/null >&2
 """
-# Enters a cgroup of the node's own, and the namespaces.
+# Enters the node's cgroup and namespaces.
 _OUTER = """
 set -eu
 mount -t tmpfs tmpfs "$FOLDER/cgroup"
@@ -86,7 +88,7 @@ _CLEAN = """
 mount -t tmpfs tmpfs "$FOLDER/cgroup" && mkdir "$FOLDER/cgroup/root"
 mount $CGROUP_MOUNT "$FOLDER/cgroup/root"
 cd "$FOLDER/cgroup/root"
-for try in $(seq 50); do  # the last process may still be dying
+for try in $(seq 50); do  # the last process may not have ended yet
     [ -d "$NAME" ] || exit 0
     find "$NAME" -depth -type d -exec rmdir {} + 2>/dev/null || sleep 0.1
 done
@@ -124,7 +126,7 @@ _UNITS = {
         FileDescriptorStoreMax=100
         Restart=always
         """,
-    # A container, as the kubelet's runtime starts them: in a cgroup below kubepods.
+    # A container: a process in a cgroup below kubepods.
     "pod@.service": """
         [Service]
         Slice=kubepods.slice
@@ -140,19 +142,6 @@ RestartSec=1
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
-    """How a command on the node ended."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-    def check(self) -> Done:
-        assert self.code == 0, f"{self.stdout}\n{self.stderr}"
-        return self
-
-
 @cache
 def systemd_version() -> int:
     done = subprocess.run([SYSTEMD, "--version"], capture_output=True, text=True, check=True)
@@ -160,13 +149,13 @@ def systemd_version() -> int:
 
 
 def cgroup_versions() -> list[str]:
-    """Those that this systemd boots with: since 256 it is v2 alone."""
+    """The cgroup versions that this systemd supports: since 256 only v2."""
     return ["v2", "v1"] if systemd_version() < 256 else ["v2"]
 
 
 @cache
 def kubelet_binary() -> Path:
-    """The stand-in: a small program, so that /proc/PID/exe is what the kubelet's would be."""
+    """The stand-in: an executable, so that /proc/PID/exe is like the kubelet's."""
     target = REPOSITORY / "build" / "standin-kubelet"
     target.parent.mkdir(exist_ok=True)
     source = _KUBELET.with_suffix(".c")
@@ -181,7 +170,7 @@ def kubelet_binary() -> Path:
 
 @dataclass(slots=True)
 class Machine:
-    """A node below ``folder``. Its files stay when the power fails."""
+    """A node in the directory ``folder``. Its files survive a power failure."""
 
     folder: Path
     cgroup: str = "v2"
@@ -206,7 +195,7 @@ class Machine:
     # ---- files ----
 
     def path(self, name: str) -> Path:
-        """A file of the node's: as it sees it while it runs, and where it is kept otherwise."""
+        """A file of the node: in its mount namespace while it runs, else in the overlay."""
         if self._process:
             return Path(f"/proc/{self._pid}/root", name)
         inner = name.removeprefix("etc/systemd/")
@@ -223,12 +212,12 @@ class Machine:
 
     @property
     def drop_ins(self) -> list[str]:
-        """The names in the folder of the unit's lasting drop-ins."""
+        """The names of the unit's drop-ins in /etc."""
         folder = self.path(DROP_INS)
         return sorted(os.listdir(folder)) if folder.exists() else []
 
     def program(self, argv: Sequence[str]) -> None:
-        """Put the program into the bin dir, as one file of root's."""
+        """Put the program into the bin dir, as a file that root owns."""
         path = self.path("usr/local/bin/oke-credential-provider")
         path.unlink(missing_ok=True)
         tree = Path(argv[0]).parents[1]
@@ -258,9 +247,9 @@ class Machine:
             """,
         )
 
-    def misbehave(self, **behaviour: object) -> None:
-        """How the kubelet behaves when it has the two flags; see standin_kubelet.py."""
-        self.write("etc/kubernetes/behaviour.json", json.dumps(behaviour))
+    def misbehave(self, **behavior: object) -> None:
+        """Set how the kubelet behaves with the two flags; see standin_kubelet.py."""
+        self.write("etc/kubernetes/behavior.json", json.dumps(behavior))
 
     # ---- power ----
 
@@ -280,7 +269,7 @@ class Machine:
             "FOLDER": str(self.folder),
             "ROOT": str(self.folder / "root"),
             "BOUND": " ".join(sorted(bound)),
-            # Folders on the way that other users may not enter, as /root often is.
+            # Parent directories that other users cannot enter, such as /root.
             "CLOSED": " ".join(
                 str(folder)
                 for path in needed
@@ -310,7 +299,7 @@ class Machine:
         raise TimeoutError((self.folder / "console").read_text())
 
     def power_off(self) -> None:
-        """Kill process 1, and with it all others."""
+        """Kill process 1 and with it all other processes."""
         if self._process is None:
             return
         if self._pid:
@@ -336,7 +325,7 @@ class Machine:
     # ---- commands ----
 
     def popen(self, *argv: str) -> subprocess.Popen[bytes]:
-        """Start a command on the node, as root's shell would."""
+        """Start a command on the node as root."""
         process = subprocess.Popen(
             ["nsenter", "--target", str(self._pid), "--all", "--", *argv],
             env={"PATH": PATH, "HOME": "/root"},
@@ -366,7 +355,7 @@ class Machine:
 
     @property
     def command_line(self) -> list[str]:
-        """Of the running kubelet, without its own name; empty when none runs."""
+        """The arguments of the running kubelet; [] if none runs."""
         deadline = time.monotonic() + 10
         while pid := self.kubelet_pid:
             name, *arguments = (
@@ -374,12 +363,12 @@ class Machine:
             )
             if name.endswith("kubelet"):
                 return arguments
-            assert time.monotonic() < deadline  # systemd's child has not executed it yet
+            assert time.monotonic() < deadline  # systemd's child has not yet executed it
             time.sleep(0.05)
         return []
 
     def wait_for_kubelet(self, port: int = 10248, seconds: float = 60.0) -> None:
-        """Wait until the unit's kubelet answers."""
+        """Wait until the unit's kubelet responds."""
         deadline = time.monotonic() + seconds
         ask = ["curl", "--silent", "--fail", "--max-time", "1", f"http://127.0.0.1:{port}/healthz"]
         while self.run(*ask).code or self.show("SubState") != "running":
@@ -388,16 +377,16 @@ class Machine:
 
 
 def _systemd_below(pid: int) -> int:
-    """The pid of the child that has become systemd; 0 while there is none."""
+    """The pid of the child that has become systemd; 0 if there is none yet."""
     for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        with suppress(OSError):  # one that only prepared something has ended
+        with suppress(OSError):  # a helper process has ended
             if Path(f"/proc/{child}/comm").read_text() == "systemd\n":
                 return int(child)
     return 0
 
 
 def _dedented(text: str) -> str:
-    """Without the indentation of the test around it."""
+    """The text without the indentation of its first line."""
     lines = text.strip("\n").split("\n")
     depth = len(re.match(r" *", lines[0])[0])  # type: ignore[index]
     return "\n".join(line[depth:] if line[:depth].isspace() else line for line in lines) + "\n"

@@ -1,9 +1,9 @@
-"""`python -m tests.support.userland [--root FOLDER] BINARY`: a binary's whole job in another userland.
+"""`python -m tests.support.userland [--root DIRECTORY] BINARY`: test a binary in another userland.
 
-The folder is the root of a system: of this machine (the default), of an exported container image, of
-a debootstrap. Nothing is written to it: it lies below an overlay, in a test cloud of its own. There
-the binary must tell its version, get credentials that pull an image as one file, install itself, do
-the same as installed, and uninstall itself without a trace.
+The directory is the root of a system: of this machine (the default), an exported container image, or a
+debootstrap. It is the lower layer of an overlay in a test cloud, so it does not change. There the
+binary must print its version, get credentials that pull an image, install itself, do the same in the
+installed form, and uninstall itself completely.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ INSTALLED = "/usr/local/bin/oke-credential-provider"
 CONFIG = "/etc/kubernetes/credential-provider-config.yaml"
 PREFIX = "/usr/local/lib/oke-credential-provider"
 _DEVICES = ("null", "zero", "random", "urandom")
-# As the distributions keep it; Ubuntu's container images have none, its nodes do.
+# The distributions' CA bundles. Ubuntu's container images have none, but its nodes do.
 _TRUST = """
 for bundle in /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/certs/ca-certificates.crt; do
     [ ! -e "$bundle" ] || found=$bundle
@@ -41,14 +41,14 @@ class Userland:
 
     def __init__(self, cloud: Cloud, root: Path) -> None:
         self.cloud = cloud
-        # Not in the cloud's own folder: that one is removed with all that is in it.
+        # Not in the cloud's directory, because the cloud removes that recursively.
         self.root = Path("/mnt/root")
         self._mount(root.resolve())
         self.write("/etc/hosts", hosts_file().encode())
         self.run(["/bin/sh", "-c", _TRUST], stdin=cloud.ca.encode()).check()
 
     def _mount(self, lower: Path) -> None:
-        """In the cloud's mount namespace, with which all of it is gone."""
+        """Mount the root in the cloud's mount namespace, which ends with the cloud."""
         self._inside("mount", "-t", "tmpfs", "tmpfs", "/mnt")
         self._inside("mkdir", "/mnt/upper", "/mnt/work", str(self.root))
         layers = f"lowerdir={lower},upperdir=/mnt/upper,workdir=/mnt/work"
@@ -58,7 +58,7 @@ class Userland:
         for name in _DEVICES:
             self._inside("touch", str(self.root / "dev" / name))
             self._inside("mount", "--bind", f"/dev/{name}", str(self.root / "dev" / name))
-        # As on a hardened node.
+        # noexec, as on a hardened node.
         options = ("-o", "mode=1777,noexec")
         self._inside("mount", "-t", "tmpfs", *options, "tmpfs", str(self.root / "tmp"))
 
@@ -66,26 +66,26 @@ class Userland:
         self.cloud.ns.run(argv).check()
 
     def run(self, argv: Sequence[str], stdin: bytes = b"") -> Completed:
-        """Run a command there, by the kubelet's environment."""
+        """Run a command in the userland, with the kubelet's environment."""
         return self.cloud.ns.run(["chroot", str(self.root), *argv], stdin=stdin)
 
     def write(self, path: str, data: bytes, mode: str = "644") -> None:
-        """Write a file there."""
+        """Write a file in the userland."""
         self.run(["/bin/sh", "-c", f"cat >{path} && chmod {mode} {path}"], stdin=data).check()
 
     def read(self, path: str) -> bytes:
-        """A file's content; AssertionError if it is not there."""
+        """Read a file. Raises AssertionError if it does not exist."""
         return self.run(["/bin/cat", path]).check().stdout
 
     @property
     def name(self) -> str:
-        """What /etc/os-release calls it."""
+        """The name in /etc/os-release."""
         show = '. /etc/os-release; echo "$PRETTY_NAME"'
         return self.run(["/bin/sh", "-c", show]).check().stdout.decode().strip()
 
 
 def prove(userland: Userland, binary: Path) -> None:
-    """The whole job; says each step. Raises AssertionError at the first that fails."""
+    """Run and print each step. Raises AssertionError at the first that fails."""
     asset = f"/root/{binary.name}"
     userland.write(asset, binary.read_bytes(), "755")
     facts = json.loads(userland.run([asset, "version", "--output", "json"]).check().stdout)
@@ -106,12 +106,12 @@ def prove(userland: Userland, binary: Path) -> None:
 
     userland.run([asset, "uninstall"]).check()
     for path in (INSTALLED, CONFIG, PREFIX):
-        assert userland.run(["/bin/ls", path]).returncode != 0, f"{path} stays behind"
-    say("uninstalled: nothing stays behind")
+        assert userland.run(["/bin/ls", path]).returncode != 0, f"{path} was not removed"
+    say("uninstalled: nothing is left")
 
 
 def exchange_and_pull(userland: Userland, program: str) -> None:
-    """One cold call of the kubelet's, and a pull with what came of it."""
+    """Make one cold kubelet call, and pull with its credentials."""
     cloud = userland.cloud
     userland.run(["/bin/rm", "-rf", "/run/oke-credential-provider"]).check()
     cloud.control.reset_counters()
@@ -122,14 +122,14 @@ def exchange_and_pull(userland: Userland, program: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a step that is done."""
+    """Print a step that passed."""
     print(f"  ok  {line}", flush=True)
 
 
 def main() -> int:
-    """Read the command line, make the cloud, prove."""
+    """Read the command line, create the cloud, run the steps."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.userland", description=__doc__)
-    parser.add_argument("--root", type=Path, default=Path("/"))
+    parser.add_argument("--root", metavar="DIRECTORY", type=Path, default=Path("/"))
     parser.add_argument("binary", type=Path)
     options = parser.parse_args()
     with Cloud() as cloud:

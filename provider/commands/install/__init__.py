@@ -3,18 +3,19 @@
 ::
 
     /usr/local/lib/oke-credential-provider/           the prefix
-        0.1.0/bin/oke-credential-provider             a folder for each version (unpack.py)
-        installed.json                                what lies elsewhere, for uninstall
-    /usr/local/bin/oke-credential-provider            a link into the prefix: renaming it switches
-    /usr/local/bin/credential-provider-oke            a link to that, by the Go provider's name
+        0.1.0/bin/oke-credential-provider             a directory for each version (layout.py)
+        installed.json                                the record of what is elsewhere, for uninstall
+    /usr/local/bin/oke-credential-provider            a link into the prefix: its rename is the switch
+    /usr/local/bin/credential-provider-oke            a link to that link, with the Go provider's name
     /etc/kubernetes/credential-provider-config.yaml
 
-A kubelet whose provider or config is missing or broken ends, and its node is lost. So all that can
-fail comes before the switch, and what may be in use is only replaced by renaming something whole.
+The kubelet exits if its provider or config is missing or broken, and the node is lost. Therefore
+every step that can fail comes before the switch. A file that may be in use is replaced only by the
+rename of a complete file.
 """
 
 from provider.commands.install.install import install
-from provider.commands.install.places import Places
+from provider.commands.install.paths import InstallPaths
 from provider.commands.install.uninstall import uninstall
 
-__all__ = ["Places", "install", "uninstall"]
+__all__ = ["InstallPaths", "install", "uninstall"]

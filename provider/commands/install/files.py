@@ -1,67 +1,66 @@
-"""Changes to files that a crash at any moment leaves as they were or as they should be."""
+"""Atomic changes of files: after a crash a file has its old content or its new content."""
 
 import os
 import subprocess
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from provider.errors import CannotInstall
 from provider.root_only import PATH, find_program, who_can_replace
 
-_SELINUX = "/sys/fs/selinux/enforce"  # there when the kernel has a policy, enforced or not
-_RESTORECON_SECONDS = 60.0
+_SELINUX: Final = "/sys/fs/selinux/enforce"  # exists if the kernel has a policy, enforced or not
+_RESTORECON_SECONDS: Final = 60.0
 
 
 def refuse_replaceable(*paths: Path) -> None:
-    """Raise CannotInstall when somebody else than root and this user could put other files there.
-    Raises OSError.
-    """
+    """Raise CannotInstall if a user other than root and this one can replace a path. Raises OSError."""
     for path in paths:
         if reason := who_can_replace(str(path), os.geteuid()):
             raise CannotInstall(
                 f"{path} is not safe: {reason}; whoever can write there would own the node",
-                "Choose a folder that root alone can write to, or give it and every folder above it to"
-                " root alone: chown root:root, chmod go-w.",
+                "Choose a directory that only root can write to, or protect it and each of its parent"
+                " directories: chown root:root, chmod go-w.",
             )
 
 
-def missing_folders(path: Path) -> list[Path]:
-    """``path`` and those above it that are not there, the uppermost first."""
-    return [folder for folder in reversed([path, *path.parents]) if not folder.exists()]
+def missing_directories(path: Path) -> list[Path]:
+    """``path`` and its parents that do not exist, from the top down."""
+    return [directory for directory in reversed([path, *path.parents]) if not directory.exists()]
 
 
-def make_folders(path: Path) -> list[Path]:
-    """Make what is missing of ``path``. Returns what was made. Raises OSError."""
-    made = []
-    for folder in missing_folders(path):
+def make_directories(path: Path) -> list[Path]:
+    """Create ``path`` and its parents. Returns the new directories. Raises OSError."""
+    created = []
+    for directory in missing_directories(path):
         with suppress(FileExistsError):  # another process was faster
-            folder.mkdir()
-            made.append(folder)
-        sync(folder.parent)
-    return made
+            directory.mkdir()
+            created.append(directory)
+        sync(directory.parent)
+    return created
 
 
 def write_file(path: Path, text: str) -> None:
-    """Put a file in place. Raises OSError, CannotInstall."""
-    fresh = _fresh_name(path)
-    with fresh.open("x", encoding="utf-8") as file:
+    """Write or replace a file. Raises OSError, CannotInstall."""
+    temporary = _temporary_name(path)
+    with temporary.open("x", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    _switch(fresh, path)
+    _move_into_place(temporary, path)
 
 
 def link(path: Path, to: str) -> None:
-    """Put a symbolic link in place of whatever is at ``path``. Raises OSError, CannotInstall."""
-    fresh = _fresh_name(path)
-    fresh.symlink_to(to)
-    _switch(fresh, path)
+    """Create a symbolic link, or replace whatever is at ``path``. Raises OSError, CannotInstall."""
+    temporary = _temporary_name(path)
+    temporary.symlink_to(to)
+    _move_into_place(temporary, path)
 
 
-def keep(path: Path, kept: Path) -> None:
+def add_name(path: Path, other: Path) -> None:
     """Give the file or link at ``path`` a second name. Raises OSError."""
-    kept.unlink(missing_ok=True)
-    os.link(path, kept, follow_symlinks=False)
+    other.unlink(missing_ok=True)
+    os.link(path, other, follow_symlinks=False)
     sync(path.parent)
 
 
@@ -70,25 +69,25 @@ def is_link_to(path: Path, to: str) -> bool:
     return path.is_symlink() and os.readlink(path) == to
 
 
-def sync(folder: Path) -> None:
-    """Write the names in ``folder`` to the disk. Raises OSError."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(directory: Path) -> None:
+    """Write the names in a directory to the disk. Raises OSError."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def sync_tree(folder: Path) -> None:
-    """``sync`` for ``folder`` and all folders in it. Raises OSError."""
-    for inner, _, _ in os.walk(folder):
+def sync_tree(directory: Path) -> None:
+    """``sync`` a directory and all directories below it. Raises OSError."""
+    for inner, _, _ in os.walk(directory):
         sync(Path(inner))
 
 
 def restore_labels(path: Path) -> None:
-    """Give ``path``, and what is in it, the SELinux labels of the node's policy, where there is one.
+    """Set the SELinux labels of ``path`` and of all files below it, if the node has a policy.
 
-    A new file has its folder's label, by which the kubelet may not be allowed to run it. Raises
+    A new file inherits its directory's label, which may keep the kubelet from executing it. Raises
     CannotInstall.
     """
     if not os.path.exists(_SELINUX):
@@ -96,8 +95,8 @@ def restore_labels(path: Path) -> None:
     program = find_program("restorecon")
     if program is None:
         raise CannotInstall(
-            "SELinux is on, and there is no restorecon to label the files",
-            "Install policycoreutils. A kubelet that may not run its provider does not start.",
+            "SELinux is enabled, and there is no restorecon to label the files",
+            "Install policycoreutils. The kubelet does not start if it may not execute its provider.",
         )
     try:
         subprocess.run(
@@ -109,25 +108,25 @@ def restore_labels(path: Path) -> None:
             check=True,
         )
     except subprocess.CalledProcessError as error:
-        said = error.stderr.decode(errors="replace").strip()
-        raise CannotInstall(f"restorecon failed on {path}: {said}") from error
+        reason = error.stderr.decode(errors="replace").strip()
+        raise CannotInstall(f"restorecon failed on {path}: {reason}") from error
     except subprocess.TimeoutExpired as error:
-        raise CannotInstall(f"restorecon was not done with {path} in time") from error
+        raise CannotInstall(f"restorecon on {path} took too long") from error
 
 
-def _fresh_name(path: Path) -> Path:
-    """A name beside ``path``, free by now: installs of one prefix come one after the other."""
-    fresh = path.with_name(f".{path.name}.new")
-    fresh.unlink(missing_ok=True)
-    return fresh
+def _temporary_name(path: Path) -> Path:
+    """A free name in the same directory. The lock on the prefix keeps other runs away."""
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    return temporary
 
 
-def _switch(fresh: Path, path: Path) -> None:
+def _move_into_place(temporary: Path, path: Path) -> None:
     try:
-        restore_labels(fresh)
-        fresh.replace(path)
+        restore_labels(temporary)
+        temporary.replace(path)
     except BaseException:
         with suppress(OSError):
-            fresh.unlink()
+            temporary.unlink()
         raise
     sync(path.parent)

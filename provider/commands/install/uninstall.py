@@ -1,4 +1,4 @@
-"""``uninstall``: what ``install`` put on the node goes, and nothing else."""
+"""The ``uninstall`` command: remove what ``install`` wrote, and nothing else."""
 
 import os
 from collections.abc import Iterator
@@ -8,22 +8,12 @@ from hashlib import sha256
 from pathlib import Path
 
 from provider.cache.tmpfs import CacheUnavailable, Store
+from provider.commands.install.changes import Change, Say, apply, locked, reported
 from provider.commands.install.files import refuse_replaceable
 from provider.commands.install.layout import remove
-from provider.commands.install.places import (
-    ALIASES,
-    KEPT,
-    Record,
-    Say,
-    Step,
-    is_ours,
-    locked,
-    read_record,
-    record_path,
-    reported,
-    take,
-    version_folders,
-)
+from provider.commands.install.paths import ALIASES, BACKUP_SUFFIX, is_ours
+from provider.commands.install.record import Record, read_record, record_path
+from provider.commands.install.versions import version_directories
 from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG
 from provider.commands.node.kubelet_unit import DROP_IN, UnitFile, flags_in
@@ -32,76 +22,100 @@ from provider.errors import StillInUse
 
 
 def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
-    """Take it away. Raises StillInUse (unless ``force``), CannotInstall."""
+    """Remove the installation. Raises CannotInstall, and StillInUse unless ``force``."""
     if not prefix.is_dir():
         say(f"nothing is installed in {prefix}")
         return
-    with reported():
+    with reported(prefix):
         refuse_replaceable(prefix, record_path(prefix))
-    with reported(), locked(prefix, dry_run):
+    with reported(prefix), locked(prefix, dry_run):
         record = read_record(prefix)
         refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
         if not force:
-            _refuse_while_used(record)
-            _refuse_while_enabled(record)
-        take(list(_steps(prefix, record)), dry_run, say)
+            installed = _installed(prefix, record)
+            _refuse_while_used(installed)
+            _refuse_while_enabled(installed)
+        apply(list(_changes(prefix, record)), dry_run, say)
         if not dry_run:
-            for folder in sorted(record.folders, key=len, reverse=True):
-                with suppress(OSError):  # something else is in it by now
-                    os.rmdir(folder)
+            for directory in sorted(record.folders, key=len, reverse=True):
+                with suppress(OSError):  # it has other files now
+                    os.rmdir(directory)
 
 
-def _refuse_while_used(record: Record) -> None:
-    """Raise StillInUse. Each kubelet of root's counts, also one that could not be proven: to refuse
-    is safe. Nothing is executed.
+def _refuse_while_used(installed: set[tuple[int, int]]) -> None:
+    """Raise StillInUse. It counts each kubelet that root runs, proven or not, because refusing is safe.
+    Nothing is executed.
     """
     for kubelet in find_kubelets(ask_version=False).kubelets:
         for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
             value = kubelet.flag(flag)
-            if value and _installed(flag, value, record):
-                raise StillInUse(f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}")
+            if value and (path := _find(installed, value)):
+                raise StillInUse(
+                    f"the kubelet (pid {kubelet.pid}) runs with {flag}={value}{_through(path, value)}"
+                )
 
 
-def _refuse_while_enabled(record: Record) -> None:
-    """Also when no kubelet runs now: the next one would not start."""
+def _refuse_while_enabled(installed: set[tuple[int, int]]) -> None:
+    """Raise StillInUse, also when no kubelet runs: the next one could not start."""
     try:
         text = Path(DROP_IN).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    for flag, value, path in flags_in([UnitFile(DROP_IN, text)]):
-        if _installed(flag, value, record):
-            raise StillInUse(f"{path} starts the kubelet with {flag}={value}")
+    for flag, value, file in flags_in([UnitFile(DROP_IN, text)]):
+        if path := _find(installed, value):
+            raise StillInUse(
+                f"{file} starts the kubelet with {flag}={value}{_through(path, value)}"
+            )
 
 
-def _installed(flag: str, value: str, record: Record) -> bool:
-    """True when ``install`` put there what the flag names."""
+def _installed(prefix: Path, record: Record) -> set[tuple[int, int]]:
+    """The identities (device, inode) of what ``install`` wrote. A path does not identify a file: the
+    kubelet may reach it through a symbolic link, a hard link or a bind mount.
+    """
     configs = [path for path, _ in record.configs]
-    ours = {
-        BIN_DIR_FLAG: [*record.bin_dirs],
-        CONFIG_FLAG: [*configs, *map(os.path.dirname, configs)],  # it takes folders too
-    }
-    return os.path.realpath(value) in map(os.path.realpath, ours[flag])
+    paths = [*record.bin_dirs, *configs, *map(str, prefix.rglob("*"))]
+    return {identity for path in paths if (identity := _identity(path))}
 
 
-def _steps(prefix: Path, record: Record) -> Iterator[Step]:
-    """The changes, in their order: at each moment, what is there is whole."""
+def _find(installed: set[tuple[int, int]], value: str) -> str | None:
+    """The first installed file at ``value``: that path itself, or an entry of that directory."""
+    paths = [value]
+    with suppress(OSError):
+        paths += [os.path.join(value, name) for name in sorted(os.listdir(value))]
+    return next((path for path in paths if _identity(path) in installed), None)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _through(path: str, value: str) -> str:
+    return "" if path == value else f", and {path} is an installed file"
+
+
+def _changes(prefix: Path, record: Record) -> Iterator[Change]:
+    """The changes in order. After each of them, every remaining file still works."""
     for bin_dir in map(Path, record.bin_dirs):
         for name in (*ALIASES, PROVIDER_NAME):
-            path, kept = bin_dir / name, bin_dir / (name + KEPT)
+            path, backup = bin_dir / name, bin_dir / (name + BACKUP_SUFFIX)
             if not is_ours(path, prefix):
                 continue
-            if os.path.lexists(kept):
-                yield Step(path, "what it was before install", partial(kept.replace, path))
+            if os.path.lexists(backup):
+                yield Change(path, "restored", partial(backup.replace, path))
             else:
-                yield Step(path, "removed", path.unlink)
+                yield Change(path, "removed", path.unlink)
     for name, digest in record.configs:
         path = Path(name)
         if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
-            yield Step(path, "removed", path.unlink)
-    for folder in version_folders(prefix):
-        yield Step(folder, "removed", partial(remove, folder))
-    with suppress(CacheUnavailable):  # there is none, or it is not this program's
+            yield Change(path, "removed", path.unlink)
+    for directory in version_directories(prefix):
+        yield Change(directory, "removed", partial(remove, directory))
+    with suppress(CacheUnavailable):  # there is no cache, or it belongs to another user
         store = Store.open({}, make=False)
-        yield Step(Path(store.path), "removed", store.remove)
+        yield Change(Path(store.path), "removed", store.remove)
     path = record_path(prefix)
-    yield Step(path, "removed", partial(path.unlink, missing_ok=True))
+    yield Change(path, "removed", partial(path.unlink, missing_ok=True))

@@ -1,4 +1,4 @@
-"""The commands: print what ``switch`` does, as text or as JSON."""
+"""Output of ``enable`` and ``disable``: text or JSON, and the exit code."""
 
 import json
 import platform
@@ -15,20 +15,20 @@ from provider.errors import ProviderError
 WOULD_CHANGE = 2
 
 
-def run(action: str, dry_run: bool, as_json: bool, take: Callable[[Say], Outcome], say: Say) -> int:
-    """Take the action, and say what it says. Returns the exit code; raises ProviderError."""
+def run(name: str, dry_run: bool, as_json: bool, act: Callable[[Say], Outcome], say: Say) -> int:
+    """Call ``act`` and print its outcome. Returns the exit code; raises ProviderError."""
     lines: list[str] = []
     error: ProviderError | None = None
     outcome: Outcome | None = None
     try:
-        outcome = take(lines.append if as_json else say)
+        outcome = act(lines.append if as_json else say)
     except ProviderError as failure:
         error = failure
     if as_json:
         content = {
             "version": __version__,
             "node": platform.node(),
-            "action": action,
+            "action": name,
             "dry_run": dry_run,
             "path": DROP_IN,
             **(asdict(outcome) if outcome else {}),

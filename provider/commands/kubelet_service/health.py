@@ -1,4 +1,4 @@
-"""Is the kubelet healthy: its main process, its command line, its healthz, the node's containers."""
+"""The kubelet's health: main process, command line, healthz endpoint, the node's containers."""
 
 import glob
 import http.client
@@ -14,12 +14,12 @@ import yaml
 from provider.commands.kubelet_service.systemd import Service, show
 from provider.commands.node.processes import Kubelet
 
-# Those of the kubelet: pkg/kubelet/apis/config/v1beta1/defaults.go
+# The kubelet's defaults: pkg/kubelet/apis/config/v1beta1/defaults.go
 _ADDRESS: Final = "127.0.0.1"
 _PORT: Final = 10248
 _PROBE_SECONDS: Final = 2.0
-_POLL: Final = 0.5
-_LISTEN: Final = "0A"
+_POLL: Final = 0.2
+_LISTEN: Final = "0A"  # TCP_LISTEN in /proc/net/tcp
 
 
 class Unhealthy(Exception):
@@ -27,14 +27,14 @@ class Unhealthy(Exception):
 
 
 class Expected(NamedTuple):
-    """What a healthy kubelet looks like. A flag whose value is None is one that it must not have."""
+    """What a healthy kubelet has. A flag with the value None must be absent."""
 
     flags: Mapping[str, str | None]
-    healthz: tuple[str, int] | None  # None: it serves none
+    healthz: tuple[str, int] | None  # None: disabled
 
 
 def healthz_address(kubelet: Kubelet) -> tuple[str, int] | None:
-    """Where it serves /healthz: by its flags, else its config files, else its defaults."""
+    """The address of /healthz: from its flags, its config files or its defaults, in this order."""
     config = _config(kubelet)
     address = kubelet.flag("--healthz-bind-address") or config.get("healthzBindAddress")
     port = kubelet.flag("--healthz-port")
@@ -42,18 +42,18 @@ def healthz_address(kubelet: Kubelet) -> tuple[str, int] | None:
         port = config.get("healthzPort", _PORT)
     try:
         number = int(port)
-        listens = ipaddress.ip_address(str(address or _ADDRESS))
+        ip = ipaddress.ip_address(str(address or _ADDRESS))
     except (TypeError, ValueError):
         return _ADDRESS, _PORT
     if number <= 0:
         return None
-    if listens.is_unspecified:
-        listens = ipaddress.ip_address("::1" if listens.version == 6 else _ADDRESS)
-    return str(listens), number
+    if ip.is_unspecified:
+        ip = ipaddress.ip_address("::1" if ip.version == 6 else _ADDRESS)
+    return str(ip), number
 
 
 def _config(kubelet: Kubelet) -> dict[str, Any]:
-    """Its KubeletConfiguration; a file of --config-dir counts for more than the file of --config."""
+    """Its KubeletConfiguration. Files of --config-dir override the file of --config."""
     paths = [kubelet.flag("--config")]
     if folder := kubelet.flag("--config-dir"):
         paths += sorted(map(str, Path(folder).glob("*.conf")))
@@ -62,19 +62,22 @@ def _config(kubelet: Kubelet) -> dict[str, Any]:
         try:
             content = yaml.safe_load(Path(path).read_text(encoding="utf-8")) if path else None
         except (OSError, ValueError, yaml.YAMLError):
-            continue  # the kubelet reads it, or does not start: that is its own matter
+            continue  # the kubelet itself reports an invalid config
         if isinstance(content, dict):
             merged |= content
     return merged
 
 
 def kubelet_containers() -> frozenset[str]:
-    """The cgroups of pods in which a process runs: one for each container.
+    """The pods' cgroups that have a process: one for each container.
 
-    They are read from the mounted hierarchy, in which root alone can make a "kubepods" at the top.
-    What /proc says of a process depends on the reader's cgroup namespace.
+    They are read from the mounted hierarchy, where only root can create a top-level "kubepods". The
+    cgroups in /proc/PID/cgroup depend on the reader's cgroup namespace.
     """
-    for root in ("/sys/fs/cgroup", *sorted(glob.glob("/sys/fs/cgroup/*"))):  # v2, and each of v1
+    for root in (
+        "/sys/fs/cgroup",
+        *sorted(glob.glob("/sys/fs/cgroup/*")),
+    ):  # v2, and each v1 hierarchy
         found = {
             folder
             for top in glob.glob(f"{root}/kubepods*")
@@ -90,21 +93,21 @@ def _has_processes(cgroup: str) -> bool:
     try:
         return Path(cgroup, "cgroup.procs").read_text() != ""
     except OSError:
-        return False  # it is gone
+        return False  # it was removed
 
 
 def judge_containers(before: frozenset[str], after: frozenset[str]) -> int:
-    """How many of the containers still run. Raises Unhealthy when more than half are gone: a job may
-    end at any time, a restart of the kubelet ends no container.
+    """The number of containers that still run. Raises Unhealthy if more than half have ended: a job can
+    end at any time, but the restart of a kubelet ends no container.
     """
     still = len(before & after)
     if still * 2 < len(before):
-        raise Unhealthy(f"of {len(before)} containers only {still} still run")
+        raise Unhealthy(f"only {still} of {len(before)} containers still run")
     return still
 
 
 def why_unhealthy(service: Service, expected: Expected) -> str | None:
-    """What is wrong with the kubelet at this moment; None when nothing is."""
+    """The reason why the kubelet is unhealthy at this moment; None if it is healthy."""
     if not service.is_running:
         return f"{service.active} ({service.sub})"
     command_line = _command_line(service.main_pid)
@@ -115,19 +118,18 @@ def why_unhealthy(service: Service, expected: Expected) -> str | None:
 
 
 def wait_until_healthy(expected: Expected, timeout: float, watch: float) -> int:
-    """Wait until a kubelet that was just started is healthy for ``watch`` seconds without a break, in
-    ``timeout`` + ``watch`` seconds at most. Returns its pid. Raises Unhealthy, CannotEnable.
+    """Wait until the restarted kubelet has been healthy for ``watch`` seconds without interruption, for at
+    most ``timeout`` + ``watch`` seconds. Returns its pid. Raises Unhealthy, CannotEnable.
     """
     started = time.monotonic()
     first = show()
     since = None
-    reason: str | None = "it has not answered"
     while True:
         service = show()
         ended = service.main_pid != first.main_pid or service.restarts != first.restarts
         if ended or service.active not in ("active", "activating") or not service.main_pid:
             after = time.monotonic() - started
-            raise Unhealthy(f"it ended {after:.0f} s after its start: {service.active}")
+            raise Unhealthy(f"it exited {after:.0f} s after its start: {service.active}")
         reason = why_unhealthy(service, expected)
         now = time.monotonic()
         if reason is None:
@@ -137,7 +139,9 @@ def wait_until_healthy(expected: Expected, timeout: float, watch: float) -> int:
         else:
             since = None
         if now - started > timeout + (watch if since is not None else 0):
-            raise Unhealthy(f"not healthy within {timeout:g} s: {reason or 'it came and went'}")
+            raise Unhealthy(
+                f"not healthy within {timeout:g} s: {reason or 'it was healthy only at times'}"
+            )
         time.sleep(_POLL)
 
 
@@ -150,10 +154,10 @@ def _command_line(pid: int) -> Kubelet:
 
 
 def _probe(address: str, port: int) -> str | None:
-    """Ask for /healthz. Returns what is wrong with the answer."""
+    """Request /healthz. Returns the reason for a failure."""
     where = f"http://{address if '.' in address else f'[{address}]'}:{port}/healthz"
-    if strangers := _listeners(port) - {0}:
-        return f"port {port} is held by user {min(strangers)}, not by the kubelet"
+    if others := _listeners(port) - {0}:
+        return f"port {port} is held by user {min(others)}, not by the kubelet"
     connection = http.client.HTTPConnection(address, port, timeout=_PROBE_SECONDS)
     try:
         connection.request("GET", "/healthz")
@@ -162,11 +166,11 @@ def _probe(address: str, port: int) -> str | None:
         return f"{where}: {getattr(error, 'strerror', None) or type(error).__name__}"
     finally:
         connection.close()
-    return None if status == 200 else f"{where} answers {status}"
+    return None if status == 200 else f"{where} returned {status}"
 
 
 def _listeners(port: int) -> set[int]:
-    """The users who listen on a TCP port: any user can, while the kubelet does not."""
+    """The users that listen on a TCP port: any user can, while the kubelet does not."""
     users = set()
     for name in ("tcp", "tcp6"):
         try:

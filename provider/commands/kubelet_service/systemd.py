@@ -1,4 +1,4 @@
-"""systemd's side: what it says of a unit, and what it is asked to do."""
+"""systemd: run systemctl and journalctl, and read unit files."""
 
 import glob
 import os
@@ -12,7 +12,7 @@ from provider.errors import CannotEnable
 from provider.root_only import PATH, find_program
 
 _ENVIRONMENT: Final = {"PATH": PATH, "LC_ALL": "C"}
-# All of them exist since systemd 235; Oracle Linux 8 has 239.
+# systemd has all of them since 235; Oracle Linux 8 has 239.
 _PROPERTIES: Final = (
     "LoadState,ActiveState,SubState,MainPID,NRestarts,NeedDaemonReload,FragmentPath,DropInPaths"
 )
@@ -34,37 +34,37 @@ class Service(NamedTuple):
 
     @property
     def is_running(self) -> bool:
-        """True when the main process runs, and systemd neither starts nor stops it."""
+        """True if the main process runs, and systemd is not starting or stopping it."""
         return (self.active, self.sub) == ("active", "running") and self.main_pid > 0
 
 
 def require_systemd() -> None:
-    """Raise CannotEnable unless root runs this where systemd is the init system."""
+    """Raise CannotEnable unless this user is root and systemd is the init system."""
     if os.geteuid() != 0:
         raise CannotEnable("only root can change the kubelet's unit", "Run it with sudo.")
     if not os.path.isdir("/run/systemd/system"):  # sd_booted(3)
         raise CannotEnable(
             "systemd is not the init system here",
-            "Give the kubelet the two flags where it is started; `config` prints a config for it.",
+            "Add the two flags where the kubelet is started. The command config prints a config.",
         )
 
 
 def program(name: str) -> str:
-    """The absolute path of one of the system's programs. Raises CannotEnable."""
+    """The absolute path of a system program. Raises CannotEnable."""
     if path := find_program(name):
         return path
-    raise CannotEnable(f"there is no {name} in {PATH} that root alone can replace")
+    raise CannotEnable(f"there is no {name} in {PATH} that only root can replace")
 
 
 def systemctl(*args: str, timeout: float = _SECONDS) -> str:
-    """Run systemctl; returns its output. Raises CannotEnable when it fails or takes too long."""
+    """Run systemctl. Returns its output; raises CannotEnable if it fails or takes too long."""
     try:
         done = _run("systemctl", *args, timeout=timeout)
     except subprocess.TimeoutExpired as error:
-        raise CannotEnable(f"systemctl {' '.join(args)} took over {timeout:g} s") from error
+        raise CannotEnable(f"systemctl {' '.join(args)} took longer than {timeout:g} s") from error
     if done.returncode != 0:
-        said = " ".join(clean(done.stderr)) or f"exit status {done.returncode}"
-        raise CannotEnable(f"systemctl {' '.join(args)}: {said}")
+        reason = " ".join(clean(done.stderr)) or f"exit status {done.returncode}"
+        raise CannotEnable(f"systemctl {' '.join(args)}: {reason}")
     return done.stdout.decode(errors="replace")
 
 
@@ -91,18 +91,18 @@ def is_known(*units: str) -> str | None:
 
 
 def read_unit(service: Service) -> list[UnitFile]:
-    """The unit's files as they are now, in the order in which they apply. Raises CannotEnable."""
+    """The unit's files, in the order in which they apply. Raises CannotEnable."""
     return [_read(path) for path in service.paths]
 
 
 def read_environment(files: Sequence[UnitFile]) -> list[UnitFile]:
-    """The environment files that the unit names, those that are there."""
+    """The environment files of the unit that exist. Raises CannotEnable."""
     paths = [path for pattern in environment_files(files) for path in sorted(glob.glob(pattern))]
     return [_read(path) for path in paths]
 
 
 def journal(since: float, lines: int) -> list[str]:
-    """The kubelet's own last lines since a time (Unix seconds), cleaned; empty without a journal."""
+    """The kubelet's last log lines since a time (Unix seconds), cleaned; [] without a journal."""
     try:
         done = _run(
             "journalctl",
@@ -119,7 +119,7 @@ def journal(since: float, lines: int) -> list[str]:
 
 
 def clean(output: bytes) -> list[str]:
-    """The lines that hold something, printable and cut to a bounded length."""
+    """The lines that are not empty, printable and of limited length."""
     lines = output.decode(errors="replace").splitlines()
     printable = ("".join(c if c.isprintable() else "?" for c in line.strip()) for line in lines)
     return [line[:_MAX_LINE] for line in printable if line]

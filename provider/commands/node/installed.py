@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from provider.commands.install.places import Record, read_record, record_path
+from provider.commands.install.record import Record, read_record, record_path
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.commands.node.files import USUAL_BIN_DIR, USUAL_CONFIG, USUAL_PREFIX, look_at
 from provider.errors import CannotInstall

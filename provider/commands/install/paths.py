@@ -1,0 +1,56 @@
+"""The paths of an installation, and which of them ``install`` wrote."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from provider.commands.install.files import is_link_to
+from provider.commands.install.layout import EXECUTABLE
+from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.plugin import docker_helper
+
+CONFIG: Final = "credential-provider-config.yaml"
+ALIASES: Final = (ALIAS, docker_helper.NAME)
+# Added to the name of a program that a link replaces; uninstall removes it again.
+BACKUP_SUFFIX: Final = ".before-install"
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPaths:
+    """The target directories, as absolute paths. ``helper`` adds the credential helper's name."""
+
+    bin_dir: Path
+    config_dir: Path
+    prefix: Path
+    helper: bool = False
+
+    @property
+    def link(self) -> Path:
+        """The program's name in the bin dir: the link whose rename is the switch."""
+        return self.bin_dir / PROVIDER_NAME
+
+    @property
+    def aliases(self) -> list[Path]:
+        """The program's other names, which are links to the first."""
+        return [self.bin_dir / name for name in (ALIASES if self.helper else ALIASES[:1])]
+
+    @property
+    def config(self) -> Path:
+        """The CredentialProviderConfig."""
+        return self.config_dir / CONFIG
+
+
+def version_of_link(path: Path, prefix: Path) -> str | None:
+    """The name of the version's directory that a link of ``install`` leads to, else None."""
+    if not path.is_symlink():
+        return None
+    directory, executable, _ = os.readlink(path).partition(f"/{EXECUTABLE}")
+    return Path(directory).name if executable and Path(directory).parent == prefix else None
+
+
+def is_ours(path: Path, prefix: Path) -> bool:
+    """True for a link that ``install`` made: to a version, or from an alias to the first name."""
+    if path.name in ALIASES and is_link_to(path, PROVIDER_NAME):
+        return True
+    return version_of_link(path, prefix) is not None

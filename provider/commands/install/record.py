@@ -1,0 +1,53 @@
+"""The record that ``install`` keeps of its changes outside of the versions' directories."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from provider.commands.install.files import write_file
+from provider.errors import CannotInstall
+
+_RECORD: Final = "installed.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What ``install`` changed.
+
+    ``configs`` has each path and the SHA-256 of the text written there. ``folders`` are the
+    directories that it created. ``previous`` is the name of the version before, or "".
+    """
+
+    bin_dirs: tuple[str, ...] = ()
+    configs: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
+    previous: str = ""
+
+
+def record_path(prefix: Path) -> Path:
+    """The file that holds the record."""
+    return prefix / _RECORD
+
+
+def read_record(prefix: Path) -> Record:
+    """Read the record; an empty one if there is none. Raises OSError, CannotInstall."""
+    path = record_path(prefix)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return Record(
+            bin_dirs=tuple(content["bin_dirs"]),
+            configs=tuple(content["configs"].items()),
+            folders=tuple(content["folders"]),
+            previous=str(content["previous"]),
+        )
+    except FileNotFoundError:
+        return Record()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CannotInstall(f"{path} is invalid", "Remove it and run install again.") from error
+
+
+def write_record(prefix: Path, record: Record) -> None:
+    """Replace the record. Raises OSError, CannotInstall."""
+    content = {**asdict(record), "configs": dict(record.configs)}
+    write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")
