@@ -267,7 +267,7 @@ class Terminated(ProviderError):
 
 
 class CannotUnpack(ProviderError):
-    """The launcher of the one-file form found no usable directory (see its source), or ``install`` found none."""
+    """The one-file form or ``install`` found no usable directory."""
 
     code = "cannot-unpack"
     exit_code = 71
