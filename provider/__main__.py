@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from provider.errors import ProviderError, Terminated
-from provider.frozen import enter, leave
+from provider.frozen import clean_environment, remove_extraction_dir
 from provider.plugin.arguments import kubelet_call
 
 
 def main() -> NoReturn:
     """Run the program, and then end the process at once, even if threads still wait for something."""
-    enter()
+    clean_environment()
     code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -20,7 +20,7 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
-    leave()
+    remove_extraction_dir()
     os._exit(code)
 
 

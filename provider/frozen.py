@@ -20,7 +20,7 @@ def folder() -> str | None:
     return os.path.dirname(os.path.dirname(os.path.dirname(contents))) if contents else None
 
 
-def enter() -> None:
+def clean_environment() -> None:
     """Remove the launcher's variables from the environment, so that child processes do not get them.
 
     The dynamic linker has already read its variable.
@@ -29,7 +29,7 @@ def enter() -> None:
         os.environ.pop(name, None)
 
 
-def leave() -> None:
+def remove_extraction_dir() -> None:
     """Remove the directory of this process. Nothing can be imported afterwards."""
     directory = folder()
     if directory is None:
