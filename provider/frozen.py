@@ -1,6 +1,6 @@
 """What differs in the frozen forms: the environment at the start, the cleanup at the end.
 
-``packaging/launcher.c`` starts the frozen program. It unpacks the one-file form into a new directory
+``packaging/freeze/launcher.c`` starts the frozen program. It unpacks the one-file form into a new directory
 for each call, with a file ``pid`` that holds the process ID. The installed form has no such file.
 """
 
