@@ -141,7 +141,7 @@ SETTINGS = (
         "ocir_hosts",
         "OCIR_HOSTS",
         "ocirHosts",
-        "host names, separated by commas; * stands for one whole label, but not for one of the last two",
+        "host names, separated by commas; a * can replace each label except the last two",
         "More registry hosts, for dedicated regions; for example ocir.*.oci.my.cloud.",
         _hosts,
     ),

@@ -310,7 +310,7 @@ class _Incoming(io.RawIOBase):
 
 def _request_id(given: str | None, secrets: Iterable[str]) -> str:
     """Return the ``opc-request-id`` of an answer; "none" if it has none; "withheld" if it does not look like
-    an ID of OCI's or contains a part of ``secrets``, ignoring case and punctuation.
+    OCI's IDs or contains a part of ``secrets``, ignoring case and punctuation.
     """
     if given is None:
         return "none"
