@@ -69,4 +69,4 @@ def _names(path: str) -> list[str]:
 
 def _writable(path: str, mode: int) -> str | None:
     others = mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return f"{path} can be written by others (mode {stat.S_IMODE(mode):o})" if others else None
+    return f"{path} is writable by other users (mode {stat.S_IMODE(mode):o})" if others else None
