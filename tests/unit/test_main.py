@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from provider.__main__ import run
+from provider import __main__ as main
 from provider.plugin import kubelet
 
 SECRET = "eyJhbGciOiJSUzI1NiJ9.secret"
@@ -20,7 +20,10 @@ def test_a_traceback_shows_places_and_no_message(
             raise ValueError(f"bad token {SECRET}") from error
 
     monkeypatch.setattr(kubelet, "serve", serve)
-    assert run(["--verbose"], {}) == 70
+    # They change this process for good.
+    monkeypatch.setattr(main, "_harden_process", lambda: None)
+    monkeypatch.setattr(main, "_exit_on_signals", lambda: None)
+    assert main.run(["--verbose"], {}) == 70
     text = capfd.readouterr().err
     assert text.startswith("oke-credential-provider: internal: unexpected ValueError | ")
     assert "KeyError, most recent call last" in text
