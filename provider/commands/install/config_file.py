@@ -1,41 +1,55 @@
 """The CredentialProviderConfig that ``install`` writes, updates or keeps."""
 
 import os
+from collections.abc import Container
 from hashlib import sha256
 
 from provider.commands import config as config_command
 from provider.commands.install.files import make_directories, write_file
-from provider.commands.install.paths import InstallPaths
-from provider.commands.install.record import Record
+from provider.commands.install.paths import InstallOptions, InstallPaths
+from provider.commands.install.record import ConfigOptions, Record
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, load, validate
 from provider.commands.node.processes import find_kubelets, kubelet_version
 from provider.errors import CannotInstall
 from provider.root_only import find_program
 
 
-def plan_config(paths: InstallPaths, record: Record) -> tuple[str | None, list[str]]:
+def config_options(paths: InstallPaths, record: Record, options: InstallOptions) -> ConfigOptions:
+    """The options of the config: those of this run, else those of the run before."""
+    if options.realm is None and not options.hosts:
+        return dict(record.options).get(str(paths.config), ConfigOptions())
+    return ConfigOptions(options.realm or config_command.ALL, options.hosts)
+
+
+def plan_config(
+    paths: InstallPaths,
+    record: Record,
+    options: ConfigOptions,
+    others: Container[str],
+) -> tuple[str | None, list[str]]:
     """The text to write, or None to keep the existing config; and notes to print.
 
-    Raises CannotInstall if the kubelet would not start with the resulting config.
+    ``others`` are the names in the bin dir that stay another program's. Raises CannotInstall if the
+    kubelet would not start with the resulting config.
     """
-    default = config_command.write(config_command.ALL, (), as_json=False)
+    default = config_command.write(options.realm, options.hosts, as_json=False)
     try:
         # Bytes, because text mode converts newlines.
         present = paths.config.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         present = None
     if present is None or present == default:
-        _require_valid(paths, default)
+        _require_valid(paths, default, others)
         return (None if present else default), []
     digest = sha256(present.encode()).hexdigest()
     if dict(record.configs).get(str(paths.config)) == digest:
-        _require_valid(paths, default)
+        _require_valid(paths, default, others)
         return default, []
     kept = (
         f"{paths.config}: kept, because install did not write it."
         f" To print the default config: {PROVIDER_NAME} config"
     )
-    return None, [kept, *_require_valid(paths, present)]
+    return None, [kept, *_require_valid(paths, present, others)]
 
 
 def write_config(paths: InstallPaths, text: str) -> None:
@@ -44,7 +58,7 @@ def write_config(paths: InstallPaths, text: str) -> None:
     write_file(paths.config, text)
 
 
-def _require_valid(paths: InstallPaths, text: str) -> list[str]:
+def _require_valid(paths: InstallPaths, text: str, others: Container[str]) -> list[str]:
     """Raise CannotInstall if the kubelet would not start with this config. Returns warnings."""
     findings = []
     for version in sorted(_kubelet_versions(), key=str):
@@ -57,8 +71,9 @@ def _require_valid(paths: InstallPaths, text: str) -> list[str]:
                 finding.hint or "Fix it or move it, and run install again.",
             )
     names = [provider.name for provider in load(text).providers]
+    ours = {PROVIDER_NAME, ALIAS} - {name for name in names if name in others}
     for name in names:
-        if name not in (PROVIDER_NAME, ALIAS) and not os.access(paths.bin_dir / name, os.X_OK):
+        if name not in ours and not os.access(paths.bin_dir / name, os.X_OK):
             raise CannotInstall(
                 f"the kubelet would not start with {paths.config}: it names {name}, which is not in"
                 f" {paths.bin_dir}",
@@ -66,7 +81,12 @@ def _require_valid(paths: InstallPaths, text: str) -> list[str]:
                 f" {PROVIDER_NAME}.",
             )
     warnings = [f"{paths.config}: {f.path}: {f.message}. {f.hint}".rstrip() for f in findings]
-    if not {PROVIDER_NAME, ALIAS} & set(names):
+    if not ours & set(names) and ALIAS in names:
+        warnings.append(
+            f"{paths.config}: names {ALIAS}, which is Oracle's Go provider, so the kubelet does not call"
+            " this program"
+        )
+    elif not ours & set(names):
         warnings.append(
             f"{paths.config}: names neither {PROVIDER_NAME} nor {ALIAS}, so the kubelet never calls"
             " this program"

@@ -3,26 +3,36 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from provider.commands.config import ALL
 from provider.commands.install.files import write_file
 from provider.errors import CannotInstall
 
 _RECORD: Final = "installed.json"
 
 
+class ConfigOptions(NamedTuple):
+    """The options with which ``install`` wrote a config; see the command ``config``."""
+
+    realm: str = ALL
+    hosts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What ``install`` changed.
 
-    ``configs`` has each path and the SHA-256 of the text written there. ``folders`` are the
-    directories that it created. ``previous`` is the name of the version before, or "".
+    ``configs`` has each path and the SHA-256 of the text written there, ``options`` each path and the
+    options of that text. ``folders`` are the directories that it created. ``previous`` is the name of
+    the version before, or "".
     """
 
     bin_dirs: tuple[str, ...] = ()
     configs: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     previous: str = ""
+    options: tuple[tuple[str, ConfigOptions], ...] = ()
 
 
 def record_path(prefix: Path) -> Path:
@@ -40,6 +50,10 @@ def read_record(prefix: Path) -> Record:
             configs=tuple(content["configs"].items()),
             folders=tuple(content["folders"]),
             previous=str(content["previous"]),
+            options=tuple(
+                (name, ConfigOptions(str(each["realm"]), tuple(each["hosts"])))
+                for name, each in content.get("options", {}).items()  # 0.1.0 has none
+            ),
         )
     except FileNotFoundError:
         return Record()
@@ -49,5 +63,6 @@ def read_record(prefix: Path) -> Record:
 
 def write_record(prefix: Path, record: Record) -> None:
     """Replace the record. Raises OSError, CannotInstall."""
-    content = {**asdict(record), "configs": dict(record.configs)}
+    options = {name: each._asdict() for name, each in record.options}
+    content = {**asdict(record), "configs": dict(record.configs), "options": options}
     write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")
