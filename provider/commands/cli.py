@@ -256,8 +256,8 @@ def install(
     Oracle's Go provider (credential-provider-oke) is kept. The kubelet still calls it if its config
     names it. --take-over replaces it in one rename, without a restart of the kubelet.
 
-    Later runs keep --realm and --host. The last line of the output names the node, its version and the
-    result (installed, unchanged, failed).
+    Later runs keep --realm and --host. The last line on standard output names the node, its version and
+    the result (installed, unchanged, failed).
 
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
