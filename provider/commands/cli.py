@@ -315,6 +315,9 @@ def enable(
     stay healthy, the change is rolled back. If this program is killed or the node loses power before
     the kubelet has proven healthy, it starts as before. Containers keep running.
 
+    It renames no program. If the config names Oracle's Go provider (credential-provider-oke), the
+    kubelet calls that. To change it, run install --take-over first.
+
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
     from provider.commands import outcome

@@ -72,9 +72,12 @@ def _works_without(kubelet: Kubelet, installed: set[tuple[int, int]], restored: 
     except ConfigError:
         return False
     folder = os.path.realpath(bin_dir)
-    programs = [os.path.join(folder, provider.name) for provider in decoded.providers]
-    stay = all(path in restored or _identity(path) not in installed for path in programs)
-    return stay and _find(installed, config) is None
+    for provider in decoded.providers:
+        path = os.path.join(folder, provider.name)
+        ours = provider.name == PROVIDER_NAME or _identity(path) in installed
+        if ours and path not in restored:
+            return False
+    return _find(installed, config) is None
 
 
 def _restored(prefix: Path, record: Record) -> set[str]:
