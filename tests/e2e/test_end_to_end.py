@@ -207,7 +207,7 @@ def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str)
     [
         (403, "DENIED", "User UserId(x) not authorized", "policy or the dynamic group is missing"),
         (403, "DENIED", "User UserId(x) not authorized", "the repository does not exist there"),
-        (403, "FREE_TIER_NOT_SUPPORTED", "Free tier", "this tenancy's tier or region"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "Free tier", "this tenancy's tier does not include"),
         (401, "UNKNOWN", "Unauthorized", "does not accept the token itself"),
         (401, "UNAUTHORIZED", "authentication required", "does not accept the token itself"),
     ],
