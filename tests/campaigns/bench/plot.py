@@ -1,4 +1,4 @@
-"""A picture: time to the last answer, and exchanges, against the number of simultaneous pulls."""
+"""A chart: time to the last response and number of exchanges, by number of parallel pulls."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.campaigns.bench.measure import STORMS, Figures, Storm
 
 _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 110, 40, 45
-# Told apart by the colour-blind too (Okabe and Ito).
+# Colors that color-blind people can distinguish (Okabe and Ito).
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
-# One line: what each storm shows, by calls at once.
+# One line: a value for each storm, by number of parallel calls.
 Line = Mapping[int, float]
 
 
 def svg(figures: Figures) -> str:
-    """Both panels, one below the other, with logarithmic axes."""
+    """Draw both panels, one below the other, with logarithmic axes."""
     panels: tuple[tuple[str, Callable[[Storm], float]], ...] = (
         ("seconds to the last answer", lambda storm: storm.seconds),
         ("exchanges with OCI", lambda storm: storm.asked.tokens),
@@ -70,7 +70,7 @@ def _panel(title: str, lines: Mapping[str, Line]) -> str:
         parts += [
             f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points
         ]
-        # Lines that end together have their names below each other.
+        # Names of lines that end at the same point are stacked.
         at = points[-1][1] + 4
         while any(abs(at - other) < 14 for other in labels):
             at -= 2
@@ -80,7 +80,7 @@ def _panel(title: str, lines: Mapping[str, Line]) -> str:
 
 
 def _floor(value: float) -> int:
-    """The power of ten at or below a positive value."""
+    """Return the largest power of ten that is not above a positive value."""
     return int(log10(value) // 1)
 
 
