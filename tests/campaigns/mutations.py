@@ -104,7 +104,7 @@ FAMILIES = (
     ),
     Family(
         "responses",
-        ("tests/unit/test_core.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response or cache_duration"),
+        ("tests/unit/test_core.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response"),
         (
             Mutation("provider/ocir/token.py", "not 0 < expires_in <= MAX_EXPIRES_IN", "not expires_in <= MAX_EXPIRES_IN"),
             Mutation("provider/plugin/response.py", "safe = max(expires_in - _MARGIN_SECONDS, expires_in // 2)", "safe = expires_in"),
@@ -112,7 +112,7 @@ FAMILIES = (
     ),
     Family(
         "pull checks",
-        ("tests/e2e/test_sharing.py", "tests/e2e/test_end_to_end.py", "-k", "proof or proved or prove or denied or slow or restarted or newer or older or image_alone or heals or refusal or 404 or absent or another_repository"),
+        ("tests/e2e/test_sharing.py", "tests/e2e/test_end_to_end.py", "-k", "proof or prove or denied or slow or restarted or newer or older or image_only or refusal or 404 or absent or another_repository"),
         (
             Mutation("provider/plugin/response.py", '"cacheKeyType": "Image"', '"cacheKeyType": "Registry"'),
             Mutation("provider/plugin/response.py", "UNPROVEN_SECONDS - int(age)", "UNPROVEN_SECONDS"),

@@ -125,7 +125,7 @@ class Registry:
             disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
-            # containerd 2's ctr pulls by this service, which knows only overlayfs by itself.
+            # ctr of containerd 2 pulls through this service, which supports only overlayfs by default.
             [[plugins."io.containerd.transfer.v1.local".unpack_config]]
             platform = "linux"
             snapshotter = "native"

@@ -528,7 +528,7 @@ def _changed(request: Request, response: Response, fault: Fault, earlier: str) -
     keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
         case "status":
-            body = fault.body or json.dumps({"code": "Fault", "message": "a fault was asked for"})
+            body = fault.body or json.dumps({"code": "Fault", "message": "a requested fault"})
             return Response(
                 fault.status, body.encode(), (*keep, *fault.headers), fault.content_type
             )

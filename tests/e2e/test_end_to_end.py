@@ -184,7 +184,7 @@ OTHER_404 = [
     '{"errors": []}',
     '{"errors": [{"code": ["MANIFEST_UNKNOWN"]}]}',
     '{"errors": [{"code": "NAME_UNKNOWN"}]}',
-    '{"errors": [{"code": "no code of ours", "message": "MANIFEST_UNKNOWN"}]}',
+    '{"errors": [{"code": "unknown code", "message": "MANIFEST_UNKNOWN"}]}',
     '{"code": "NotAuthorizedOrNotFound", "message": "Authorization failed or resource not found"}',
 ]
 
@@ -197,7 +197,7 @@ def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str)
     assert answer.cache_seconds == pytest.approx(120, abs=5)
     (entry,) = cloud.ns.log()
     assert entry.fields["OKE_PULL_CHECK"].startswith("unclear: GET ")
-    assert "no code of ours" not in entry.text
+    assert "unknown code" not in entry.text
 
 
 @pytest.mark.parametrize(
@@ -250,11 +250,13 @@ def test_the_pull_check_can_be_disabled(cloud: Cloud, program: Program) -> None:
     assert cloud.control.report().count("manifest") == 0
 
 
-@pytest.mark.parametrize(("life", "cached"), [(90_000, 89_700), (3600, 3300), (300, 150), (3, 1)])
+@pytest.mark.parametrize(
+    ("lifetime", "cached"), [(90_000, 89_700), (3600, 3300), (300, 150), (3, 1)]
+)
 def test_the_cache_duration_is_shorter_than_the_tokens_lifetime(
-    cloud: Cloud, program: Program, life: int, cached: int
+    cloud: Cloud, program: Program, lifetime: int, cached: int
 ) -> None:
-    cloud.control.fault("token", Fault("patch", patch={"expires_in": life}))
+    cloud.control.fault("token", Fault("patch", patch={"expires_in": lifetime}))
     answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
     assert answer.cache_seconds == cached
 

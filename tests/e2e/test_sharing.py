@@ -57,11 +57,9 @@ def start(
     cloud: Cloud, program: Program, image: str, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     process = cloud.ns.popen(
-        [*program.argv],
+        program.argv,
         env={**program.env, **(env or {})},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
     process.stdin.write(request(image))
@@ -136,7 +134,7 @@ def wait_for(cloud: Cloud, endpoint: Endpoint) -> None:
         time.sleep(0.01)
 
 
-# --- parallel calls ------------------------------------------------------------------------------------
+# --- parallel calls ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [30, 100])
@@ -183,7 +181,7 @@ def test_a_storm_shares_one_failure(cloud: Cloud, program: Program) -> None:
     assert cloud.control.report().count("federation") == 1
 
 
-# --- cached tokens ----------------------------------------------------------------------------
+# --- cached tokens -----------------------------------------------------------------------------
 
 
 def test_a_warm_call_makes_no_request(cloud: Cloud, program: Program) -> None:
@@ -221,7 +219,7 @@ def test_a_token_near_its_expiry_is_not_reused(cloud: Cloud, program: Program) -
     assert call_after(cloud, program, 3250).password != first.password
 
 
-# --- pull checks ----------------------------------------------------------------------------
+# --- pull checks -------------------------------------------------------------------------------
 
 
 def test_a_response_is_for_its_image_only(cloud: Cloud, program: Program) -> None:
@@ -236,8 +234,8 @@ def test_the_proof_for_a_public_image_does_not_count_for_a_private_one(
     """A booting node pulls a public image first, with a token older than the dynamic group."""
     node = kubelet(cloud, program)
     cloud.control.iam(Iam(dynamic_groups=()))
-    kept = node.credentials(f"fra.ocir.io/{public}")
-    assert kept is not None and kept.cache_seconds > 3000
+    cached = node.credentials(f"fra.ocir.io/{public}")
+    assert cached is not None and cached.cache_seconds > 3000
     assert not pulls(cloud, IMAGE, node.credentials(IMAGE))
     cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
     node.now = 120
@@ -245,7 +243,7 @@ def test_the_proof_for_a_public_image_does_not_count_for_a_private_one(
     assert healed is not None and healed.cache_seconds > 3000
     assert pulls(cloud, IMAGE, healed)
     # The public image keeps its own cache duration.
-    assert node.credentials(f"fra.ocir.io/{public}") == kept
+    assert node.credentials(f"fra.ocir.io/{public}") == cached
     assert node.calls == 3
 
 
@@ -257,7 +255,7 @@ def test_a_denied_image_recovers_within_two_minutes_while_another_one_is_allowed
     first = Iam(policies=(Policy(prefix="ns/"), Policy(subject="late", prefix="other/")))
     cloud.control.iam(first)
     node = kubelet(cloud, program)
-    kept = node.credentials(neighbor)
+    cached = node.credentials(neighbor)
     for node.now in (60.0, 180.0, 300.0):
         assert not pulls(cloud, denied, node.credentials(denied))
         assert node.expiry(denied) == pytest.approx(node.now + 120, abs=3)
@@ -268,10 +266,10 @@ def test_a_denied_image_recovers_within_two_minutes_while_another_one_is_allowed
     assert healed is not None and healed.cache_seconds > 3000
     assert pulls(cloud, denied, healed)
     # The other image kept its token.
-    assert node.credentials(neighbor) == kept
+    assert node.credentials(neighbor) == cached
     node.restart()
     again = node.credentials(neighbor)
-    assert kept is not None and again is not None and again.password == kept.password
+    assert cached is not None and again is not None and again.password == cached.password
     assert again.cache_seconds == pytest.approx(3300 - 421, abs=60)
 
 
@@ -454,19 +452,19 @@ def test_the_cache_is_private(cloud: Cloud, program: Program) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-def spoil(cloud: Cloud, how: str) -> None:
+def corrupt(cloud: Cloud, how: str) -> None:
     folder = cloud.ns.path(CACHE_DIR)
     (entry,) = entries(cloud)
     text = entry.read_text()
     match how:
-        case "folder open to others":
+        case "directory open to others":
             folder.chmod(0o755)
-        case "folder of another user":
+        case "directory of another user":
             os.chown(folder, 65534, 65534)
-        case "folder is a link":
+        case "directory is a link":
             elsewhere = folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
             folder.symlink_to(elsewhere.name)
-        case "folder is a file":
+        case "directory is a file":
             folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
             folder.write_text("")
         case "entry open to others":
@@ -481,10 +479,10 @@ def spoil(cloud: Cloud, how: str) -> None:
             os.mkfifo(entry, 0o600)
             # This process holds the pipe open, so that a reader gets the text of the entry.
             os.write(os.open(entry, os.O_RDWR), text.encode())
-        case "entry is a folder":
+        case "entry is a directory":
             entry.unlink()
             entry.mkdir(0o700)
-        case "entry is cut":
+        case "entry is truncated":
             entry.write_text(text[:50])
         case "entry is huge":
             entry.write_text(text + " " * (1 << 20))
@@ -496,54 +494,54 @@ def spoil(cloud: Cloud, how: str) -> None:
             edit(cloud, identity="USER_PRINCIPAL")
         case "token from the future":
             edit(cloud, made=boot_clock() + 60)
-        case "token of no number":
+        case "token time is text":
             edit(cloud, made="yesterday")
-        case "token is not a number":
+        case "token time is NaN":
             edit(cloud, made=float("nan"))
-        case "token is infinite":
+        case "token lifetime is infinite":
             edit(cloud, expires_in=float("inf"))
         case "token is empty":
             edit(cloud, token="")
         case "token has a line break":
             edit(cloud, token="a\nb")
-        case "checks are nonsense":
+        case "checks is a list":
             edit(cloud, checks=[1])
-        case "tokens are nonsense":
+        case "tokens is an object":
             edit(cloud, tokens={"token": 1})
 
 
 @pytest.mark.parametrize(
     "how",
     [
-        "folder open to others",
-        "folder of another user",
-        "folder is a link",
-        "folder is a file",
+        "directory open to others",
+        "directory of another user",
+        "directory is a link",
+        "directory is a file",
         "entry open to others",
         "entry of another user",
         "entry is a link",
         "entry is a pipe",
-        "entry is a folder",
-        "entry is cut",
+        "entry is a directory",
+        "entry is truncated",
         "entry is huge",
         "entry is a list",
         "entry of another host",
         "entry of another identity",
         "token from the future",
-        "token of no number",
-        "token is not a number",
-        "token is infinite",
+        "token time is text",
+        "token time is NaN",
+        "token lifetime is infinite",
         "token is empty",
         "token has a line break",
-        "checks are nonsense",
-        "tokens are nonsense",
+        "checks is a list",
+        "tokens is an object",
     ],
 )
 def test_an_unsafe_cache_is_a_miss_and_never_a_failure(
     cloud: Cloud, program: Program, how: str
 ) -> None:
     first = call(cloud, program)
-    spoil(cloud, how)
+    corrupt(cloud, how)
     assert call(cloud, program).password != first.password
     shared = [e for e in cloud.ns.log() if "tokens are not shared" in e.text]
     assert bool(shared) == (
@@ -570,8 +568,8 @@ def test_without_tmpfs_there_is_no_cache(program: Program, tmp_path: Path) -> No
         made.mkdir(mode=0o700)
         assert call(cloud, program).password != call(cloud, program).password
         assert list(made.iterdir()) == []
-        odd = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
-        assert len(odd) == 4
+        lines = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(lines) == 4
 
 
 # --- containers --------------------------------------------------------------------------------
@@ -606,32 +604,36 @@ def test_each_user_has_a_separate_directory_in_dev_shm(program: Program, tmp_pat
         assert cloud.ns.path("/dev/shm/oke-credential-provider-65534").stat().st_uid == 65534
 
 
-@pytest.mark.parametrize("kind", ["folder", "open folder", "private folder", "file", "link"])
+@pytest.mark.parametrize(
+    "kind", ["directory", "open directory", "private directory", "file", "link"]
+)
 def test_another_users_files_in_dev_shm_are_a_miss(
     program: Program, tmp_path: Path, kind: str
 ) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run")
-        squatted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
+        planted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
         match kind:
             case "file":
-                squatted.write_text("")
+                planted.write_text("")
             case "link":
-                target = squatted.with_name("target")
+                target = planted.with_name("target")
                 target.mkdir(0o700)
                 os.chown(target, 65534, 65534)
-                squatted.symlink_to(target.name)
+                planted.symlink_to(target.name)
             case _:
-                squatted.mkdir()
-                squatted.chmod({"private folder": 0o700, "open folder": 0o777}.get(kind, 0o755))
+                planted.mkdir()
+                planted.chmod(
+                    {"private directory": 0o700, "open directory": 0o777}.get(kind, 0o755)
+                )
         argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
         user = Program(program.name, tuple(argv), program.env)
         first = call(cloud, user)
         assert call(cloud, user).password != first.password
-        odd = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
-        assert len(odd) == 2  # one line per call
-        assert all("/dev/shm/oke-credential-provider-65534" in line for line in odd)
-        assert not squatted.is_dir() or list(squatted.iterdir()) == []
+        lines = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(lines) == 2  # one line per call
+        assert all("/dev/shm/oke-credential-provider-65534" in line for line in lines)
+        assert not planted.is_dir() or list(planted.iterdir()) == []
 
 
 # --- identities --------------------------------------------------------------------------------
@@ -643,18 +645,18 @@ class Files:
 
     folder: Path
 
-    def write(self, kept: ApiKey | Session, **more: str) -> dict[str, str]:
+    def write(self, user: ApiKey | Session, **more: str) -> dict[str, str]:
         """Write the files for one user. Returns the settings, which never change."""
-        (self.folder / "key").write_text(kept.private_pem)
-        values = {"tenancy": kept.tenancy, "region": "eu-frankfurt-1"}
+        (self.folder / "key").write_text(user.private_pem)
+        values = {"tenancy": user.tenancy, "region": "eu-frankfurt-1"}
         values |= {"key_file": str(self.folder / "key"), **more}
-        if isinstance(kept, Session):
-            (self.folder / "session").write_text(kept.token)
+        if isinstance(user, Session):
+            (self.folder / "session").write_text(user.token)
             values["security_token_file"] = str(self.folder / "session")
         else:
-            values |= {"user": kept.user, "fingerprint": kept.fingerprint}
-            if kept.passphrase:
-                values = {"pass_phrase": kept.passphrase, **values}
+            values |= {"user": user.user, "fingerprint": user.fingerprint}
+            if user.passphrase:
+                values = {"pass_phrase": user.passphrase, **values}
         lines = [f"{name}={value}" for name, value in values.items()]
         config = self.folder / "config"
         config.write_text("\n".join(["[OTHER]", "", "[WORK]", *lines, ""]))
@@ -669,7 +671,7 @@ def users(*names: str) -> tuple[str, ...]:
     return tuple(f"ocid1.user.oc1..aaaaaaaastandin{name}" for name in names)
 
 
-def whose(password: str) -> str:
+def subject_of(password: str) -> str:
     """Return the OCID in a token of the stand-in."""
     payload = password.split(".")[1]
     return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
@@ -683,8 +685,8 @@ def test_the_proven_identity_decides_who_shares_a_token(
     first, second = (cloud.control.api_key(user=user) for user in users("first", "second"))
     settings = files.write(first)
     mine = call(cloud, program, **settings).password
-    assert whose(mine) == first.user
-    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+    assert subject_of(mine) == first.user
+    assert subject_of(call(cloud, program, **files.write(second)).password) == second.user
     # The same user with irrelevant changes: the token is still in the cache.
     assert call(cloud, program, **files.write(first)).password == mine
     config = tmp_path / "config"
@@ -698,8 +700,8 @@ def test_another_session_in_the_same_file_is_another_identity(
 ) -> None:
     files = Files(tmp_path)
     first, second = (cloud.control.session(user=user) for user in users("first", "second"))
-    assert whose(call(cloud, program, **files.write(first)).password) == first.user
-    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+    assert subject_of(call(cloud, program, **files.write(first)).password) == first.user
+    assert subject_of(call(cloud, program, **files.write(second)).password) == second.user
 
 
 def test_a_link_to_another_session_is_another_identity(
@@ -715,7 +717,7 @@ def test_a_link_to_another_session_is_another_identity(
     for number in (0, 1, 0):
         current.unlink(missing_ok=True)
         current.symlink_to(f"{number}")
-        assert whose(call(cloud, program, **settings).password) == sessions[number].user
+        assert subject_of(call(cloud, program, **settings).password) == sessions[number].user
     assert cloud.control.report().count("token") == 2
 
 
@@ -724,13 +726,13 @@ def test_a_cached_token_requires_every_part_of_its_proof(
     cloud: Cloud, program: Program, tmp_path: Path, spoiled: str, code: int
 ) -> None:
     files = Files(tmp_path)
-    kept: ApiKey | Session
+    user: ApiKey | Session
     match spoiled:
         case "pass phrase":
-            kept = cloud.control.api_key(passphrase="a-long-secret-phrase")
+            user = cloud.control.api_key(passphrase="a-long-secret-phrase")
         case _:
-            kept = cloud.control.session()
-    settings = files.write(kept)
+            user = cloud.control.session()
+    settings = files.write(user)
     assert call(cloud, program, **settings).password
     other = cloud.control.session()
     match spoiled:
@@ -780,8 +782,8 @@ def test_the_bytes_that_sign_are_the_bytes_in_the_cache_key(
     os.kill(winner.pid, signal.SIGKILL)
     winner.communicate(timeout=10)
     (result,) = ended([waiter])
-    assert whose(result.credentials.password) == first.user
-    assert whose(call(cloud, program, **settings).password) == second.user
+    assert subject_of(result.credentials.password) == first.user
+    assert subject_of(call(cloud, program, **settings).password) == second.user
 
 
 def test_the_cache_reveals_no_proof_of_an_identity(
@@ -794,16 +796,16 @@ def test_the_cache_reveals_no_proof_of_an_identity(
     inline = {"RPST": resource.token, "PRIVATE_PEM": resource.private_pem, "VERSION": "2.2"}
     env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in inline.items()}
     call(cloud, program, **env, OCIR_AUTH_METHOD="RESOURCE_PRINCIPAL")
-    kept = [path.name for path in cloud.ns.path(CACHE_DIR).iterdir()]
+    texts = [path.name for path in cloud.ns.path(CACHE_DIR).iterdir()]
     for path in entries(cloud):
         text = path.read_text()
         for token in json.loads(text)["tokens"]:
             text = text.replace(token["token"], "")
-        kept.append(text)
+        texts.append(text)
     needles = [needle for secret in cloud.control.secrets() for needle in secret.needles()]
     assert "a-long-secret-phrase" in needles
     assert len(entries(cloud)) == 3
-    assert not [needle for needle in needles for text in kept if needle in text]
+    assert not [needle for needle in needles for text in texts if needle in text]
 
 
 def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
@@ -838,6 +840,6 @@ def test_the_cache_stays_small(cloud: Cloud, program: Program) -> None:
         path.chmod(0o600)
         os.utime(path, (old, old))
     call_after(cloud, program, 3500)
-    kept = {path.name[:6] for path in folder.iterdir()}
-    assert kept == {"v2-fra", "v2-ide", "v2-ins"}
+    names = {path.name[:6] for path in folder.iterdir()}
+    assert names == {"v2-fra", "v2-ide", "v2-ins"}
     assert len(list(folder.iterdir())) == 5

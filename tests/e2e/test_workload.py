@@ -147,7 +147,7 @@ def test_the_log_of_a_denied_pull_says_experimental(cloud: Cloud, program: Progr
     assert "experimental" in entry.fields["OKE_PULL_CHECK"]
 
 
-# --- requests without a service-account token ----------------------------------------------------------------------------------
+# --- no service-account token ------------------------------------------------------------------
 
 
 def test_without_a_service_account_token_there_are_no_credentials_and_no_requests(
@@ -187,7 +187,7 @@ def test_the_nodes_identity_never_replaces_a_refused_account(
     assert cloud.control.report().of_group("imds") == 0
 
 
-# --- separate accounts ------------------------------------------------------------------------
+# --- separate accounts -------------------------------------------------------------------------
 
 
 def test_two_accounts_never_share_a_token(cloud: Cloud, program: Program) -> None:
@@ -237,11 +237,11 @@ def test_annotations_are_ignored(cloud: Cloud, program: Program) -> None:
     assert cloud.control.report().connections == {}
 
 
-@pytest.mark.parametrize(("life", "cached"), [(7200, 3300), (1000, 700), (100, 50)])
+@pytest.mark.parametrize(("lifetime", "cached"), [(7200, 3300), (1000, 700), (100, 50)])
 def test_credentials_never_outlive_the_service_account_token(
-    cloud: Cloud, program: Program, life: float, cached: int
+    cloud: Cloud, program: Program, lifetime: float, cached: int
 ) -> None:
-    token = cloud.control.service_account_token(APP, life_s=life)
+    token = cloud.control.service_account_token(APP, life_s=lifetime)
     assert credentials(cloud, program, token).cache_seconds == pytest.approx(cached, abs=6)
 
 
@@ -468,18 +468,18 @@ exec "$@"
 
 
 # The answers of an attacker between the node and the metadata service.
-LIES: list[Callable[[Cloud], dict[str, object]]] = [
+FORGED_METADATA: list[Callable[[Cloud], dict[str, object]]] = [
     lambda _: {},
     lambda cloud: {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)},
     lambda cloud: {"apiserver_host": "elsewhere.example", "cluster_ca_cert": ca(cloud)},
 ]
 
 
-@pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
+@pytest.mark.parametrize("forged", FORGED_METADATA, ids=range(len(FORGED_METADATA)))
 def test_the_metadata_service_never_supplies_the_ca(
-    cloud: Cloud, program: Program, lie: Callable[[Cloud], dict[str, object]]
+    cloud: Cloud, program: Program, forged: Callable[[Cloud], dict[str, object]]
 ) -> None:
-    cloud.control.imds(Imds(metadata=lie(cloud)))
+    cloud.control.imds(Imds(metadata=forged(cloud)))
     result = ask(cloud, program)
     assert result.returncode == 15
     assert b"KUBERNETES_SERVICE_HOST" in result.stderr
@@ -503,38 +503,38 @@ def others_own(path: Path) -> None:
     os.chown(path, 65534, 65534)
 
 
-def spoil(cloud: Cloud, file: Path, how: str) -> None:
+def corrupt(cloud: Cloud, file: Path, how: str) -> None:
     """Make a valid kubeconfig untrusted or unusable."""
     config = kubeconfig(cloud)
     folder = file.parent
     match how:
         case "server without TLS":
             cluster_of(config)["server"] = f"http://{CLUSTER_ADDRESS}:6443"
-        case "server is no URL":
+        case "server is not a URL":
             cluster_of(config)["server"] = "https://[::1"
         case "server has a line break":
             cluster_of(config)["server"] = "https://a b\r\nx: y/"
         case "server is a list":
             cluster_of(config)["server"] = [CLUSTER_ADDRESS]
-        case "nobody verified":
+        case "insecure-skip-tls-verify":
             cluster_of(config)["insecure-skip-tls-verify"] = True
         case "no CA":
             del cluster_of(config)["certificate-authority-data"]
-        case "CA is no base64":
+        case "CA is not base64":
             cluster_of(config)["certificate-authority-data"] = "%"
-        case "CA is no certificate":
+        case "CA is not a certificate":
             cluster_of(config)["certificate-authority-data"] = base64.b64encode(b"x").decode()
-        case "CA of another user's":
+        case "CA file of another user":
             del cluster_of(config)["certificate-authority-data"]
             cluster_of(config)["certificate-authority"] = "ca.crt"
             shutil.copy(cloud.ns.folder / "cluster-ca.pem", folder / "ca.crt")
             others_own(folder / "ca.crt")
-        case "CA that never ends":
+        case "CA file is endless":
             del cluster_of(config)["certificate-authority-data"]
             cluster_of(config)["certificate-authority"] = "/dev/zero"
         case "no current context":
             del config["current-context"]
-        case "context of another name":
+        case "unknown current context":
             config["current-context"] = "other"
         case "clusters is text":
             config["clusters"] = "oke"
@@ -542,32 +542,32 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
     match how:
         case "a list":
             text = "[]"
-        case "no YAML":
+        case "not YAML":
             text = "{"
-        case "deep":
+        case "deeply nested":
             text = "[" * 100_000
         case "too large":
             text += "#" * 300_000
-        case "an object of Python's":
+        case "a Python object":
             text = text.replace("kind: Config", "kind: !!python/object/apply:os.system [exit]")
         case "aliases":
             chain = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
             text = "\n".join(["a0: &a0 [x]", *chain, "current-context: *a39"])
-        case "no UTF-8":
+        case "not UTF-8":
             text = text.replace("Config", "\udcff")
     file.write_bytes(text.encode(errors="surrogateescape"))
     match how:
-        case "another user's":
+        case "file of another user":
             others_own(file)
-        case "open to a group":
+        case "file open to a group":
             file.chmod(0o664)
-        case "open to all":
+        case "file open to all":
             file.chmod(0o666)
-        case "folder of another user's":
+        case "directory of another user":
             others_own(folder)
-        case "folder open to all":
+        case "directory open to all":
             folder.chmod(0o777)
-        case "link of another user's":
+        case "link of another user":
             (folder / "real").mkdir()
             file.rename(folder / "real" / "kubelet.conf")
             file.symlink_to("real/kubelet.conf")
@@ -575,7 +575,7 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
         case "a pipe":
             file.unlink()
             os.mkfifo(file, 0o600)
-        case "a folder":
+        case "a directory":
             file.unlink()
             file.mkdir()
 
@@ -583,34 +583,34 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        "another user's",
-        "open to a group",
-        "open to all",
-        "folder of another user's",
-        "folder open to all",
-        "link of another user's",
+        "file of another user",
+        "file open to a group",
+        "file open to all",
+        "directory of another user",
+        "directory open to all",
+        "link of another user",
         "a pipe",
-        "a folder",
+        "a directory",
         "server without TLS",
-        "server is no URL",
+        "server is not a URL",
         "server has a line break",
         "server is a list",
-        "nobody verified",
+        "insecure-skip-tls-verify",
         "no CA",
-        "CA is no base64",
-        "CA is no certificate",
-        "CA of another user's",
-        "CA that never ends",
+        "CA is not base64",
+        "CA is not a certificate",
+        "CA file of another user",
+        "CA file is endless",
         "no current context",
-        "context of another name",
+        "unknown current context",
         "clusters is text",
         "a list",
-        "no YAML",
-        "deep",
+        "not YAML",
+        "deeply nested",
         "too large",
-        "an object of Python's",
+        "a Python object",
         "aliases",
-        "no UTF-8",
+        "not UTF-8",
     ],
 )
 def test_an_untrusted_kubeconfig_gets_no_token(
@@ -618,10 +618,10 @@ def test_an_untrusted_kubeconfig_gets_no_token(
 ) -> None:
     folder = tmp_path / "kubernetes"
     folder.mkdir()
-    spoil(cloud, folder / "kubelet.conf", how)
+    corrupt(cloud, folder / "kubelet.conf", how)
     # Not even with an address from the metadata service.
-    lie: dict[str, object] = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)}
-    cloud.control.imds(Imds(metadata=lie))
+    forged: dict[str, object] = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)}
+    cloud.control.imds(Imds(metadata=forged))
     kubelet = started_by_a_kubelet(program, tmp_path, f"--kubeconfig={folder}/kubelet.conf")
     result = ask(cloud, kubelet)
     assert (result.returncode, result.stdout) == (15, b"")
@@ -669,8 +669,8 @@ def test_config_requests_tokens_by_the_rules_of_the_kubelets_version(
 def test_config_ends_with_the_steps_for_kubernetes_and_oci(cloud: Cloud, program: Program) -> None:
     args = ("config", "--realm", "oc1", "--workload-identity", "https://aud.example")
     text = program.run(cloud, *args).check().stdout.decode()
-    _, _, note = text.partition("\n# The nodes must be allowed")
-    rbac, _, policy = note.partition("And OCI must be told")
+    _, _, note = text.partition("\n# The nodes need permission")
+    rbac, _, policy = note.partition("each service account needs an OCI policy")
     lines = [line[4:] for line in rbac.splitlines() if line.startswith("#   ")]
     role, binding = yaml.safe_load_all("\n".join(lines))
     assert role["rules"] == [
@@ -684,7 +684,7 @@ def test_config_ends_with_the_steps_for_kubernetes_and_oci(cloud: Cloud, program
     assert binding["subjects"][0]["name"] == "system:nodes"
     for part in ("cluster_id", "namespace", "service_account", "type = 'workload'"):
         assert f"request.principal.{part}" in policy
-    assert "experimental" in policy
+    assert "Experimental" in policy
 
 
 @pytest.mark.parametrize(
@@ -810,8 +810,10 @@ def test_the_cluster_is_found_by_settings_then_kubeconfig_then_files(tmp_path: P
 
 
 def test_the_metadata_service_adds_only_an_address() -> None:
-    told = metadata(apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode())
-    found = find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
+    forged = metadata(
+        apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode()
+    )
+    found = find_cluster(Settings(), no_kubeconfig, forged, files(ca="disk"))
     assert found == (
         "10.0.0.5",
         "disk",
@@ -831,19 +833,19 @@ def test_the_api_servers_port_is_dropped(text: str, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "told",
+    "metadata",
     [
         metadata(),
         metadata(apiserver_host="a b\r\nx: y"),
         lambda: b'{"apiserver_host": 7}',
-        lambda: b"no JSON",
+        lambda: b"not JSON",
         lambda: b"[]",
     ],
     ids=range(5),
 )
-def test_an_invalid_cluster_address_is_an_unknown_cluster(told: Callable[[], bytes]) -> None:
+def test_an_invalid_cluster_address_is_an_unknown_cluster(metadata: Callable[[], bytes]) -> None:
     with pytest.raises(ClusterUnknown):
-        find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
+        find_cluster(Settings(), no_kubeconfig, metadata, files(ca="disk"))
 
 
 def test_a_configured_ca_file_must_exist() -> None:

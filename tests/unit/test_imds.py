@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.support.kubelet import read_response, request
 
+IMAGE = "fra.ocir.io/ns/repo"
 SERVER = """
 import http.server, socket, subprocess, sys, threading
 
@@ -61,21 +62,15 @@ def test_an_ipv6_only_node_queries_imds_over_ipv6() -> None:
     assert read_response(result.stdout).auth == {}
 
 
-def test_a_machine_without_imds_fails_quickly() -> None:
+def test_a_machine_without_imds_fails_quickly_and_names_both_addresses() -> None:
     began = time.monotonic()
-    command = f"ip link set lo up && exec {sys.executable} -m provider"
-    result = inside(command, "fra.ocir.io/ns/repo", {"DEADLINE_SECONDS": "20"})
-    assert result.returncode == 20
-    assert b"imds-unreachable" in result.stderr
+    program = f"ip link set lo up && exec {sys.executable} -m provider"
+    call = inside(program, IMAGE, {"DEADLINE_SECONDS": "20"})
+    assert call.returncode == 20
+    assert b"imds-unreachable" in call.stderr
     assert time.monotonic() - began < 15
-
-
-def test_the_error_names_both_addresses_of_imds() -> None:
-    # The namespace has no route.
-    command = f"exec {sys.executable} -m provider"
-    image = "fra.ocir.io/ns/repo"
-    call = inside(command, image, {"DEADLINE_SECONDS": "20"}).stderr.decode()
-    step = json.loads(inside(f"{command} check --output json {image}", image).stdout)["steps"]
-    (came,) = [each["came"] for each in step if each["name"] == "metadata"]
-    for message in (call, came):
+    check = inside(f"{program} check --output json {IMAGE}", IMAGE)
+    steps = json.loads(check.stdout)["steps"]
+    (came,) = [step["came"] for step in steps if step["name"] == "metadata"]
+    for message in (call.stderr.decode(), came):
         assert message.index("169.254.169.254") < message.index("fd00:c1::a9fe:a9fe"), message

@@ -126,7 +126,7 @@ def test_a_failed_proxy_is_named_with_the_server(cloud: Cloud, program: Program)
     assert b"iofra" not in result.stderr
 
 
-# --- closed responses -----------------------------------------------------------------------------
+# --- closed responses --------------------------------------------------------------------------
 
 _WATCH = """
 import gc, http.client, sys

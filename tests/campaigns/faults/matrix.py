@@ -393,9 +393,9 @@ def quick() -> list[Cell]:
     """Return a small part of the matrix: each fault at one endpoint in turn, some with parallel calls."""
     chosen = []
     for number, name in enumerate(faults()):
-        alone = [cell for cell in cells() if cell.name == name and cell.calls == 1]
-        chosen.append(alone[number % len(alone)])
+        single = [cell for cell in cells() if cell.name == name and cell.calls == 1]
+        chosen.append(single[number % len(single)])
         if number % 5 == 0:
-            storm = alone[(number // 5) % len(alone)]
+            storm = single[(number // 5) % len(single)]
             chosen.append(Cell(storm.endpoint, storm.name, storm.fault, STORM))
     return chosen

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -61,26 +60,17 @@ def together(
     cloud: Cloud, argv: Sequence[str], count: int, env: Mapping[str, str]
 ) -> tuple[Completed, ...]:
     """Make calls for `count` images in parallel, and wait for all of them."""
-    if count == 1:
-        return (cloud.ns.run(argv, stdin=request(f"{REGISTRY}/ns/repo"), env=env, timeout=60),)
-    started = []
-    for number in range(count):
-        process = cloud.ns.popen(argv, env=env, stdin=subprocess.PIPE)
-        started.append((process, time.perf_counter()))
-        assert process.stdin is not None
-        process.stdin.write(request(f"{REGISTRY}/ns/many/{number}"))
-        process.stdin.close()
-        process.stdin = None
-    ended = []
-    for process, began in started:
+
+    def call(image: str) -> Completed:
         try:
-            out, err = process.communicate(timeout=60)
+            return cloud.ns.run(argv, stdin=request(image), env=env, timeout=60)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-        seconds = time.perf_counter() - began
-        ended.append(Completed(tuple(argv), process.returncode, out, err, seconds))
-    return tuple(ended)
+            return Completed(tuple(argv), -signal.SIGKILL, b"", b"", 60)
+
+    if count == 1:
+        return (call(f"{REGISTRY}/ns/repo"),)
+    with ThreadPoolExecutor(count) as pool:
+        return tuple(pool.map(call, [f"{REGISTRY}/ns/many/{n}" for n in range(count)]))
 
 
 @contextmanager

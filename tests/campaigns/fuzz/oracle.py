@@ -52,13 +52,13 @@ def may_sign(host: str, realm_domain: str = "") -> bool:
 def pattern_matches(pattern: str, host: str) -> bool:
     """Report whether `pattern`, a valid one of OCIR_HOSTS, matches `host`."""
     name, colon, port = _lower(pattern).partition(":")
-    theirs, their_colon, their_port = _lower(host).partition(":")
-    if colon != their_colon or (colon and int(port) != int(their_port)):
+    host_name, host_colon, host_port = _lower(host).partition(":")
+    if colon != host_colon or (colon and int(port) != int(host_port)):
         return False
-    ours, labels = name.split("."), theirs.split(".")
-    if len(ours) != len(labels):
+    wanted, labels = name.split("."), host_name.split(".")
+    if len(wanted) != len(labels):
         return False
-    return all(want in ("*", have) for want, have in zip(ours, labels, strict=True))
+    return all(want in ("*", have) for want, have in zip(wanted, labels, strict=True))
 
 
 def is_address(host: str) -> bool:

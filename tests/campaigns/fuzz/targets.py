@@ -325,10 +325,10 @@ def cluster(data: bytes) -> bool:
     """A kubeconfig, or metadata with the API server: the destination of a service-account token."""
     with contextlib.suppress(ClusterUnknown, Unusable):
         try:
-            told = parse(data, "/none/kubelet.conf")
+            kubeconfig = parse(data, "/none/kubelet.conf")
         except Unusable:
-            told = Kubeconfig("", CERTIFICATE.decode(), "a file")
-        found = find_cluster(Settings(), lambda: told, lambda: data, lambda _: None)
+            kubeconfig = Kubeconfig("", CERTIFICATE.decode(), "a file")
+        found = find_cluster(Settings(), lambda: kubeconfig, lambda: data, lambda _: None)
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
         context(found)
