@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from provider.errors import ProviderError, Terminated
-from provider.frozen import enter, leave
+from provider.frozen import clean_environment, remove_extraction_dir
 from provider.plugin.arguments import kubelet_call
 
 
 def main() -> NoReturn:
-    """Run the program, and then end the process at once, even if threads still wait for something."""
-    enter()
+    """Run the program, then end the process at once, without waiting for its threads."""
+    clean_environment()
     code = run(sys.argv[1:], os.environ, os.path.basename(sys.argv[0]))
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
@@ -20,14 +20,14 @@ def main() -> NoReturn:
                 stream.flush()
             except OSError:
                 code = code or 1
-    leave()
+    remove_extraction_dir()
     os._exit(code)
 
 
 def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
     """Run the program and return its exit code. This is the only place that catches all errors.
 
-    ``name`` is the file name by which the program was started.
+    ``name`` is the file name under which the program was started.
     """
     call = kubelet_call(argv)
     try:
@@ -57,7 +57,7 @@ def run(argv: Sequence[str], environ: Mapping[str, str], name: str = "") -> int:
 
 
 def _harden_process() -> None:
-    """Disable core dumps, which would contain the node's key, and the OpenSSL configuration of the caller."""
+    """Disable core dumps, which would contain the node's key. Ignore the caller's OpenSSL configuration."""
     import resource
     from contextlib import suppress
 
@@ -66,7 +66,7 @@ def _harden_process() -> None:
         # (https://github.com/torvalds/linux/blob/v6.12/fs/coredump.c).
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     except ValueError:
-        # The hard limit is 0, and this process may not raise it. The core then contains no memory.
+        # The hard limit is 0 and cannot be raised. Exclude all memory from a core dump instead.
         with suppress(OSError), open("/proc/self/coredump_filter", "w", encoding="ascii") as file:
             file.write("0")
     for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
@@ -103,7 +103,12 @@ def _fail(error: Exception, verbose: bool) -> int:
     if verbose:
         import traceback
 
-        text += "".join(traceback.format_exception(error))
+        # The place of each error without its message.
+        cause: BaseException | None = error
+        while cause:
+            frames = traceback.format_tb(cause.__traceback__)
+            text += f"{type(cause).__name__}, most recent call last:\n{''.join(frames)}"
+            cause = cause.__cause__
     with suppress(OSError):
         _write(2, text)
     return failure.exit_code

@@ -60,7 +60,7 @@ class NoServiceAccountToken(ProviderError):
     exit_code = 13
     default_hint = (
         "Set tokenAttributes for this provider in the CredentialProviderConfig (kubelet 1.34, or 1.33 with the"
-        " feature gate): oke-credential-provider config --workload-identity. For static pods, which have no service"
+        " feature gate), as printed by oke-credential-provider config --workload-identity AUDIENCE. For static pods, which have no service"
         " account, set OCIR_AUTH_METHOD=WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL."
     )
 
@@ -82,7 +82,7 @@ class ClusterUnknown(ProviderError):
     code = "cluster-unknown"
     exit_code = 15
     default_hint = (
-        "Start the kubelet with --kubeconfig; only root may be able to write to that file and the directories"
+        "Start the kubelet with --kubeconfig. Only root may have write access to that file and the directories"
         " above it. Or set KUBERNETES_SERVICE_HOST and OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH."
     )
 
@@ -107,7 +107,7 @@ class ImdsUnreachable(ProviderError):
 
 
 class ImdsThrottled(ProviderError):
-    """The instance metadata service answered 429 to every try."""
+    """The instance metadata service throttled the requests (429)."""
 
     code = "imds-throttled"
     exit_code = 21
@@ -122,7 +122,7 @@ class ImdsUnusable(ProviderError):
 
     code = "imds-unusable"
     exit_code = 22
-    default_hint = "Only an OCI instance has a certificate for the instance principal. Show what answers: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
+    default_hint = "Only an OCI instance has a certificate for the instance principal. To see what answers, run: curl -H 'Authorization: Bearer Oracle' http://169.254.169.254/opc/v2/instance/regionInfo"
 
 
 class FederationUnreachable(ProviderError):
@@ -162,7 +162,7 @@ class WorkloadUnreachable(ProviderError):
     exit_code = 33
     default_hint = (
         "Check the security rules: workers need TCP 12250 to the subnet of the Kubernetes API endpoint. The"
-        " program never uses a proxy for it."
+        " program never uses a proxy for this endpoint."
     )
 
 
@@ -173,7 +173,7 @@ class WorkloadRefused(ProviderError):
     exit_code = 34
     default_hint = (
         "Set serviceAccountTokenAudience in the CredentialProviderConfig to an audience that the cluster accepts:"
-        " the one in the output of kubectl create token default."
+        " the claim aud of the token that kubectl create token default prints."
     )
 
 
@@ -216,7 +216,7 @@ class TokenRefused(ProviderError):
     code = "token-refused"
     exit_code = 41
     default_hint = (
-        "OCI accepts the principal, but the registry gives it no token. Check the region and the realm in the"
+        "OCI accepts the principal, but the registry issued no token. Check the region and the realm in the"
         " image's name, and REGISTRY_TOKEN_PATH."
     )
 
@@ -267,13 +267,13 @@ class Terminated(ProviderError):
 
 
 class CannotUnpack(ProviderError):
-    """The launcher of the one-file form found no usable directory (see its source), or ``install`` found none."""
+    """The one-file form or ``install`` found no usable directory."""
 
     code = "cannot-unpack"
     exit_code = 71
     default_hint = (
-        "Set TMPDIR to a directory where programs may run and 40 MB are free. Then run the command install: the"
-        " installed program does not unpack anything."
+        "Set TMPDIR to a directory with 40 MB of free space that is not mounted noexec. Then run the command"
+        " install: the installed program does not unpack itself."
     )
 
 

@@ -1,6 +1,6 @@
-"""What differs in the frozen forms: the environment at the start, the cleanup at the end.
+"""What differs in the frozen forms (one file, installed): environment at start, cleanup at end.
 
-``packaging/launcher.c`` starts the frozen program. It unpacks the one-file form into a new directory
+``packaging/freeze/launcher.c`` starts the frozen program. It unpacks the one-file form into a new directory
 for each call, with a file ``pid`` that holds the process ID. The installed form has no such file.
 """
 
@@ -20,17 +20,17 @@ def folder() -> str | None:
     return os.path.dirname(os.path.dirname(os.path.dirname(contents))) if contents else None
 
 
-def enter() -> None:
+def clean_environment() -> None:
     """Remove the launcher's variables from the environment, so that child processes do not get them.
 
-    The dynamic linker has already read its variable.
+    The dynamic linker has already read LD_LIBRARY_PATH.
     """
     for name in _OWN_VARIABLES:
         os.environ.pop(name, None)
 
 
-def leave() -> None:
-    """Remove the directory of this process. Nothing can be imported afterwards."""
+def remove_extraction_dir() -> None:
+    """Remove the directory into which this process was unpacked. Nothing can be imported afterwards."""
     directory = folder()
     if directory is None:
         return
@@ -46,7 +46,7 @@ def leave() -> None:
         for entry in os.scandir(directory):
             if entry.name != _MARKER:
                 _remove(entry)
-        # Last, because the next call leaves a directory without this file alone.
+        # Last: the launcher never removes a directory without this file.
         os.unlink(marker)
         os.rmdir(directory)
 

@@ -9,15 +9,15 @@ from provider.settings import Settings
 
 
 class Subject(Protocol):
-    """The source of an identity other than the node's: what proves it, read once."""
+    """What proves an identity other than the node's, read once."""
 
     @property
     def identity(self) -> str:
-        """The cache key of its tokens: a digest of everything that proves the identity."""
+        """The cache key of its tokens. It covers everything that proves the identity."""
 
 
 class Invocation(NamedTuple):
-    """One call. ``environ`` is for proxy and CA bundle; ``subject`` None means the node's own identity."""
+    """One call. ``environ`` is the process environment; ``subject`` None means the node's own identity."""
 
     settings: Settings
     environ: Mapping[str, str]

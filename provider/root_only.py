@@ -4,24 +4,24 @@ import os
 import stat
 from typing import Final
 
-# The folders of programs, independent of the environment, and the PATH of child processes.
+# Where to find programs, whatever the environment says; also the PATH of child processes.
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MAX_LINKS: Final = 40  # as the kernel's
+_MAX_LINKS: Final = 40  # the kernel's limit
 
 
 def who_can_replace(path: str, user: int = 0) -> str | None:
     """Say how a user other than root and ``user`` can create, replace or change the file at ``path``.
 
-    None if no other user can. The path is resolved as the kernel does. Each folder, symbolic link and
-    file in it must belong to root or ``user``, and only they may write to it. A sticky folder (/tmp) in
-    the path may be writable by all, because other users cannot rename root's files in it. If the name
+    None if no other user can. The path is resolved as by the kernel. Each directory, symbolic link and
+    file in it must belong to root or ``user``, and only they may write to it. A sticky directory (/tmp)
+    may be writable by all, because other users cannot rename root's files in it. If the name
     does not exist, other users must not be able to create it. The answer stays true between check and
-    use, because each step starts in a folder in which others cannot change the next name.
+    use, because each step starts in a directory where others cannot change the next name.
 
     POSIX ACLs with write permission show in the group's mode bits. Other ACLs and network file systems
-    with made-up owners are not detected. / is not checked: its owner controls the machine anyway.
+    that report arbitrary owners are not detected. / is not checked: its owner controls the machine anyway.
 
-    Raises OSError if this user has no permission to look.
+    Raises OSError if this user may not inspect the path.
     """
     here = "/"
     left = _names(os.path.join(os.getcwd(), path))
@@ -69,4 +69,4 @@ def _names(path: str) -> list[str]:
 
 def _writable(path: str, mode: int) -> str | None:
     others = mode & (stat.S_IWGRP | stat.S_IWOTH)
-    return f"{path} can be written by others (mode {stat.S_IMODE(mode):o})" if others else None
+    return f"{path} is writable by other users (mode {stat.S_IMODE(mode):o})" if others else None

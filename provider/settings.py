@@ -1,6 +1,6 @@
 """Settings, from the environment, or only from a YAML file if ``--config FILE`` is given.
 
-Variables and keys are those of Oracle's Go provider, and some more. ``SETTINGS`` is the single source of truth:
+Variables and keys are those of Oracle's Go provider, plus some new ones. ``SETTINGS`` is the single source of truth:
 parsing, errors and the table in the README come from it.
 """
 
@@ -23,7 +23,7 @@ AUTH_METHODS = (
     WORKLOAD_IDENTITY,
     WORKLOAD_OR_INSTANCE,
 )
-# Seconds. The kubelet kills a plugin after 60 s; a busy node may need some of them to start this program.
+# Seconds. The kubelet kills a plugin after 60 s; a busy node may need several seconds to start this program.
 DEFAULT_DEADLINE = 45.0
 _MAX_DEADLINE = 55.0
 
@@ -58,7 +58,7 @@ class Settings(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """One setting. ``parse`` returns the value of a text, or None if the text is invalid."""
+    """One setting. ``parse`` converts a text to a value, or to None if the text is invalid."""
 
     field: str
     env: str
@@ -125,8 +125,8 @@ SETTINGS = (
         "OCIR_AUTH_METHOD",
         "ocirAuthMethod",
         ", ".join(AUTH_METHODS),
-        "Identity: the node, a profile of an OCI config file, the OCI resource that runs this program, the"
-        " pod's service account, or the service account if there is one and otherwise the node.",
+        "Identity, in the same order: the node; a profile of an OCI config file; the OCI resource that runs this"
+        " program; the pod's service account; the service account if there is one, else the node.",
         _one_of(*AUTH_METHODS, fold=str.upper),
     ),
     Setting(
@@ -141,8 +141,8 @@ SETTINGS = (
         "ocir_hosts",
         "OCIR_HOSTS",
         "ocirHosts",
-        "host names, separated by commas; * matches a whole label, except the last two",
-        "More registry hosts, for dedicated regions: ocir.*.oci.my.cloud",
+        "host names, separated by commas; a * can replace each label except the last two",
+        "More registry hosts, for dedicated regions; for example ocir.*.oci.my.cloud.",
         _hosts,
     ),
     Setting(
@@ -200,7 +200,7 @@ SETTINGS = (
         "LOG_LEVEL",
         "logLevel",
         "debug, info, warning or error",
-        "Lowest level that is sent to journald or syslog.",
+        "Lowest level to send to journald or syslog.",
         _one_of("debug", "info", "warning", "error"),
     ),
 )
@@ -213,7 +213,7 @@ def settings_from_environment(environ: Mapping[str, str]) -> Settings:
 
 
 def settings_from_file(path: str) -> Settings:
-    """Read a YAML file, and nothing else. Raises BadSettings."""
+    """Read only a YAML file. Raises BadSettings."""
     import yaml
 
     try:

@@ -2,7 +2,7 @@
 # cloud-init for OKE worker nodes: installs the OCIR credential provider, then joins the cluster.
 #
 #   cloud-init.sh            install, then join
-#   cloud-init.sh install    only install; the exit code is not 0 after a failure (see daemonset.yaml)
+#   cloud-init.sh install    only install; the exit code shows whether it succeeded (see daemonset.yaml)
 #
 # The kubelet exits if its flags name a missing or broken provider, and the node never joins.
 # Therefore this script passes the flags only after a successful installation, and only if the
@@ -18,7 +18,7 @@ BASE_URL=$REPOSITORY/releases/download/v$VERSION
 # The SHA-256 of each binary. If it is set, each run downloads the binary, verifies it and runs its
 # install command, which replaces every file that differs. No installed file is trusted, whatever
 # version it reports. If it is not set, the script trusts the SHA256SUMS next to the binary, and an
-# installed program of this version. This detects a broken download, but not a replaced release or
+# installed program of this version. This detects a broken download, but not a tampered release or
 # program.
 SHA256_AMD64=
 SHA256_ARM64=
@@ -40,7 +40,7 @@ fetch() { # NAME: downloads one file of the release to the working directory
     local pause host=${BASE_URL#*://}
     for pause in 0 3 10; do
         sleep "$pause"
-        # The binary has 32 MB. curl's --retry does not retry after a reset connection.
+        # The binary is 32 MB. curl's --retry does not retry after a reset connection.
         curl --fail --silent --show-error --location --proto '=https,file' \
             --proto-redir '=https' --connect-timeout 10 --max-time 90 --output "$1" "$BASE_URL/$1" </dev/null && return
     done

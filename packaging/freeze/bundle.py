@@ -52,8 +52,7 @@ SLOW_PATH = _names("""
     argparse ast asyncio chardet circuitbreaker configparser csv difflib dis ftplib getpass gzip idna
     inspect jwt logging mimetypes netrc oci pickle pprint py_compile pytz shlex subprocess tarfile
     tempfile tracemalloc typing_extensions urllib3 uuid webbrowser yaml zipfile
-    provider.commands.check provider.commands.config provider.commands.install provider.commands.kubelet_config provider.commands.licenses
-    provider.commands.install.layout
+    provider.commands
 """)
 
 # Modules that Python imports from base_library.zip before PyInstaller's importer works, and the

@@ -1,1 +1,1 @@
-"""Principals: who asks OCI, and how requests are signed."""
+"""Principals (instance, user, resource, workload) and the signatures of their requests."""

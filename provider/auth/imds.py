@@ -43,7 +43,7 @@ class Metadata:
         self._pending: dict[str, Connection | Failure] = {}
         for path in paths:
             previous = next(reversed(self._pending.values()), None)
-            # If one connection fails, the next one would fail too, possibly after a timeout.
+            # After a failure, do not connect again: the next connection would fail too, possibly after a timeout.
             self._pending[path] = previous if isinstance(previous, Failure) else self._send(path)
 
     def get(self, path: str) -> bytes:
@@ -77,7 +77,7 @@ class Metadata:
             self._origin = IPV6
             sent = self._send(path)
             if isinstance(sent, Failure):
-                # IPv4 may be configured before the next try.
+                # IPv4 may be up by the next try.
                 self._origin = IPV4
                 return Failure(f"{failure}; {sent}", sent.retryable)
             return sent
@@ -101,7 +101,7 @@ def region_info(body: bytes) -> RegionInfo:
     try:
         content = json.loads(body)
         region, domain = content["regionIdentifier"], content["realmDomainComponent"]
-        # Both become part of the host that receives the node's signature.
+        # Both become part of the name of the host that receives the node's signature.
         if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):
             return RegionInfo(region, domain, str(content.get("regionKey", "")).lower())
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -84,11 +84,13 @@ class InstanceCertificate(NamedTuple):
         """Read the certificate and its key. Raises ImdsUnusable."""
         try:
             certificate = load_pem_x509_certificate(pem)
-            # "Unsafe" skips the proof that the key's numbers are primes, which takes 30 ms. OCI made this key,
+            # "unsafe": do not check that the key's factors are primes, which takes 30 ms. OCI made this key,
             # and refuses its signatures if it is wrong.
             key = load_pem_private_key(key_pem, None, unsafe_skip_rsa_key_validation=True)
             if not can_sign(key):
-                raise ImdsUnusable("the metadata service's key is not RSA of 2048 bits or more")
+                raise ImdsUnusable(
+                    "the metadata service's key is not an RSA key of 2048 bits or more"
+                )
             subject = [str(attribute.value) for attribute in certificate.subject]
         except (ValueError, TypeError, UnsupportedAlgorithm, InvalidVersion) as error:
             raise ImdsUnusable(

@@ -1,7 +1,7 @@
 """The kubeconfig of the kubelet that started this program: the API server and its CA.
 
-A pod's token is sent to the server in this file. Therefore the file is read only if only root can have
-written it.
+A pod's token is sent to the server that this file names. Therefore the file is used only if root alone can
+replace it.
 """
 
 import base64
@@ -70,7 +70,7 @@ def kubeconfig_of(command: Sequence[str]) -> Kubeconfig:
             return parse(root_owned(path), path)
         except Unusable as error:
             reasons.append(f"{path}: {error}")
-    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet of root names a kubeconfig")
+    return Kubeconfig("", "", "; ".join(reasons) or "no kubelet that runs as root names one")
 
 
 def parse(data: bytes, path: str) -> Kubeconfig:

@@ -101,5 +101,5 @@ def _content(path: str) -> bytes:
 
 
 def _digest(parts: object) -> str:
-    # repr keeps the parts apart, whatever they contain.
+    # repr delimits the parts unambiguously, whatever they contain.
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()

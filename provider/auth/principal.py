@@ -1,4 +1,4 @@
-"""A principal: an identity that OCI accepts, with the key that signs its requests."""
+"""A principal: an identity in OCI, with the key that signs its requests."""
 
 import re
 from typing import NamedTuple, TypeGuard
@@ -17,11 +17,11 @@ _PEM = re.compile(rb"\s*-----BEGIN [A-Z ]+-----([A-Za-z0-9+/=\s]+)-----END [A-Z 
 
 
 class Principal(NamedTuple):
-    """An identity that OCI accepts. ``name`` is for the log, and is not secret.
+    """An identity in OCI. ``name`` is for the log, and is not secret.
 
     ``region`` is the instance's region, if the metadata service was asked for it. ``expires_in`` limits, in
-    seconds, how long a token may be shared that this principal gets. ``caveat`` is added to the message if
-    OCIR refuses the principal.
+    seconds, how long its registry token may be shared. ``caveat`` is added to the message if OCIR refuses the
+    principal.
     """
 
     name: str
@@ -39,7 +39,7 @@ def is_security_token(text: object) -> bool:
 def can_sign(key: object) -> TypeGuard[RSAPrivateKey]:
     """Report whether OCI accepts signatures of ``key``: RSA, 2048 bits or more.
 
-    Raises ValueError if the numbers of the key do not belong together; only signing shows that.
+    Raises ValueError if the numbers of the key are inconsistent, which only signing shows.
     """
     if not isinstance(key, RSAPrivateKey) or key.key_size < 2048:
         return False

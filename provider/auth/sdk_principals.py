@@ -1,6 +1,6 @@
 """User principals and resource principals, made by the OCI SDK.
 
-The SDK is imported inside the functions, because that takes longer than everything else together.
+The functions import the SDK only when they need it: importing it takes longer than the rest of a call.
 """
 
 import os
@@ -60,7 +60,7 @@ def resource_principal(resource: ResourceEnvironment, deadline: Deadline) -> Pri
 
     version = resource.values.get("OCI_RESOURCE_PRINCIPAL_VERSION")
     try:
-        # The SDK reads only the environment. In place of file names, it finds the contents of the files.
+        # The SDK reads only the environment. Here it finds the contents of the files in place of their names.
         os.environ.update(resource.values)
         # In the background: for some versions the SDK sends requests, with its own timeouts.
         made = Background(get_resource_principals_signer)

@@ -1,4 +1,4 @@
-"""The identity that a call proves, as the settings choose it."""
+"""Reads the identity that the settings choose."""
 
 from collections.abc import Mapping
 

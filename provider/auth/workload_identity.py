@@ -1,6 +1,6 @@
 """OKE workload identity: the principal of a pod's service account.
 
-An endpoint next to the cluster's API server exchanges a service-account token for a session token that is bound
+An endpoint next to the cluster's API server exchanges a service-account token for a security token that is bound
 to the session key. The SDK sends the same request, as a test shows
 (https://github.com/oracle/oci-python-sdk/blob/master/src/oci/auth/signers/oke_workload_identity_resource_principal_signer.py).
 """
@@ -48,7 +48,7 @@ _ADDRESSES = {
     OKE_CONF: re.compile(r"""^\s*(?:export\s+)?APISERVER_ENDPOINT=["']?([^"'\s]+)""", re.M),
 }
 
-EXPERIMENTAL = "It is not verified that OCIR accepts workload identities: this is experimental."
+EXPERIMENTAL = "This is experimental: nobody has verified that OCIR accepts workload identities."
 CA_HINT = (
     "The cluster's CA did not issue the API server's certificate. Check KUBERNETES_SERVICE_HOST,"
     " OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH, the kubelet's --kubeconfig and the node's clock."
@@ -59,7 +59,7 @@ CA_HINT = (
 class Cluster(NamedTuple):
     """The address of the API server, and the PEM certificates of its CA.
 
-    ``source`` tells where both were found.
+    ``source`` says where both were found.
     """
 
     host: str
@@ -70,7 +70,7 @@ class Cluster(NamedTuple):
 def workload_principal(
     account: ServiceAccount, cluster: Cluster, key: Background[RSAPrivateKey], network: Network
 ) -> Principal:
-    """Exchange the service-account token for a session token at the cluster's endpoint.
+    """Exchange the service-account token for a security token at the cluster's endpoint.
 
     The request is ``POST https://<API server>:12250/resourcePrincipalSessionTokens`` with a bearer token and
     ``{"podKey": <public key>}``; the answer is ``{"token": "ST$..."}`` in base64, in quotation marks. It uses no
@@ -104,7 +104,7 @@ def workload_principal(
         token = None
     if not is_security_token(token):
         raise WorkloadMalformed(f"{answer.describe()} without a token")
-    # The registry token must not be shared for longer than the account's own token is valid.
+    # The registry token must not be shared longer than the account's own token is valid.
     signer = Signer(f"ST${token}", private)
     return Principal(name, signer, expires_in=account.expires_in, caveat=EXPERIMENTAL)
 
@@ -132,8 +132,8 @@ def find_cluster(
 ) -> Cluster:
     """Find the cluster of this node: in the settings, the kubelet's kubeconfig or OKE's files.
 
-    The metadata service may add the address, but never the CA: otherwise, whoever intercepts the metadata
-    service would get the service-account tokens. ``kubeconfig`` and ``metadata`` are called only if needed;
+    The metadata service may supply the address, but never the CA: otherwise, an attacker who intercepts the
+    metadata service would get the service-account tokens. ``kubeconfig`` and ``metadata`` are called only if needed;
     ``text_of`` returns the text of a file, or None. Raises ClusterUnknown and what ``metadata`` raises.
     """
     host, host_source = settings.kubernetes_host or "", "settings"

@@ -17,13 +17,13 @@ from provider.ocir.credentials import (
 )
 from provider.ocir.token import MAX_EXPIRES_IN, Token, is_token
 
-# Seconds for which a token is new, and a pull check that allowed a pull is recent. It is shorter than
-# UNPROVEN_SECONDS by more than an exchange takes, so that each answer for a denied image has a newer token than
-# the answer before.
+# Seconds for which a token counts as new, and a successful pull check as recent. It is shorter than
+# UNPROVEN_SECONDS by more than an exchange takes, so that each response for a denied image has a newer token than
+# the response before.
 NEW_SECONDS = 30
-# A token is no longer shared if less than this is left of it, or less than half its lifetime.
+# A token is no longer shared if less than this, and less than half its lifetime, is left of it.
 _LEAST_SECONDS = 360
-# How long a failure is shared: long enough not to burden OCI, short enough that a repair takes effect at once.
+# How long a failure is shared: long enough not to burden OCI, short enough that a fix takes effect soon.
 _FAILURE_SECONDS = 5
 _THROTTLED_SECONDS = 10
 _MAX_CHECKS = 100
@@ -34,8 +34,8 @@ _MAX_REPOSITORY = 255
 class CacheSlot:
     """The file of one entry, and the files that belong to it (their names have a suffix).
 
-    The file name is for people. ``owner`` is stored in the entry and compared, so that no other owner with the
-    same file name can use it. A file that cannot be read or written is logged, and is a cache miss.
+    The file name identifies nothing: ``owner`` is stored in the file and compared, so that an owner whose file
+    name is the same cannot use it. A file that cannot be read or written is logged, and is a cache miss.
     """
 
     def __init__(self, store: Store, label: str, owner: Mapping[str, str], log: Log) -> None:
@@ -43,7 +43,7 @@ class CacheSlot:
         self._owner = owner
         self._log = log
         checksum = zlib.crc32(" ".join(owner.values()).encode())
-        # A host name may be as long as a file name.
+        # Shortened: a host name may be as long as the longest file name.
         self.name = f"v{FORMAT}-{label[:100].replace(':', '_')}-{checksum:08x}"
 
     def read(self, suffix: str = "") -> dict[str, Any] | None:
@@ -84,8 +84,8 @@ class _CachedCheck(NamedTuple):
 class CachedToken(NamedTuple):
     """A token in the cache. ``made`` is when its exchange began, in seconds since boot.
 
-    ``renewed`` is True if there was another token when it was made. ``checks`` are by repository. ``content``
-    is the JSON of the entry.
+    ``renewed`` is True if the cache had an older token when it was made. ``checks`` are by repository. ``content``
+    is its JSON.
     """
 
     token: Token
@@ -151,7 +151,7 @@ def token_content(
 def _with_check(
     checks: Mapping[str, _CachedCheck], repository: str, check: PullCheck
 ) -> dict[str, tuple[str, str | None, float]]:
-    """Return the JSON of ``checks`` and one more, the newest last. Limited, because pods choose the names."""
+    """Return the JSON of ``checks`` plus one, the newest last. The number is limited: pods choose the names."""
     others = {
         name: (old.status.value, old.code, old.at)
         for name, old in checks.items()
@@ -186,7 +186,7 @@ def _cached_token(content: Any) -> CachedToken | None:
         return None
     if not is_token(text) or type(expires_in) is not int or expires_in > MAX_EXPIRES_IN:
         return None
-    # A token from the future was not made since this boot.
+    # A token from the future is not from this boot.
     if age < 0 or token.expires_in < min(_LEAST_SECONDS, expires_in / 2):
         return None
     return cached

@@ -1,7 +1,7 @@
 """Single flight for an identity: one call at a time proves it, for all registries.
 
-The identity is the same for all registries, and whoever creates pods chooses the names of registries. So a
-failure of the identity is shared by all registries.
+All registries use the same identity, and users who create pods choose the names of registries. So all
+registries share a failure to prove the identity.
 """
 
 from types import TracebackType
@@ -14,7 +14,7 @@ from provider.invocation import Invocation
 from provider.net.deadline import Deadline
 from provider.ocir.hosts import is_registry_of
 
-# Seconds. One registry of no known region may ask for the identity in this time.
+# Seconds. In this time, the identity is proven for only one registry of an unknown region.
 _UNKNOWN_SECONDS = 60
 # A file next to the identity's entry: the last unknown registry that was admitted.
 _UNKNOWN_SUFFIX = ".unknown"
@@ -23,16 +23,16 @@ _UNKNOWN_SUFFIX = ".unknown"
 class IdentityFlight:
     """A context manager for the time in which a call proves an identity.
 
-    Entering it waits for another call that does so, and raises the failure of an attempt that ended after this
-    call began or a few seconds before. Calls that waited for a successful attempt continue in parallel.
-    Leaving it stores how the attempt ended. ``unknown_registry`` is the host of a registry of no known region:
-    it is admitted with the lock held, and may be refused.
+    Entering it waits while another call proves the identity. It raises the failure of an attempt that ended
+    after this call began or a few seconds before. Calls that waited for a successful attempt continue in
+    parallel. Leaving it stores the result. ``unknown_registry`` is the host of a registry of an unknown region:
+    whether it may use the identity is decided with the lock held.
     """
 
     def __init__(self, store: Store, invocation: Invocation) -> None:
         self.arrived = now()
         self.unknown_registry: str | None = None
-        # True while the identity is being proved, and after that failed.
+        # True while the identity is being proven, and after a failure to prove it.
         self.is_proving = False
         identity = cache_key(invocation)
         self._slot = CacheSlot(store, "identity", {"identity": identity}, invocation.log)
@@ -45,7 +45,7 @@ class IdentityFlight:
         lock = self._slot.lock()
         while lock and not lock.acquire():
             wait_for(lock, self._deadline, "waiting for another call that proves the identity")
-            # Before the lock is acquired again, because that would make the other calls wait once more.
+            # Checked without the lock: acquiring it again would make the other calls wait once more.
             if self.last_success() >= self.arrived and self.unknown_registry is None:
                 return self
         self._lock = lock
@@ -82,7 +82,7 @@ class IdentityFlight:
         return at if isinstance(at, float) else 0.0
 
     def region(self) -> RegionInfo | None:
-        """Return the instance's region, which a call since boot has learned; None otherwise."""
+        """Return the instance's region if a call since boot has stored it, else None."""
         content = self._instance.read() or {}
         values = [content.get(field) for field in RegionInfo._fields]
         if all(isinstance(value, str) for value in values):
@@ -97,7 +97,7 @@ class IdentityFlight:
     def _admit(self, host: str) -> None:
         region = self.region()
         if region and is_registry_of(region, host):
-            return  # learned after this call looked
+            return  # another call has stored its region in the meantime
         last = self._slot.read(_UNKNOWN_SUFFIX) or {}
         admitted, at = last.get("host"), last.get("at")
         recent = isinstance(at, float) and 0 <= now() - at < _UNKNOWN_SECONDS
@@ -105,8 +105,8 @@ class IdentityFlight:
             raise RegistryUnreachable(
                 f"no known region has the registry {host}, and another such registry was tried less than"
                 f" {_UNKNOWN_SECONDS} s ago",
-                "Check the region in the image's name. If this is a registry of OCI, the kubelet reaches it"
-                " with a later try; or add it to OCIR_HOSTS.",
+                "Check the region in the image's name. If it is correct, a later attempt of the kubelet succeeds."
+                " To avoid the wait, add the registry to OCIR_HOSTS.",
             )
         self._slot.write({"host": host, "at": now()}, _UNKNOWN_SUFFIX)
 

@@ -1,7 +1,7 @@
 """Files and locks on tmpfs, which the processes of one user share.
 
-The folder has mode 0700 and its files 0600; each is checked through its descriptor. A token is never written to
-a disk. Unexpected state is a cache miss, not an error.
+The directory has mode 0700 and its files 0600; each is checked through its descriptor. A token is never written
+to disk. Unexpected state is a cache miss, not an error.
 """
 
 import fcntl
@@ -16,8 +16,8 @@ from typing import Any
 LOCK_SUFFIX = ".lock"
 FOLDER = "oke-credential-provider"
 SYSTEM_PARENT = "/run"
-# All users may write here, so the name of the folder contains the UID, and the folder is checked. In a
-# container this is tmpfs, while /run usually is not.
+# All users may write here, so the name of the directory contains the UID, and the directory is checked. In a
+# container this is tmpfs, and /run usually is not.
 SHARED_MEMORY = "/dev/shm"  # noqa: S108
 # Part of each file name: versions of this program with another format do not read each other's files.
 FORMAT = 2
@@ -32,7 +32,7 @@ _SAFE = os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def candidate_folders(environ: Mapping[str, str]) -> list[str]:
-    """Return the paths where the folder may be, in the order in which ``Store.open`` tries them."""
+    """Return the paths where the cache directory may be, in the order in which ``Store.open`` tries them."""
     parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]
     private = [os.path.join(parent, FOLDER) for parent in parents if os.path.isabs(parent)]
     return [*private, f"{SHARED_MEMORY}/{FOLDER}-{os.geteuid()}"]
@@ -45,18 +45,18 @@ def entry_of(name: str) -> str:
 
 
 class CacheUnavailable(Exception):
-    """The cache is not in the state in which this program leaves it. The message says why, for the log."""
+    """The cache cannot be used. The message says why, for the log."""
 
 
 def now() -> float:
-    """Return the seconds since boot, including suspend. Nobody can set this clock, and it starts at zero
-    exactly when tmpfs is empty.
+    """Return the seconds since boot, including suspend. Nobody can set this clock. When it starts at zero,
+    tmpfs is empty.
     """
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Store:
-    """The folder, through a descriptor that was checked. ``path`` is its path."""
+    """The cache directory, opened and checked. ``path`` is its path."""
 
     def __init__(self, fd: int, path: str) -> None:
         self._fd = fd
@@ -77,7 +77,7 @@ class Store:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
             except (FileNotFoundError, PermissionError) as error:
                 reasons.append(f"{path}: {error.strerror}")
-                continue  # root's folder and this user is not root, or a parent that is not on tmpfs
+                continue  # root's directory and this user is not root, or a parent that is not on tmpfs
             except OSError as error:
                 raise CacheUnavailable(f"{path}: {error.strerror}") from error
             if _in_memory(fd):
@@ -142,8 +142,8 @@ class Store:
     def sweep(self) -> None:
         """Remove stale files, and then the least useful files until the cache is within its limits.
 
-        Least useful are locks and failures without an entry: image names can create any number of them. Of
-        the others, the oldest are removed first.
+        Locks and failures without an entry go first: image names can create any number of them. Then the
+        oldest files go.
         """
         files: dict[str, os.stat_result] = {}
         with suppress(OSError):
@@ -174,7 +174,7 @@ class Store:
         return True
 
     def remove(self) -> None:
-        """Remove the files of all versions of this program, and then the folder if it is empty."""
+        """Remove the files of all versions of this program, and then the directory if it is empty."""
         with suppress(CacheUnavailable, OSError):
             for name in self.names():
                 if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
@@ -205,7 +205,7 @@ class Lock:
         except OSError:
             return False
         with suppress(OSError):
-            os.utime(self._fd)  # not stale
+            os.utime(self._fd)  # so that it does not count as stale
         return True
 
     def wait(self) -> None:

@@ -3,35 +3,36 @@
 When a node boots, the kubelet asks for many images of one registry at once and starts one process for each.
 One of them makes the exchange; the others wait for it and share its token, or its failure.
 
-The kubelet caches each answer for its own image (cacheKeyType Image). How long depends on the pull check:
+The kubelet caches each response for its own image (cacheKeyType Image). How long depends on the pull check:
 
 * If the pull check of its own repository allowed the pull, for the lifetime of the token. The check must be at
   most 30 s old. So a restarted kubelet gets a working token, even if the dynamic group was deleted and created
   again after the first check.
 * Otherwise, until the token is two minutes old. A token that is older than the dynamic group is useless for its
-  whole hour, and no answer of the registry distinguishes this from a missing policy. So if an older token does
-  not get a repository allowed, the call gets a new token.
+  whole hour, and no response of the registry distinguishes this from a missing policy. So if the pull check
+  fails with an older token, the call gets a new one.
 
 What is shared, and for how long:
 
-* For 30 s, a token is new: the registry's answer counts, whatever it is, and no call makes another exchange. So
-  any number of denied images cause at most one exchange every 30 s. The kubelet asks again about a denied image
-  when the token is two minutes old, and then gets a new token. So a repair takes effect within two minutes: each
-  later token for a denied image is newer, and no answer outlives the two minutes of its token.
+* For 30 s, a token is new: each result of a pull check is accepted, and no call makes another exchange. So any
+  number of denied images of a registry cause at most one exchange every 30 s. The kubelet asks again about a
+  denied image when its token is two minutes old, and then gets a new token. So a fix takes effect within two
+  minutes.
 * In the first 10 s of a token, a repository gets it without a pull check: thirty pods must not wait for thirty
-  requests that decide only how long an answer is cached. The kubelet asks again within two minutes, and then the
+  requests that decide only how long a response is cached. The kubelet asks again within two minutes, and then the
   repository is checked. A token that replaces another one is always checked: otherwise one denied image, which
   renews the token every two minutes, would keep all others unproven.
-* A new token does not replace one that is proven for a repository: a proof for one repository says nothing about
-  another. The cache keeps the last three, and a repository gets the newest token that is proven for it.
-* If no newer token can be had, the answer is the cached token, for 10 s: credentials that may work are better
-  than none.
+* A new token does not replace one that is proven for a repository, which means that a pull check allowed a pull
+  with it: this says nothing about other repositories. The cache keeps the last three tokens, and a repository
+  gets the newest token that is proven for it.
+* If no newer token is available, the response has the cached token, for at least 10 s: credentials that may work
+  are better than none.
 
 A failure is shared with the calls that waited for it, and for some seconds more: a kubelet whose pods are in
 back-off calls a failing plugin about 50 times a minute.
 
-Whoever creates pods chooses the names of registries. A registry of no known region must first accept a
-connection, and only one of them a minute may ask for the identity (see ``single_flight``).
+Users who create pods choose the names of registries. A registry of an unknown region must first complete a TLS
+handshake, and only one of them per minute may use the identity (see ``single_flight``).
 
 Locks are taken in one order: the registry's before the identity's. No call waits for a registry while it holds
 the identity's lock.
@@ -76,7 +77,7 @@ _FAILURE_SUFFIX = ".failure"
 def instance_region(invocation: Invocation) -> RegionInfo:
     """Return the instance's region from the cache, or from IMDS.
 
-    Raises Imds*, also if another call met it, and DeadlineExceeded.
+    Raises Imds*, also for a failure of another call, and DeadlineExceeded.
     """
     from provider.ocir import exchange
 
@@ -90,7 +91,7 @@ def instance_region(invocation: Invocation) -> RegionInfo:
     known = flight.region()
     if known is None:
         with flight:
-            # A call that this one waited for has stored it.
+            # A call that this one waited for may have stored it.
             known = flight.region()
             if known is None:
                 known = exchange.instance_region(invocation.deadline)
@@ -101,7 +102,7 @@ def instance_region(invocation: Invocation) -> RegionInfo:
 def get_or_fetch(image: Image, invocation: Invocation) -> RegistryCredentials:
     """Return credentials for the registry of ``image``: from the cache, or from an exchange.
 
-    A cache that cannot be used is logged, and is not an error. Raises the ProviderError of the exchange, also
+    A cache that cannot be used is logged, and is not an error. Raises the ProviderError of the exchange, even
     if another call made it, and DeadlineExceeded.
     """
     if not invocation.settings.token_cache:
@@ -128,7 +129,7 @@ def get_or_fetch(image: Image, invocation: Invocation) -> RegistryCredentials:
         if isinstance(found, RegistryCredentials):
             return found
         check = _check(cache, lock, image, invocation, found)
-        # A container tool caches no answer, so only the token's lifetime counts.
+        # A container tool does not cache the token, so it may get an older one.
         limit = UNPROVEN_SECONDS if check == CHECK_NO_IMAGE else NEW_SECONDS
         if check.status is PullStatus.ALLOWED or found.age < limit:
             return found.credentials(check)
@@ -247,7 +248,7 @@ class _RegistryCache:
         if not self._is_known():
             exchange.connect(image, invocation)
             self._flight.unknown_registry = self._host
-        # The age of a token counts from here, because it contains the groups as of now.
+        # The age of a token counts from here: it reflects the dynamic groups of this moment.
         began = now()
         with self._flight as flight:
             proof = exchange.prove_identity(image, invocation)
@@ -257,7 +258,7 @@ class _RegistryCache:
         return credentials._replace(age=now() - began)
 
     def _is_known(self) -> bool:
-        """Report whether the registry is real: a region has it, or it gave a token before."""
+        """Report whether the registry is known: it is listed, a region has it, or it issued a token before."""
         listed = self._invocation.settings.ocir_hosts
         if is_known_registry(self._image.host, listed) or self._slot.read():
             return True

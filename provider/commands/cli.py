@@ -63,7 +63,7 @@ _OUTPUT = click.option(
     help="The output format.",
 )
 _PREFIX = _path(
-    "--prefix", "/usr/local/lib/oke-credential-provider", "The directory of the versions."
+    "--prefix", "/usr/local/lib/oke-credential-provider", "The directory of installed versions."
 )
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the changes and make none.")
 _WATCH = _seconds("--watch", 0, 60, "How long the restarted kubelet must stay healthy.")
@@ -107,7 +107,7 @@ def version(output: str) -> None:
     type=click.File(),
     help="With workload identity: the token of the service account to test (-: standard input).",
 )
-@click.option("--verbose", is_flag=True, help="Print details of each step, also if it passes.")
+@click.option("--verbose", is_flag=True, help="Print details of each step, even if it passes.")
 def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -> int:
     """Check whether this node can pull from OCIR, and say how to fix what fails.
 
@@ -138,7 +138,7 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
 @click.option(
     "--bin-dir",
     metavar="DIR",
-    help="With --validate: the directory of the programs (default: that of the kubelet or install).",
+    help="With --validate: the directory of the programs (default: the kubelet's, else install's).",
 )
 @click.option(
     "--workload-identity",
@@ -160,8 +160,7 @@ def config(
     """Print a CredentialProviderConfig for the kubelet, or validate one.
 
     The config is for the realm that the metadata service names, or for all realms if this is not an
-    OCI instance. With --workload-identity, it ends with the permissions that Kubernetes and OCI
-    require.
+    OCI instance. With --workload-identity, it ends with the RBAC rule and the policy to apply.
 
     --validate also checks the programs and the settings that the config names. Exit code: 1 if the
     kubelet would not start with the config, or if pulls from OCIR would fail.
@@ -267,8 +266,8 @@ def enable(
     It checks every file that the kubelet will read. It adds a systemd drop-in to kubelet.service,
     which repeats the unit's command and adds the flags. It restarts the kubelet and watches its main
     process, its command line, its healthz endpoint and the node's containers. If the kubelet does not
-    stay healthy, the change is rolled back. If this program is killed or the node loses power at any
-    moment, the kubelet starts as before. Containers keep running.
+    stay healthy, the change is rolled back. If this program is killed or the node loses power before
+    the kubelet has proven healthy, it starts as before. Containers keep running.
 
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """

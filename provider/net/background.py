@@ -1,4 +1,4 @@
-"""Work in a second thread."""
+"""Work in a background thread."""
 
 import threading
 from collections.abc import Callable

@@ -97,8 +97,8 @@ class Client:
     ) -> Answer:
         """Send a request, with retries, and return its answer: any status that is not retryable.
 
-        A try takes at most ``seconds``. After a try that reached the server without an answer, the next try
-        may take all the time left: an answer may be lost, but a server may also need 20 seconds. ``headers``
+        A try takes at most ``seconds``. If it reached the server and got no answer, the next try may take all
+        the time left: the answer may have been lost, but the server may also need 20 seconds. ``headers``
         is called for each try, because a signature covers the time. Raises ``unreachable``, TlsUntrusted,
         DeadlineExceeded.
         """
@@ -122,7 +122,7 @@ class Client:
             try:
                 return self._send(connection, method, target, headers, body, limit)
             except Failure as failure:
-                # A server may close an idle connection at any time; a new connection shows the true state.
+                # A server may close an idle connection at any time, so repeat the request on a new one.
                 if fresh or not failure.retryable:
                     raise
                 connection = self._connection = self._opened(limit)
@@ -146,7 +146,7 @@ class Client:
         return self._connection, True
 
     def _opened(self, limit: Deadline) -> Connection:
-        # In a thread: a DNS lookup has no time limit, and a name may have many addresses.
+        # In a thread: a DNS lookup has no time limit, and a name may have many addresses to try.
         opening = Background(lambda: self._open(limit))
         return opening.result(limit, f"connecting to {self.origin.netloc}")
 

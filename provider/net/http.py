@@ -238,12 +238,12 @@ class Connection:
                 b"" if method == "CONNECT" and response.status == 200 else response.read(limit + 1)
             )
         except OSError as error:
-            reason = error.strerror or f"broken answer ({type(error).__name__})"
+            reason = error.strerror or f"no complete answer ({type(error).__name__})"
             raise Failure(f"{self._asked}: {reason}") from error
         except (HTTPException, ValueError) as error:
             # An answer that is not HTTP will not be HTTP next time. "from None": the cause quotes the answer.
             retryable = isinstance(error, IncompleteRead)
-            reason = f"broken answer ({type(error).__name__})"
+            reason = f"invalid HTTP answer ({type(error).__name__})"
             raise Failure(f"{self._asked}: {reason}", retryable) from None
         finally:
             # Otherwise its finalizer may print an error to standard error (Python 3.13).
@@ -310,7 +310,7 @@ class _Incoming(io.RawIOBase):
 
 def _request_id(given: str | None, secrets: Iterable[str]) -> str:
     """Return the ``opc-request-id`` of an answer; "none" if it has none; "withheld" if it does not look like
-    an ID of OCI's or contains a part of ``secrets``, ignoring case and punctuation.
+    OCI's IDs or contains a part of ``secrets``, ignoring case and punctuation.
     """
     if given is None:
         return "none"

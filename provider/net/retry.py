@@ -1,4 +1,4 @@
-"""The retry loop for requests: which failures are retried, and after which pause."""
+"""The retry loop for requests: which failures are retried, and after how long a pause."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from provider.net.http import Answer, Failure, Slow
 ATTEMPTS = 4
 _FIRST_PAUSE = 0.2
 _LONGEST_PAUSE = 5.0
-# The statuses that mean "not now" (RFC 9110). Another try with any other status would fail again.
+# The statuses that mean "not now" (RFC 9110). After any other status, a retry would fail again.
 RETRYABLE_STATUSES = (408, 429, 500, 502, 503, 504)
 RETRY_HINT = (
     "The server was reached and reports that it cannot answer. The kubelet will try again. If it lasts, check"
@@ -30,10 +30,10 @@ def with_retries(
     attempts: int = ATTEMPTS,
     throttled: type[ProviderError] | None = None,
 ) -> Answer:
-    """Call ``attempt`` until it returns an answer that is not a retryable status or a 5xx.
+    """Call ``attempt`` until it returns an answer whose status is neither retryable nor 5xx.
 
     Raises ``unreachable`` after ``attempts`` tries, after a failure that is not retryable, or if the next
-    pause is longer than the time left; ``throttled`` in its place if the last status is 429. Raises
+    pause is longer than the time left; raises ``throttled`` instead if the last status is 429. Raises
     DeadlineExceeded if the deadline has passed, and what ``attempt`` raises except Failure.
     """
     for count in range(1, attempts + 1):

@@ -20,8 +20,8 @@ NODE_BUNDLES = (
     "/etc/ssl/ca-bundle.pem",
     "/etc/ssl/cert.pem",
 )
-# Folders with the same certificates, one file each, named by the hash of the subject (openssl rehash). Loading
-# a bundle of 140 certificates takes 29 ms of CPU time; from a folder, OpenSSL reads only the file it needs.
+# Directories with the same certificates, one file each, named by the hash of the subject (openssl rehash). Loading
+# a bundle of 140 certificates takes 29 ms of CPU time; in a directory, OpenSSL reads only the file it needs.
 NODE_FOLDERS = (
     "/etc/pki/ca-trust/extracted/pem/directory-hash",  # newer Oracle Linux
     "/etc/ssl/certs",  # Ubuntu, Debian
@@ -30,7 +30,7 @@ _CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
 def bundle(environ: Mapping[str, str]) -> str:
-    """Return the file or hashed folder with CA certificates: from the environment, the node, or certifi.
+    """Return the file or hashed directory with CA certificates: from the environment, the node, or certifi.
 
     Raises BadSettings if the environment names a path that does not exist.
     """
@@ -51,8 +51,8 @@ def bundle(environ: Mapping[str, str]) -> str:
 
 
 def hashed_folder(environ: Mapping[str, str]) -> str | None:
-    """Return the node's hashed folder of CA certificates; None if it has none or the environment names a
-    bundle. The bundle may contain certificates that the folder lacks.
+    """Return the node's hashed directory of CA certificates; None if it has none or the environment names a
+    bundle, which may contain certificates that the directory lacks.
     """
     if not any(environ.get(name) for name in _CHOICES):
         for path in NODE_FOLDERS:
@@ -76,7 +76,7 @@ def tls_context(environ: Mapping[str, str], path: str | None = None) -> "ssl.SSL
     try:
         context.load_verify_locations(**{"capath" if os.path.isdir(path) else "cafile": path})
     except OSError as error:
-        raise BadSettings(f"{path} holds no CA certificates that can be read") from error
+        raise BadSettings(f"{path} contains no readable CA certificates") from error
     return context
 
 

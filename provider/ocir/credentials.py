@@ -7,8 +7,8 @@ from provider.image import Image
 from provider.ocir.token import Token
 from provider.settings import Settings
 
-# Seconds. The age at which a token is given up that no pull check allowed. It counts from the exchange, so that a
-# repair after the exchange takes effect within this time.
+# Seconds. A token without a successful pull check is replaced at this age. The age counts from the exchange, so
+# that a fix after the exchange takes effect within this time.
 UNPROVEN_SECONDS = 120
 
 

@@ -1,7 +1,7 @@
 """The exchange of an identity for registry credentials, in the fastest order.
 
-Requests that need nothing start first and run in parallel: IMDS is asked before the larger imports begin, and
-the session key is made and TLS connections are opened while it answers.
+Steps that depend on nothing start first and run in parallel: IMDS is asked before the larger imports begin. While
+it answers, the session key is made and TLS connections are opened.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Proof(NamedTuple):
-    """A principal that OCI accepted, and a client for the image's registry, which may be connected."""
+    """A principal, and a client for the image's registry, which may already be connected."""
 
     principal: "Principal"
     registry: Client
@@ -67,7 +67,7 @@ def prove_identity(image: Image, invocation: Invocation) -> Proof:
     method = invocation.settings.ocir_auth_method
     paths = (REGION_INFO, CERTIFICATE, KEY, INTERMEDIATE)
     metadata = Metadata(paths, invocation.deadline) if method == INSTANCE_PRINCIPAL else None
-    # Next, because it takes longest, and runs on another core.
+    # The session key is next: it takes longest, and runs on another core.
     key = _session_key() if method in (INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY) else None
     network = Network(invocation.deadline, invocation.environ)
     registry = _registry(image, invocation, network)

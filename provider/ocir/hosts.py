@@ -169,7 +169,8 @@ REGIONS = {
 def is_ocir(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
     """Report whether ``image_host`` is a public name of OCIR or matches a pattern in ``listed``.
 
-    Only such a host may receive signatures.
+    Only such a host may receive signatures, or one in the realm domain that IMDS reports (see
+    ``claimed_realm_domain``).
     """
     split = split_host(image_host)
     if split is None:
@@ -186,8 +187,8 @@ def is_ocir(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
 
 
 def is_known_registry(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
-    """Report whether ``image_host`` is the registry of a region in ``REGIONS`` or is in ``listed`` without
-    a ``*``.
+    """Report whether ``image_host`` is the registry of a region in ``REGIONS``, or matches a pattern in
+    ``listed`` that has no ``*``.
 
     Any other name that ``is_ocir`` accepts may be made up.
     """

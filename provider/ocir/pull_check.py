@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 # Seconds. The check decides only how long the kubelet caches the token, and other calls wait for it.
 _CHECK_SECONDS = 5.0
 
-# The error codes that a message may contain: from the OCI distribution specification, docker/distribution and
+# The error codes that may appear in a message: from the OCI distribution specification, docker/distribution and
 # OCI's APIs. No other text from a body is repeated.
 _CODES = frozenset(
     (
@@ -40,7 +40,7 @@ def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
     """Ask the registry for the manifest of ``image`` with ``token``.
 
     Raises no ProviderError: the token exists, and the pull itself shows whether it works. A 200 to HEAD proves
-    the pull. An answer to HEAD has no body, so any other status is followed by one GET: its error code shows
+    the pull. An answer to HEAD has no body. After any other status, one GET gets the error code, which shows
     the reason, and whether a 404 proves anything.
     """
     target = f"/v2/{image.repository}/manifests/{image.reference}"
@@ -62,14 +62,14 @@ def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
             # 404 to principals without permission, so no other 404 proves anything.
             return PullCheck(PullStatus.ALLOWED, "allowed (no such tag)", code, answer.status)
         case 403, "FREE_TIER_NOT_SUPPORTED":
-            reason = "this tenancy's tier or region has no registry, and no policy changes that"
+            reason = "this tenancy's tier does not include the registry in this region; a policy does not help"
         case 403, _:
             reason = (
                 "the policy or the dynamic group is missing or newer than the token; or the policy covers one"
                 " compartment, and the repository does not exist there"
             )
         case 401, _:
-            reason = "the registry does not accept the token itself, and no policy changes that"
+            reason = "the registry does not accept the token itself; a policy does not help"
         case _:
             return PullCheck(PullStatus.UNCLEAR, f"unclear: {reply}", code, answer.status)
     return PullCheck(PullStatus.DENIED, f"denied: {reply}; {reason}", code, answer.status)

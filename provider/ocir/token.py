@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Seconds; OCIR's tokens are valid for an hour. A longer lifetime is an error of the server.
 MAX_EXPIRES_IN = 30 * 24 * 3600
-# It becomes part of a header, and a password.
+# It becomes part of a header, and is the password.
 _TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
 
 

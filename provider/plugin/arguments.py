@@ -12,7 +12,7 @@ class KubeletCall(NamedTuple):
 
 
 def kubelet_call(argv: Sequence[str]) -> KubeletCall | None:
-    """Return the options of a kubelet call; None for a command. ``-config`` is the form of the Go program."""
+    """Return the options of a kubelet call; None for a command. ``-config`` is how the Go provider spells it."""
     settings_file, verbose = None, False
     words = iter(argv)
     for word in words:

@@ -68,9 +68,10 @@ def get_response(request: Request, invocation: Invocation) -> Response:
 
 
 def _may_get_signature(image: Image, invocation: Invocation) -> bool:
-    """Report whether the registry is OCIR's: by its name, or in the realm that IMDS reports for this node.
+    """Report whether the registry is OCIR: by its name, or by the realm domain that IMDS reports for this node.
 
-    IMDS is asked only about a name of OCIR's form in an unknown realm. Raises what that raises.
+    IMDS is asked only about ``ocir.<region>.oci.<domain>`` with an unknown domain. Raises Imds*,
+    DeadlineExceeded.
     """
     settings = invocation.settings
     if is_ocir(image.host, settings.ocir_hosts):
@@ -86,10 +87,10 @@ def _log_response(invocation: Invocation, level: str, fields: Mapping[str, objec
 
 
 def read_stdin(limit: int, deadline: Deadline) -> bytes:
-    """Read standard input to its end, or ``limit`` + 1 bytes. Raises OSError, DeadlineExceeded."""
+    """Read standard input to its end, or until it has more than ``limit`` bytes. Raises OSError, DeadlineExceeded."""
     data = b""
     while len(data) <= limit:
-        # In short waits: Python handles a signal that arrives just before a wait only after the wait.
+        # Short waits: Python handles a signal that arrives just before a wait only after the wait.
         wait = min(1.0, deadline.left("reading the request"))
         if not select.select([0], [], [], wait)[0]:
             continue

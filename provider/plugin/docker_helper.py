@@ -44,7 +44,7 @@ def serve(action: str | None, environ: Mapping[str, str]) -> tuple[int, str]:
 def _serve_input(action: str, settings: Settings, environ: Mapping[str, str]) -> tuple[int, str]:
     invocation = start(settings, environ)
     try:
-        # For every action: a tool must not write to a closed pipe.
+        # Read it for every action, so that the tool never writes to a closed pipe.
         server = read_stdin(_MAX_BYTES, invocation.deadline).decode("utf-8", "replace").strip()
     except OSError:
         server = ""
@@ -64,9 +64,9 @@ def _serve_input(action: str, settings: Settings, environ: Mapping[str, str]) ->
 
 
 def _host(server: str, settings: Settings) -> str | None:
-    """Return the registry in ``https://fra.ocir.io/v2/`` or ``fra.ocir.io``; None if the text is no registry.
+    """Return the registry in ``https://fra.ocir.io/v2/`` or ``fra.ocir.io``; None for any other text.
 
-    With another scheme, the tool would send the credentials unencrypted.
+    A scheme that is not the configured one is refused: the tool might send the credentials unencrypted.
     """
     match = _SERVER.fullmatch(server)
     if match is None or match["scheme"] not in (None, settings.registry_protocol):

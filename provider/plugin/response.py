@@ -24,11 +24,11 @@ class Response(NamedTuple):
     def to_json(self) -> str:
         """Return one line of JSON.
 
-        The kubelet looks credentials up by the registry as the image names it, so that is the key. With
-        cacheKeyType Image it caches them for this image only, so that the duration depends on the image's own
-        pull check: a public image, or an image with another policy, would otherwise keep a token in use that
-        is useless for other images. Without credentials the duration is 0s, or the kubelet would cache that
-        there are none. Durations are in seconds, which Go parses at any length.
+        The key of the credentials is the registry as the image names it: the kubelet looks them up by that
+        text. cacheKeyType Image makes the kubelet cache them for this image only, so the duration can depend
+        on the image's own pull check. Otherwise a public image, or an image with another policy, would keep a
+        token in use that is useless for other images. Without credentials the duration is 0s, so that the
+        kubelet does not cache their absence. Durations are in whole seconds.
         """
         auth = (
             {self.host: {"username": self.username, "password": self.password}} if self.host else {}
@@ -46,11 +46,11 @@ class Response(NamedTuple):
 
 NO_CREDENTIALS = Response()
 
-# A pull may start in the last second of the cached time and then take minutes, so five minutes of the token
-# remain. A token with a short lifetime keeps at least half of it.
+# A pull may start in the last second of the cache duration and then take minutes, so the duration ends five
+# minutes before the token expires. A short-lived token is cached for half its lifetime.
 _MARGIN_SECONDS = 300
-# A token that was not proven, and is older than UNPROVEN_SECONDS, is returned only if no newer one can be had.
-# The kubelet should soon ask again.
+# A token without a successful pull check that is older than UNPROVEN_SECONDS is returned only if no newer one is
+# available. The kubelet should ask again soon.
 _SHORTEST_SECONDS = 10
 
 

@@ -787,7 +787,12 @@ os.setresuid(65534, 65534, 65534)
 Cloud()
 """
     result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", code],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert result.returncode == 1
     [line] = result.stderr.splitlines()

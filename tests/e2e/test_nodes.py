@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from provider.errors import CannotUnpack, Damaged
-from provider.frozen import enter
+from provider.frozen import clean_environment
 from tests.support.built import BARE, CONTENTS, REQUEST, installed, one_file, tree
 from tests.support.processes import AS_OTHER, OTHER
 
@@ -411,7 +411,7 @@ def test_its_own_variables_do_not_reach_what_it_starts(monkeypatch: pytest.Monke
     }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    enter()
+    clean_environment()
     seen = subprocess.run(["env"], capture_output=True, text=True, check=True).stdout
     assert "LD_LIBRARY_PATH" not in seen
     assert "_PYI_" not in seen

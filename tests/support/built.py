@@ -13,11 +13,13 @@ import sys
 import tempfile
 import zipfile
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
+sys.path.append(str(ROOT / "packaging" / "freeze"))
+import build  # noqa: E402 # found by the line above
+
+ARCHITECTURE = build.ARCHITECTURES[platform.machine()]
 CONTENTS = "bin/program/_internal"
 # A request that needs no network.
 REQUEST = (
@@ -60,15 +62,10 @@ def installed() -> Path:
 
 
 def write_manifest(folder: Path) -> None:
-    """Write MANIFEST in the format of build.py, for the files in the directory."""
-    (folder / "MANIFEST").write_text(
-        "".join(
-            f"{sha256(path.read_bytes()).hexdigest()} {path.stat().st_mode & 0o777:o}"
-            f" {path.relative_to(folder)}\n"
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "MANIFEST"
-        )
-    )
+    """Write MANIFEST for the files in the directory."""
+    file = folder / "MANIFEST"
+    file.unlink(missing_ok=True)
+    file.write_text(build.manifest(folder))
 
 
 def _unpacked(binary: Path) -> Path:
@@ -105,11 +102,5 @@ def _measured() -> Path:
     )
     write_manifest(place)
     target = _folder("measured-") / _ONE_FILE.name
-    launcher = place / "bin" / "oke-credential-provider"
-    with target.open("wb") as file:
-        file.write(launcher.read_bytes())
-        with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-            for path in sorted(filter(Path.is_file, place.rglob("*"))):
-                archive.write(path, path.relative_to(place))
-    target.chmod(0o755)
+    build.one_file(place / "bin" / "oke-credential-provider", place, target)
     return target

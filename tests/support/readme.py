@@ -42,7 +42,7 @@ def _errors() -> str:
     kinds: list[type[ProviderError]] = [*ProviderError.__subclasses__(), ProviderError]
     for kind in sorted(kinds, key=lambda kind: kind.exit_code):
         what = (kind.__doc__ or "").split("\n", 1)[0]
-        what = "A fault of this program." if kind is ProviderError else what
+        what = "A bug in this program." if kind is ProviderError else what
         rows.append(f"| `{kind.code}` | {kind.exit_code} | {what} | {kind.default_hint} |")
     return "\n".join(rows)
 

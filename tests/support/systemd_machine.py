@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
+from tests.support import built
 from tests.support.processes import Done
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -229,7 +230,12 @@ class Machine:
         if Path(argv[0]).read_bytes()[:4] == b"\x7fELF":
             shutil.copy(argv[0], path)
         else:
-            path.write_text(f'#!/bin/sh\nexec {" ".join(argv)} "$@"\n')
+            measured = "".join(
+                f"export {name}={value}\n"
+                for name, value in os.environ.items()
+                if name.startswith("COVERAGE_PROCESS_")
+            )
+            path.write_text(f'#!/bin/sh\n{measured}exec {" ".join(argv)} "$@"\n')
         path.chmod(0o755)
 
     def provider_config(self, name: str = "oke-credential-provider", more: str = "") -> None:
@@ -262,7 +268,9 @@ class Machine:
         bound = {
             str(path)
             for path in needed
-            if path.stat().st_dev != Path("/").stat().st_dev or path.is_relative_to("/tmp")
+            if path.stat().st_dev != Path("/").stat().st_dev
+            or path.is_relative_to("/tmp")
+            or built.is_measured()  # not below the overlay, so that coverage's files stay
         }
         env = {
             "PATH": PATH,
