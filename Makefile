@@ -103,8 +103,8 @@ lock: ## [Build] update the locked requirements (needs uv)
 # --- workflows and releases ---
 
 lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas
-	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github examples/github-actions/ocir.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/github-actions/ocir.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
