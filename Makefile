@@ -10,10 +10,10 @@ AS_ROOT := @packaging/setup/as_root.sh
 WORKERS := 3
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
-# More packages for lint, build and tests: C compilers, container tools, a linter, and Python as a
-# library for PyInstaller.
-PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc iproute2 libc6-dev libpython% musl-tools \
-	podman shellcheck strace systemd
+# More packages for lint, build and tests: C compilers, container tools, linters (prometheus: promtool,
+# 22 MB), and Python as a library for PyInstaller.
+PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc gettext-base iproute2 jq libc6-dev \
+	libpython% musl-tools podman prometheus shellcheck strace systemd
 
 .PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: demo-fresh demo-in-container
@@ -103,8 +103,8 @@ lock: ## [Build] update the locked requirements (needs uv)
 # --- workflows and releases ---
 
 lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas
-	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/zizmor --quiet --offline --pedantic --strict-collection .github examples/github-actions/ocir.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/github-actions/ocir.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml

@@ -153,14 +153,16 @@ metadata() { # KEY: prints a value of the instance's metadata; fails if there is
 }
 
 join_cluster() { # [FLAGS]: runs this image's join script once
-    local flags=$1 more script host ca dns
+    local flags=$1 more script host ca dns gpu=
     # Karpenter puts its taints and labels into the metadata. Pass them on.
     for more in "$(metadata kubelet-extra-args)" "$KUBELET_EXTRA_ARGS"; do
         flags=$more${more:+${flags:+ }}$flags
     done
     # Use a space: with "--kubelet-extra-args=FLAGS" OKE's scripts drop the flags silently.
     if grep -q '^ID=ubuntu' /etc/os-release; then
-        oke bootstrap ${flags:+--kubelet-extra-args "$flags"}
+        # OKE's oke-install.sh adds this in the same case.
+        [ ! -e /usr/bin/nvidia-smi ] || gpu=--manage-gpu-services=true
+        oke bootstrap ${gpu:+"$gpu"} ${flags:+--kubelet-extra-args "$flags"}
     elif script=$(metadata oke_init_script); then # a managed node
         base64 --decode <<<"$script" >/var/run/oke-init.sh
         bash /var/run/oke-init.sh ${flags:+--kubelet-extra-args "$flags"}

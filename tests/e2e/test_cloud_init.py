@@ -405,6 +405,16 @@ def test_ubuntu_node(node: Node, released: str | None, ours: list[str]) -> None:
     assert node.calls("oke-init") == []
 
 
+@RELEASES
+def test_ubuntu_node_with_a_gpu(node: Node, released: str | None, ours: list[str]) -> None:
+    """As OKE's oke-install.sh does on nodes with nvidia-smi."""
+    node.write("etc/os-release", "ID=ubuntu\nID_LIKE=debian\n")
+    node.recorder("usr/bin/oke")
+    node.recorder("usr/bin/nvidia-smi")
+    node.run(world(released), SCRIPT)
+    assert node.calls("oke") == [["/usr/bin/oke", "bootstrap", "--manage-gpu-services=true", *ours]]
+
+
 def test_a_managed_node_with_oke_install_joins_by_its_init_script(node: Node) -> None:
     node.recorder("etc/oke/oke-install.sh")
     node.run(world(), SCRIPT)

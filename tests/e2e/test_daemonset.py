@@ -2,9 +2,7 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -18,6 +16,7 @@ from tests.e2e.test_cloud_init import (
     provider_calls,
     world,
 )
+from tests.support.container import runc_spec
 from tests.support.node import EXAMPLES, Node, Run, World
 
 DAEMONSET = yaml.safe_load((EXAMPLES / "daemonset.yaml").read_text())
@@ -37,35 +36,11 @@ def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES)
     """Start the init container as the kubelet would, with the permissions in the manifest."""
     bundle = folder / "bundle"
     (bundle / "rootfs").mkdir(parents=True)
-    subprocess.run(["runc", "spec", "--bundle", str(bundle)], check=True)
-    spec: dict[str, Any] = json.loads((bundle / "config.json").read_text())
-    context = INSTALL["securityContext"]
-    assert context["capabilities"]["drop"] == ["ALL"]
-    capabilities = [f"CAP_{name}" for name in context["capabilities"]["add"]]
-    spec["process"].update(
-        terminal=False,
-        args=INSTALL["command"],
-        user={"uid": context["runAsUser"], "gid": 0},
-        noNewPrivileges=not context["allowPrivilegeEscalation"],
-        capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
-    )
+    assert POD["hostNetwork"]
+    spec = runc_spec(POD, INSTALL, {"host": "set by the node", "script": str(script)})
     [name] = INSTALL["env"]
     assert name == {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
     spec["process"]["env"].append("NODE_NAME=10.0.0.7")
-    spec["root"]["readonly"] = context["readOnlyRootFilesystem"]
-    assert POD["hostNetwork"]
-    namespaces = spec["linux"]["namespaces"]
-    spec["linux"]["namespaces"] = [each for each in namespaces if each["type"] != "network"]
-    sources = {"host": "set by the node", "script": str(script)}
-    for mount in INSTALL["volumeMounts"]:
-        spec["mounts"].append(
-            {
-                "destination": mount["mountPath"],
-                "type": "bind",
-                "source": sources[mount["name"]],
-                "options": ["rbind", "rslave", "ro" if mount.get("readOnly") else "rw"],
-            }
-        )
     (bundle / "config.json").write_text(json.dumps(spec))
     return node.run_container(world, bundle)
 
