@@ -136,6 +136,11 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
     help="Validate this config and print none (-: standard input).",
 )
 @click.option(
+    "--merge",
+    metavar="FILE|DIR|-",
+    help="Print this config with the provider added (-: standard input).",
+)
+@click.option(
     "--bin-dir",
     metavar="DIR",
     help="With --validate: the directory of the programs (default: the kubelet's, else install's).",
@@ -152,6 +157,7 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    merge: str | None,
     bin_dir: str | None,
     audience: str | None,
     kubelet_version: str | None,
@@ -162,6 +168,12 @@ def config(
     The config is for the realm that the metadata service names, or for all realms if this is not an
     OCI instance. With --workload-identity, it ends with the RBAC rule and the policy to apply.
 
+    --merge prints FILE with the provider's entry added to its list, in the style of that list; all
+    other bytes stay. For a directory (kubelet 1.34), it prints the file to add. If an entry for this
+    program exists, it prints FILE unchanged and says on standard error what differs. It refuses a
+    config that the kubelet rejects, and one that it cannot edit without guessing, and gives the entry
+    to paste.
+
     --validate also checks the programs and the settings that the config names. Exit code: 1 if the
     kubelet would not start with the config, or if pulls from OCIR would fail.
     """
@@ -171,6 +183,13 @@ def config(
         return command.judge(validate, bin_dir, kubelet_version, output == "json")
     if bin_dir is not None:
         raise click.UsageError("--bin-dir requires --validate")
+    if merge is not None:
+        ours = command.write(realm, hosts, False, audience, kubelet_version)
+        file, merged = command.merge(merge, ours, kubelet_version)
+        note = f"{file}: entry added" if merged.added else command.kept_entry(file, merged)
+        click.echo(note, err=True)
+        click.echo(merged.text.encode(), nl=False)
+        return 0
     text = command.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0
@@ -214,9 +233,21 @@ def _say(text: str) -> None:
     is_flag=True,
     help="Also install it as docker-credential-ocir (see docker-credential).",
 )
+@click.option(
+    "--merge",
+    metavar="[FILE|DIR]",
+    is_flag=False,
+    flag_value="",
+    help="Add the provider to this config (default: the running kubelet's, else --config-dir's).",
+)
 @_DRY_RUN
 def install(
-    bin_dir: Path, config_dir: Path, prefix: Path, credential_helper: bool, dry_run: bool
+    bin_dir: Path,
+    config_dir: Path,
+    prefix: Path,
+    credential_helper: bool,
+    merge: str | None,
+    dry_run: bool,
 ) -> None:
     """Unpack this program on the node, for the kubelet to call.
 
@@ -224,10 +255,15 @@ def install(
     rename. The previous version stays on the node: to roll back, run its install command. Your own
     config is kept. If the kubelet would not start with it, nothing is installed. install does not set
     the kubelet's flags. A second run changes nothing, or replaces damaged files.
+
+    With --merge, it adds its entry to your config (see config --merge) and keeps the file before as
+    NAME.before-install. In a config directory it adds a file. It updates an entry that it added and
+    nobody changed. It keeps any other entry for this program and prints what differs. uninstall takes
+    the entry out again.
     """
     from provider.commands.install import InstallPaths, install
 
-    install(InstallPaths(bin_dir, config_dir, prefix, credential_helper), dry_run, _say)
+    install(InstallPaths(bin_dir, config_dir, prefix, credential_helper, merge), dry_run, _say)
 
 
 @commands.command()

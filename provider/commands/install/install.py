@@ -11,7 +11,7 @@ from pathlib import Path
 from provider import __version__
 from provider.commands.install import versions
 from provider.commands.install.changes import Change, Say, apply, locked, reported
-from provider.commands.install.config_file import plan_config, write_config
+from provider.commands.install.config_file import ConfigPlan, plan_config, write_config
 from provider.commands.install.files import (
     add_name,
     is_link_to,
@@ -22,9 +22,10 @@ from provider.commands.install.files import (
     restore_labels,
 )
 from provider.commands.install.layout import EXECUTABLE, MANIFEST, is_intact
+from provider.commands.install.merged_config import find_config
 from provider.commands.install.paths import BACKUP_SUFFIX, InstallPaths, is_ours, version_of_link
 from provider.commands.install.record import Record, read_record, record_path, write_record
-from provider.commands.kubelet_config import PROVIDER_NAME
+from provider.commands.kubelet_config import PROVIDER_NAME, digest
 from provider.errors import CannotInstall
 from provider.frozen import folder
 
@@ -42,13 +43,14 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
         )
     os.umask(0o022)  # every user can read the new files from the start
     with reported(paths.prefix):
+        paths = find_config(paths)
         # This stays true: nobody else can create the paths that install has yet to create.
         directories = paths.prefix, paths.bin_dir, paths.config_dir
         refuse_replaceable(*directories, record_path(paths.prefix))
     with reported(paths.prefix), locked(paths.prefix, dry_run) as created:
         _refuse_foreign(paths)
         record = read_record(paths.prefix)
-        config, notes = plan_config(paths, record)
+        config = plan_config(paths, record)
         current = version_of_link(paths.link, paths.prefix)
         copy = versions.find_copy(paths.prefix, Path(running), current)
         if copy is not None:
@@ -59,7 +61,7 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
         apply(changes, dry_run, say)
         if not changes:
             say(f"{__version__} is already installed; there is nothing to change")
-        for note in notes:
+        for note in config.notes:
             say(note)
 
 
@@ -68,7 +70,7 @@ def _changes(
     record: Record,
     running: Path,
     copy: Path | None,
-    config: str | None,
+    config: ConfigPlan,
     created: list[Path],
 ) -> Iterator[Change]:
     """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
@@ -89,8 +91,8 @@ def _changes(
         if not is_link_to(path, to):
             yield Change(path, f"linked to {to}", partial(_link, path, to, paths.prefix))
 
-    if config is not None:
-        yield Change(paths.config, "written", partial(write_config, paths, config))
+    if config.text is not None:
+        yield Change(paths.config, config.done, partial(write_config, paths, config))
 
     # Other bin dirs may use other versions. The version before stays, for a rollback.
     others = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
@@ -100,13 +102,15 @@ def _changes(
 
 
 def _updated(
-    paths: InstallPaths, record: Record, target: Path, config: str | None, created: list[Path]
+    paths: InstallPaths, record: Record, target: Path, config: ConfigPlan, created: list[Path]
 ) -> Record:
     """The record after this run."""
-    configs = dict(record.configs)
+    configs, merged = dict(record.configs), dict(record.merged)
     created = [*created, *missing_directories(paths.bin_dir)]
-    if config is not None:
-        configs[str(paths.config)] = sha256(config.encode()).hexdigest()
+    if config.text is not None and config.merged:
+        merged[str(paths.config)] = digest(config.text)
+    elif config.text is not None:
+        configs[str(paths.config)] = sha256(config.text.encode()).hexdigest()
         created += missing_directories(paths.config_dir)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
@@ -116,6 +120,7 @@ def _updated(
         record,
         bin_dirs=tuple(sorted({*record.bin_dirs, str(paths.bin_dir)})),
         configs=tuple(sorted(configs.items())),
+        merged=tuple(sorted(merged.items())),
         folders=tuple(sorted({*record.folders, *map(str, created)})),
         previous="" if previous == target.name else previous,
     )

@@ -15,12 +15,14 @@ _RECORD: Final = "installed.json"
 class Record:
     """What ``install`` changed.
 
-    ``configs`` has each path and the SHA-256 of the text written there. ``folders`` are the
-    directories that it created. ``previous`` is the name of the version before, or "".
+    ``configs`` has each path and the SHA-256 of the text written there. ``merged`` has each config that
+    is not its own, and the digest of the entry added there. ``folders`` are the directories that it
+    created. ``previous`` is the name of the version before, or "".
     """
 
     bin_dirs: tuple[str, ...] = ()
     configs: tuple[tuple[str, str], ...] = ()
+    merged: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     previous: str = ""
 
@@ -38,6 +40,7 @@ def read_record(prefix: Path) -> Record:
         return Record(
             bin_dirs=tuple(content["bin_dirs"]),
             configs=tuple(content["configs"].items()),
+            merged=tuple(content.get("merged", {}).items()),
             folders=tuple(content["folders"]),
             previous=str(content["previous"]),
         )
@@ -49,5 +52,5 @@ def read_record(prefix: Path) -> Record:
 
 def write_record(prefix: Path, record: Record) -> None:
     """Replace the record. Raises OSError, CannotInstall."""
-    content = {**asdict(record), "configs": dict(record.configs)}
+    content = {**asdict(record), "configs": dict(record.configs), "merged": dict(record.merged)}
     write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")

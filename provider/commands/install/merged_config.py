@@ -1,0 +1,126 @@
+"""The config that is not ``install``'s own: find it, and take this program's entry out of it again."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from provider.commands.install.files import refuse_replaceable, sync, write_file
+from provider.commands.install.paths import InstallPaths, backup_of
+from provider.commands.kubelet_config import (
+    PROVIDER_NAME,
+    ConfigError,
+    digest,
+    file_for_entry,
+    load,
+    remove_entry,
+    validate,
+)
+from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, findings_of, read_config
+from provider.commands.node.processes import Kubelet, find_kubelets
+from provider.errors import CannotInstall, CannotMerge
+
+# A config and its text after uninstall; None: the file is removed.
+Edits = Mapping[Path, str | None]
+
+
+def find_config(paths: InstallPaths) -> InstallPaths:
+    """``paths`` with the config to merge into, if there is one. Raises OSError, CannotInstall, CannotMerge.
+
+    A symbolic link is followed only if no other user can replace it.
+    """
+    if paths.merge is None:
+        return paths
+    kubelets = find_kubelets(ask_version=False).proven
+    used = next((value for each in kubelets if (value := each.flag(CONFIG_FLAG))), "")
+    given = paths.merge or used or str(paths.config)
+    refuse_replaceable(Path(given))
+    path = Path(given).resolve()
+    if not path.exists():
+        if paths.merge:
+            raise CannotMerge(
+                f"{path} does not exist", "Without --merge, install writes a new config."
+            )
+        return paths
+    for kubelet in kubelets:
+        _refuse_other_bin_dir(kubelet, path, paths.bin_dir)
+    if not path.is_dir():
+        return replace(paths, config_dir=path.parent, config_name=path.name)
+    files = read_config(str(path))
+    try:
+        if files.error:
+            raise ValueError(files.error)
+        name = file_for_entry(files.texts, os.listdir(path))
+        refuse_replaceable(path / name)
+    except ValueError as error:
+        raise CannotMerge(f"{path}: {error}") from error
+    return replace(paths, config_dir=path, config_name=name, directory=True)
+
+
+def _refuse_other_bin_dir(kubelet: Kubelet, config: Path, bin_dir: Path) -> None:
+    """Raise CannotInstall if the kubelet reads the config and would not find this program."""
+    used, programs = kubelet.flag(CONFIG_FLAG), kubelet.flag(BIN_DIR_FLAG)
+    if not used or not programs or os.path.realpath(used) != str(config):
+        return
+    if os.path.realpath(programs) != os.path.realpath(bin_dir):
+        raise CannotInstall(
+            f"the kubelet (pid {kubelet.pid}) reads {config} and looks for its programs in {programs},"
+            f" not in {bin_dir}",
+            f"Add --bin-dir {programs}",
+        )
+
+
+def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, str]]:
+    """Each config that has the entry that ``install`` added, and its text without the entry.
+
+    Raises OSError, and CannotMerge if the entry cannot be taken out, unless ``force``.
+    """
+    for path in map(Path, merged):
+        try:
+            text = path.read_bytes().decode()
+            if not digest(text):
+                continue
+            rest = remove_entry(text)
+            if fatal := [each for each in validate(rest) if each.severity == "fatal"]:
+                raise ConfigError(fatal)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            if not force:
+                raise CannotMerge(
+                    f"the entry of {PROVIDER_NAME} cannot be taken out of {path}: {error}",
+                    "Remove the entry or the file by hand, after the kubelet's flags if there is no other"
+                    " provider. With --force, the file stays as it is.",
+                ) from error
+        else:
+            yield path, rest
+
+
+def take_out(path: Path, text: str | None) -> None:
+    """Write the config without the entry, if it has one, and remove its backup."""
+    if text is not None:
+        write_file(path, text, path.stat())
+    backup_of(path).unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def starts_without(kubelet: Kubelet, edited: Edits, installed: Callable[[str], bool]) -> bool:
+    """True if the kubelet's config is one of those edited, and names no installed program after that.
+
+    ``installed`` decides whether a path leads to one.
+    """
+    config, bin_dir = kubelet.flag(CONFIG_FLAG), kubelet.flag(BIN_DIR_FLAG)
+    files = read_config(config or "")
+    if not config or not bin_dir or files.error:
+        return False
+    texts: dict[str, str] = {}
+    for name, text in files.texts.items():
+        path = Path(os.path.realpath(os.path.join(config, name) if files.directory else config))
+        if (rest := edited.get(path, text)) is not None:
+            texts[name] = rest
+    if texts == files.texts or not texts:
+        return False
+    if any(each.severity == "fatal" for each in findings_of(replace(files, texts=texts), None)):
+        return False
+    names = [provider.name for text in texts.values() for provider in load(text).providers]
+    return not any(installed(os.path.join(bin_dir, name)) for name in names)
