@@ -179,17 +179,19 @@ def config(
     """
     from provider.commands import config as command
 
-    if validate is not None:
-        return command.judge(validate, bin_dir, kubelet_version, output == "json")
-    if bin_dir is not None:
-        raise click.UsageError("--bin-dir requires --validate")
     if merge is not None:
+        if validate or bin_dir or output == "json":
+            raise click.UsageError("--merge excludes --validate, --bin-dir and --output")
         ours = command.write(realm, hosts, False, audience, kubelet_version)
         file, merged = command.merge(merge, ours, kubelet_version)
         note = f"{file}: entry added" if merged.added else command.kept_entry(file, merged)
         click.echo(note, err=True)
         click.echo(merged.text.encode(), nl=False)
         return 0
+    if validate is not None:
+        return command.judge(validate, bin_dir, kubelet_version, output == "json")
+    if bin_dir is not None:
+        raise click.UsageError("--bin-dir requires --validate")
     text = command.write(realm, hosts, output == "json", audience, kubelet_version)
     click.echo(text, nl=False)
     return 0

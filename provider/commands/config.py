@@ -113,10 +113,7 @@ def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttrib
     With each cacheType the kubelet caches credentials per service account and uid. All pods of an
     account can share its registry token, so ServiceAccount is enough.
     """
-    try:
-        version = parse_version(kubelet_version)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
+    version = _version(kubelet_version)
     if version < (1, 33):
         raise click.BadParameter(
             "kubelets older than 1.33 send no service-account tokens",
@@ -127,6 +124,13 @@ def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttrib
             f"{audience!r} is not an audience", param_hint="--workload-identity"
         )
     return TokenAttributes(audience, cache_type="ServiceAccount" if version > (1, 33) else "")
+
+
+def _version(kubelet_version: str | None) -> tuple[int, int]:
+    try:
+        return parse_version(kubelet_version)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
 
 
 def _realm_domains(realm: str | None) -> tuple[str, ...]:
@@ -157,6 +161,7 @@ def merge(path: str, ours: str, kubelet_version: str | None) -> tuple[str, Merge
     from provider.commands.node.files import findings_of, read_config, read_standard_input
 
     files = read_standard_input() if path == "-" else read_config(path)
+    _version(kubelet_version)
 
     def require_valid(texts: Mapping[str, str]) -> None:
         findings = findings_of(dataclasses.replace(files, texts=texts), kubelet_version)

@@ -90,10 +90,10 @@ def read_config(path: str) -> ConfigFiles:
     """Read the file or the directory that the kubelet would read at ``path``."""
     try:
         directory = os.path.isdir(path)
-        names = [path]
+        paths = {path: path}
         if directory:
             names = sorted(name for name in os.listdir(path) if name.endswith(CONFIG_SUFFIXES))
-        paths = {name: os.path.join(path, name) for name in names}
+            paths = {name: os.path.join(path, name) for name in names}
         replaceable = _others(path, *paths.values())
         texts = {name: _text(file) for name, file in paths.items()}
         changed = max((os.stat(file).st_mtime for file in paths.values()), default=0.0)
