@@ -258,10 +258,10 @@ def install(
     config is kept. If the kubelet would not start with it, nothing is installed. install does not set
     the kubelet's flags. A second run changes nothing, or replaces damaged files.
 
-    With --merge, it adds its entry to your config (see config --merge) and keeps the file before as
+    With --merge, it adds its entry to your config (see config --merge) and keeps the original file as
     NAME.before-install. In a config directory it adds a file. It updates an entry that it added and
-    nobody changed. It keeps any other entry for this program and prints what differs. uninstall takes
-    the entry out again.
+    nobody changed. It keeps any other entry for this program and prints what differs. uninstall
+    removes the entry.
     """
     from provider.commands.install import InstallPaths, install
 

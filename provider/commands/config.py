@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 import click
 
 from provider.commands.kubelet_config import (
+    PROVIDER_NAME,
     ConfigError,
     Merged,
     TokenAttributes,
     entry_json,
     file_for_entry,
+    find_entry,
     merge_entry,
     parse_version,
     render,
@@ -188,9 +190,10 @@ def paste(ours: str) -> str:
 
 def kept_entry(path: str, merged: Merged) -> str:
     """Say why the config at ``path`` was not changed."""
-    text = f"{path}: unchanged, because it has an entry of this program"
+    entry = find_entry(merged.text)
+    text = f"{path}: unchanged, because it has an entry {entry.name if entry else PROVIDER_NAME}"
     if merged.differences:
-        text += f" that differs from the default: {'; '.join(merged.differences)}"
+        text += f", which differs from the default: {'; '.join(merged.differences)}"
     return text
 
 

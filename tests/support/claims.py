@@ -303,6 +303,9 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("provider/commands/install/install.py", "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
         Mutation(_INSTALL, "        refuse_replaceable(*directories, record_path(paths.prefix))", "        pass"),
     ),
+    "test_a_config_that_another_user_can_replace_is_not_changed": (
+        Mutation("provider/commands/install/merged_config.py", "    refuse_replaceable(Path(given))\n", ""),
+    ),
     "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
         Mutation(_LAUNCHER, "return !*name;", "return true;"),
     ),

@@ -1,4 +1,4 @@
-"""The config that is not ``install``'s own: find it, and take this program's entry out of it again."""
+"""A config that ``install`` did not write: find it, and remove this program's entry from it."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -73,7 +73,7 @@ def _refuse_other_bin_dir(kubelet: Kubelet, config: Path, bin_dir: Path) -> None
 def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, str]]:
     """Each config that has the entry that ``install`` added, and its text without the entry.
 
-    Raises OSError, and CannotMerge if the entry cannot be taken out, unless ``force``.
+    Raises OSError, and CannotMerge if the entry cannot be removed, unless ``force``.
     """
     for path in map(Path, merged):
         try:
@@ -88,9 +88,9 @@ def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, st
         except ValueError as error:
             if not force:
                 raise CannotMerge(
-                    f"the entry of {PROVIDER_NAME} cannot be taken out of {path}: {error}",
-                    "Remove the entry or the file by hand, after the kubelet's flags if there is no other"
-                    " provider. With --force, the file stays as it is.",
+                    f"the entry of {PROVIDER_NAME} cannot be removed from {path}: {error}",
+                    "Remove the entry by hand. If there is no other provider, remove the kubelet's flags and"
+                    " the file. With --force, the file stays as it is.",
                 ) from error
         else:
             yield path, rest

@@ -31,11 +31,11 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> None:
         refuse_replaceable(prefix, record_path(prefix))
     with reported(prefix), locked(prefix, dry_run):
         record = read_record(prefix)
-        merged = dict(record.merged)
-        refuse_replaceable(*map(Path, [*record.bin_dirs, *dict(record.configs), *merged]))
+        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
+        refuse_replaceable(*map(Path, dict(record.merged)))
         edited: Edits = {
             **dict.fromkeys(_own_configs(record)),
-            **dict(without_entry(merged, force)),
+            **dict(without_entry(dict(record.merged), force)),
         }
         if not force:
             installed = _installed(prefix, record)
