@@ -1,4 +1,4 @@
-"""Real parts: Debian's docker-registry behind the stand-in, and pulls by skopeo and containerd."""
+"""Real programs: Debian's docker-registry behind the stand-in, and pulls with skopeo and containerd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPOSITORIES = ("ns/repo", "ns/app", "ns/public", PAUSE, "other/secret")
 
 
 class Registry:
-    """docker-registry inside the namespace, holding one small image under some repositories."""
+    """docker-registry inside the namespace, with one small image in several repositories."""
 
     def __init__(self, ns: Namespace, control: Control) -> None:
         self.ns, self._control = ns, control
@@ -62,18 +62,18 @@ class Registry:
         }
 
     def pids(self) -> set[int]:
-        """The processes of the registry and, when it runs, of containerd."""
+        """Return the PIDs of the registry and of containerd, if it runs."""
         parts = (self._process, self._containerd)
         return {part.pid for part in parts if part is not None}
 
     def reap(self) -> None:
-        """Wait for its processes, when the namespace has been closed."""
+        """Wait for its processes after the namespace is closed."""
         for part in (self._process, self._containerd):
             if part is not None:
                 part.wait(10)
 
     def push(self, repository: str, tags: Sequence[str] = ("latest",)) -> None:
-        """Put the image into `repository`, past OCIR's access control."""
+        """Push the image to `repository` without OCIR's access control."""
         token = self._control.push_token(repository)
         for tag in tags:
             self._skopeo(
@@ -87,7 +87,7 @@ class Registry:
     def pull_with_skopeo(
         self, image: str, password: str | None, user: str = REGISTRY_USER
     ) -> Completed:
-        """Copy `image` from its registry to a folder; `password` None: without credentials."""
+        """Copy `image` from its registry to a directory. `password` None: without credentials."""
         auth = self.folder / "auth.json"
         host = image.partition("/")[0]
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -99,9 +99,9 @@ class Registry:
     def pull_with_containerd(
         self, image: str, password: str | None, user: str = REGISTRY_USER
     ) -> Completed:
-        """Pull `image` by ctr into a containerd inside; `password` None: without credentials.
+        """Pull `image` with ctr into a containerd inside. `password` None: without credentials.
 
-        The image is removed again, so that each call is a whole pull.
+        Then remove the image, so that each call is a complete pull.
         """
         if self._containerd is None:
             self._containerd = self._start_containerd()
@@ -125,7 +125,7 @@ class Registry:
             disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
-            # containerd 2's ctr pulls by this service, which knows only overlayfs by itself.
+            # ctr of containerd 2 pulls through this service, which supports only overlayfs by default.
             [[plugins."io.containerd.transfer.v1.local".unpack_config]]
             platform = "linux"
             snapshotter = "native"
@@ -139,7 +139,7 @@ class Registry:
         return process
 
     def _skopeo(self, *argv: str) -> Completed:
-        # It looks for settings of its own below HOME.
+        # skopeo looks for its settings below HOME.
         home = {"HOME": str(self.folder)}
         return self.ns.run(["skopeo", "--insecure-policy", *argv], env=home, timeout=30)
 
@@ -148,12 +148,12 @@ def _wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 20
     while text not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"it did not start: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"the program did not start: {log.read_text()[-2000:]}")
         time.sleep(0.01)
 
 
 def write_image(folder: Path) -> str:
-    """Write an OCI layout with a one-file image, tag "latest"; returns the manifest's digest."""
+    """Write an OCI layout with a one-file image, tag "latest". Returns the digest of the manifest."""
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
