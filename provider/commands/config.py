@@ -193,7 +193,7 @@ def kept_entry(path: str, merged: Merged) -> str:
     entry = find_entry(merged.text)
     text = f"{path}: unchanged, because it has an entry {entry.name if entry else PROVIDER_NAME}"
     if merged.differences:
-        text += f", which differs from the default: {'; '.join(merged.differences)}"
+        text += f", with other values: {'; '.join(merged.differences)}"
     return text
 
 

@@ -89,7 +89,7 @@ def test_a_second_merge_changes_nothing(program: Program, case: Path) -> None:
     done = subprocess.run(argv, input=after(case), capture_output=True, check=True)
     assert done.stdout == after(case)
     assert b"unchanged" in done.stderr
-    assert b"differs" not in done.stderr
+    assert b"other values" not in done.stderr
 
 
 REFUSED = {
@@ -481,6 +481,15 @@ def test_the_kubelet_must_look_for_programs_in_the_bin_dir(merging: Target, fold
     assert done.code == 73
     assert f"Add --bin-dir {folder}" in done.stderr
     assert path.read_bytes() == ECR.read_bytes()
+
+
+def test_a_file_of_the_kubelets_directory_is_refused(merging: Target, folder: Path) -> None:
+    shutil.copy(GCP, folder / "gcp.yaml")
+    before = beside_a_kubelet(merging, folder, merging.bin_dir)
+    done = merging.install("--merge", str(folder / "gcp.yaml"), before=before)
+    assert done.code == 17
+    assert f"Run install --merge {folder}" in done.stderr
+    assert [path.name for path in folder.iterdir()] == ["gcp.yaml"]
 
 
 def kubelet_flags(config: Path, bin_dir: Path) -> list[str]:

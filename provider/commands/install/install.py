@@ -25,7 +25,7 @@ from provider.commands.install.layout import EXECUTABLE, MANIFEST, is_intact
 from provider.commands.install.merged_config import find_config
 from provider.commands.install.paths import BACKUP_SUFFIX, InstallPaths, is_ours, version_of_link
 from provider.commands.install.record import Record, read_record, record_path, write_record
-from provider.commands.kubelet_config import PROVIDER_NAME, digest
+from provider.commands.kubelet_config import PROVIDER_NAME, entry_digest
 from provider.errors import CannotInstall
 from provider.frozen import folder
 
@@ -108,7 +108,7 @@ def _updated(
     configs, merged = dict(record.configs), dict(record.merged)
     created = [*created, *missing_directories(paths.bin_dir)]
     if config.text is not None and config.merged:
-        merged[str(paths.config)] = digest(config.text)
+        merged[str(paths.config)] = entry_digest(config.text)
     elif config.text is not None:
         configs[str(paths.config)] = sha256(config.text.encode()).hexdigest()
         created += missing_directories(paths.config_dir)

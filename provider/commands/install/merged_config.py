@@ -10,7 +10,7 @@ from provider.commands.install.paths import InstallPaths, backup_of
 from provider.commands.kubelet_config import (
     PROVIDER_NAME,
     ConfigError,
-    digest,
+    entry_digest,
     file_for_entry,
     load,
     remove_entry,
@@ -32,8 +32,8 @@ def find_config(paths: InstallPaths) -> InstallPaths:
     if paths.merge is None:
         return paths
     kubelets = find_kubelets(ask_version=False).proven
-    used = next((value for each in kubelets if (value := each.flag(CONFIG_FLAG))), "")
-    given = paths.merge or used or str(paths.config)
+    used = [value for each in kubelets if os.path.isabs(value := each.flag(CONFIG_FLAG) or "")]
+    given = paths.merge or next(iter(used), str(paths.config))
     refuse_replaceable(Path(given))
     path = Path(given).resolve()
     if not path.exists():
@@ -42,6 +42,10 @@ def find_config(paths: InstallPaths) -> InstallPaths:
                 f"{path} does not exist", "Without --merge, install writes a new config."
             )
         return paths
+    if str(path.parent) in map(os.path.realpath, used):
+        raise CannotMerge(
+            f"{path} is one file of the kubelet's config", f"Run install --merge {path.parent}"
+        )
     for kubelet in kubelets:
         _refuse_other_bin_dir(kubelet, path, paths.bin_dir)
     if not path.is_dir():
@@ -78,7 +82,7 @@ def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, st
     for path in map(Path, merged):
         try:
             text = path.read_bytes().decode()
-            if not digest(text):
+            if not entry_digest(text):
                 continue
             rest = remove_entry(text)
             if fatal := [each for each in validate(rest) if each.severity == "fatal"]:
@@ -109,9 +113,11 @@ def starts_without(kubelet: Kubelet, edited: Edits, installed: Callable[[str], b
 
     ``installed`` decides whether a path leads to one.
     """
-    config, bin_dir = kubelet.flag(CONFIG_FLAG), kubelet.flag(BIN_DIR_FLAG)
-    files = read_config(config or "")
-    if not config or not bin_dir or files.error:
+    config, bin_dir = kubelet.flag(CONFIG_FLAG) or "", kubelet.flag(BIN_DIR_FLAG) or ""
+    if not os.path.isabs(config) or not os.path.isabs(bin_dir):
+        return False
+    files = read_config(config)
+    if files.error or files.replaceable:
         return False
     texts: dict[str, str] = {}
     for name, text in files.texts.items():

@@ -3,7 +3,7 @@
 from provider.commands.kubelet_config.decode import load, merge
 from provider.commands.kubelet_config.entry import (
     Merged,
-    digest,
+    entry_digest,
     entry_json,
     file_for_entry,
     find_entry,
@@ -43,7 +43,7 @@ __all__ = [
     "Finding",
     "Merged",
     "TokenAttributes",
-    "digest",
+    "entry_digest",
     "entry_json",
     "fields_with_nul",
     "file_for_entry",

@@ -39,13 +39,13 @@ class Merged(NamedTuple):
 def merge_entry(text: str, ours: str, written: str = "") -> Merged:
     """Merge the only provider of the config ``ours`` into the config ``text``.
 
-    An existing entry is kept, unless its ``digest`` is ``written``: then it is replaced. Raises
+    An existing entry is kept, unless its ``entry_digest`` is ``written``: then it is replaced. Raises
     ValueError if the kubelet rejects ``text``, or if the edit would be a guess.
     """
     present = find_entry(text)
     if present is None:
         return Merged(_add(text, ours), added=True)
-    if written and digest(text) == written:
+    if written and entry_digest(text) == written:
         return Merged(_add(remove_entry(text), ours))
     (wanted,) = load(ours).providers
     return Merged(text, differences=tuple(_differences(present, wanted)))
@@ -84,7 +84,7 @@ def remove_entry(text: str) -> str:
     return _checked(text[:start] + text[end:], value, rest)
 
 
-def digest(text: str) -> str:
+def entry_digest(text: str) -> str:
     """A digest of the entry's text, to recognize an entry that nobody has edited; "" without an entry.
 
     Raises ValueError.
