@@ -319,6 +319,28 @@ def test_an_entry_of_the_user_survives_uninstall(merging: Target) -> None:
 
 
 @pytest.mark.parametrize("case", [GCP, ECR], ids=["yaml", "json"])
+def test_the_only_provider_stays_in_the_config(merging: Target, case: Path) -> None:
+    """The others were removed since: the kubelet rejects a config without providers."""
+    path = place(merging, case)
+    merging.install("--merge", str(path)).check()
+    others = case.read_text().partition("providers:")[2]
+    only = after(case).decode().replace(others, "\n", 1)
+    if case == ECR:
+        content = json.loads(after(case))
+        content["providers"] = content["providers"][1:]
+        only = json.dumps(content)
+    path.write_text(only)
+    before = merging.snapshot()
+    assert f"{path}: unchanged" in merging.install("--merge", str(path)).check().stdout
+    done = merging.uninstall()
+    assert done.code == 17
+    assert "it is the only provider" in done.stderr
+    assert merging.snapshot() == before
+    merging.uninstall("--force").check()
+    assert path.read_text() == only
+
+
+@pytest.mark.parametrize("case", [GCP, ECR], ids=["yaml", "json"])
 def test_an_entry_that_install_added_is_updated(merging: Target, case: Path) -> None:
     """As if an older version with other defaults had added it."""
     path = place(merging, case)

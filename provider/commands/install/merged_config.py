@@ -9,12 +9,10 @@ from provider.commands.install.files import refuse_replaceable, sync, write_file
 from provider.commands.install.paths import InstallPaths, backup_of
 from provider.commands.kubelet_config import (
     PROVIDER_NAME,
-    ConfigError,
     entry_digest,
     file_for_entry,
     load,
     remove_entry,
-    validate,
 )
 from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, findings_of, read_config
 from provider.commands.node.processes import Kubelet, find_kubelets
@@ -85,8 +83,6 @@ def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, st
             if not entry_digest(text):
                 continue
             rest = remove_entry(text)
-            if fatal := [each for each in validate(rest) if each.severity == "fatal"]:
-                raise ConfigError(fatal)
         except FileNotFoundError:
             continue
         except ValueError as error:

@@ -45,7 +45,7 @@ def merge_entry(text: str, ours: str, written: str = "") -> Merged:
     present = find_entry(text)
     if present is None:
         return Merged(_add(text, ours), added=True)
-    if written and entry_digest(text) == written:
+    if written and entry_digest(text) == written and len(load(text).providers) > 1:
         return Merged(_add(remove_entry(text), ours))
     (wanted,) = load(ours).providers
     return Merged(text, differences=tuple(_differences(present, wanted)))
@@ -76,8 +76,13 @@ def file_for_entry(files: Mapping[str, str], taken: Container[str]) -> str:
 
 
 def remove_entry(text: str) -> str:
-    """The config without the entry that ``merge_entry`` adds. Raises ValueError."""
+    """The config without the entry that ``merge_entry`` adds. Raises ValueError.
+
+    Without other providers, the kubelet would reject the result.
+    """
     value, providers = _providers(text)
+    if len(providers) == 1:
+        raise ValueError("it is the only provider")
     index = _index(text)
     start, end = _cuts(text)[index]
     rest = [*providers[:index], *providers[index + 1 :]]
