@@ -285,11 +285,15 @@ def test_denied_images_share_a_new_token(cloud: Cloud, program: Program) -> None
     assert cloud.control.report().count("token") <= 1 + 6
     for node.now in (500.0, 700.0):
         cloud.control.reset_counters()
+        began = time.monotonic()
         for image in images:
             node.credentials(image)
     report = cloud.control.report()
-    assert report.count("token") == report.count("federation") == 1
-    assert report.of_group("imds") == 4
+    # One every 30 s: on a busy machine the calls themselves take longer than that.
+    exchanges = report.count("token")
+    assert 1 <= exchanges <= 1 + (time.monotonic() - began) // 30
+    assert report.count("federation") == exchanges
+    assert report.of_group("imds") == 4 * exchanges
     # Each image is checked once more, with a GET for the reason.
     assert report.count("manifest") <= 2 * len(images)
 
