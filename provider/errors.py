@@ -314,6 +314,14 @@ class StillInUse(ProviderError):
     )
 
 
+class NewerInstalled(ProviderError):
+    """``install``: a newer version is active on this node."""
+
+    code = "newer-installed"
+    exit_code = 78
+    default_hint = "The node keeps the newer version. To downgrade it: install --allow-downgrade"
+
+
 class CannotEnable(ProviderError):
     """``enable`` or ``disable`` refused to start and changed nothing."""
 

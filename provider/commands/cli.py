@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -56,6 +57,7 @@ def _seconds(name: str, least: float, default: float, meaning: str) -> Callable[
 
 
 _OUTPUT = click.option(
+    "-o",
     "--output",
     type=click.Choice(["text", "json"]),
     default="text",
@@ -64,6 +66,12 @@ _OUTPUT = click.option(
 )
 _PREFIX = _path(
     "--prefix", "/usr/local/lib/oke-credential-provider", "The directory of installed versions."
+)
+_REALM = click.option(
+    "--realm", metavar="REALM", help="The config's realm (oc1, oc2, ...), or all."
+)
+_HOST = click.option(
+    "--host", "hosts", multiple=True, metavar="HOST", help="An additional registry (ocir.my.cloud)."
 )
 _DRY_RUN = click.option("--dry-run", is_flag=True, help="Print the changes and make none.")
 _WATCH = _seconds("--watch", 0, 60, "How long the restarted kubelet must stay healthy.")
@@ -126,10 +134,8 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
 
 
 @commands.command()
-@click.option("--realm", metavar="REALM", help="The realm (oc1, oc2, ...), or all.")
-@click.option(
-    "--host", "hosts", multiple=True, metavar="HOST", help="An additional registry (ocir.my.cloud)."
-)
+@_REALM
+@_HOST
 @click.option(
     "--validate",
     metavar="FILE|DIR|-",
@@ -242,30 +248,60 @@ def _say(text: str) -> None:
     flag_value="",
     help="Add the provider to this config (default: the running kubelet's, else --config-dir's).",
 )
+@_REALM
+@_HOST
+@click.option(
+    "--take-over",
+    is_flag=True,
+    help="Replace Oracle's Go provider: rename it to NAME.before-install. uninstall restores it.",
+)
+@click.option(
+    "--allow-downgrade", is_flag=True, help="Continue even if a newer version is installed."
+)
+@click.option("--create-bin-dir", is_flag=True, help="Create --bin-dir if it does not exist.")
 @_DRY_RUN
+@_OUTPUT
 def install(
     bin_dir: Path,
     config_dir: Path,
     prefix: Path,
     credential_helper: bool,
+    realm: str | None,
+    hosts: tuple[str, ...],
     merge: str | None,
+    take_over: bool,
+    allow_downgrade: bool,
+    create_bin_dir: bool,
     dry_run: bool,
-) -> None:
+    output: str,
+) -> int:
     """Unpack this program on the node, for the kubelet to call.
 
     An installed version stays in use until the new one has passed its self-test. The switch is one
-    rename. The previous version stays on the node: to roll back, run its install command. Your own
-    config is kept. If the kubelet would not start with it, nothing is installed. install does not set
-    the kubelet's flags. A second run changes nothing, or replaces damaged files.
+    rename. The previous version stays on the node: to roll back, run its install --allow-downgrade.
+    Your own config is kept. If the kubelet would not start with it, nothing is installed. install does
+    not set the kubelet's flags. A second run changes nothing, or replaces damaged files.
 
     With --merge, it adds its entry to your config (see config --merge) and keeps the original file as
     NAME.before-install. In a config directory it adds a file. It updates an entry that it added and
     nobody changed. It keeps any other entry for this program and prints what differs. uninstall
     removes the entry.
-    """
-    from provider.commands.install import InstallPaths, install
 
-    install(InstallPaths(bin_dir, config_dir, prefix, credential_helper, merge), dry_run, _say)
+    Oracle's Go provider (credential-provider-oke) is kept. The kubelet still calls it if its config
+    names it. --take-over replaces it in one rename, without a restart of the kubelet.
+
+    Later runs keep --realm and --host. The last line on standard output names the node, its version and
+    the result (installed, unchanged, failed).
+
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
+    """
+    from provider.commands import outcome
+    from provider.commands.install import InstallOptions, InstallPaths, install
+
+    paths = InstallPaths(bin_dir, config_dir, prefix, credential_helper, merge)
+    options = InstallOptions(realm, hosts, take_over, allow_downgrade, create_bin_dir, dry_run)
+    act = partial(install, paths, options)
+    return outcome.run("install", str(paths.link), dry_run, output == "json", act, _say)
 
 
 @commands.command()
@@ -274,15 +310,21 @@ def install(
     "--force", is_flag=True, help="Continue even if the kubelet uses the installed files."
 )
 @_DRY_RUN
-def uninstall(prefix: Path, force: bool, dry_run: bool) -> None:
+@_OUTPUT
+def uninstall(prefix: Path, force: bool, dry_run: bool, output: str) -> int:
     """Remove what install put on the node, and the credential cache.
 
-    It refuses to continue while a kubelet uses an installed file, because that kubelet could not
-    start again.
+    It restores the programs that install renamed, for example Oracle's Go provider. It refuses to
+    continue while a kubelet uses an installed file, because that kubelet could not start again. A
+    kubelet whose config names only restored and other programs keeps working.
+
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
+    from provider.commands import outcome
     from provider.commands.install import uninstall
 
-    uninstall(prefix, force, dry_run, _say)
+    act = partial(uninstall, prefix, force, dry_run)
+    return outcome.run("uninstall", str(prefix), dry_run, output == "json", act, _say)
 
 
 @commands.command()
@@ -307,13 +349,18 @@ def enable(
     stay healthy, the change is rolled back. If this program is killed or the node loses power before
     the kubelet has proven healthy, it starts as before. Containers keep running.
 
+    It renames no program. If the config names Oracle's Go provider (credential-provider-oke), the
+    kubelet calls that. To change it, run install --take-over first.
+
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
-    from provider.commands.kubelet_service import command, switch, trial
+    from provider.commands import outcome
+    from provider.commands.kubelet_service import switch, trial
+    from provider.commands.node.kubelet_unit import DROP_IN
 
     flags = switch.flags(str(config), str(bin_dir))
     act = partial(switch.enable, flags, trial.Options(watch, timeout, dry_run))
-    return command.run("enable", dry_run, output == "json", act, _say)
+    return outcome.run("enable", DROP_IN, dry_run, output == "json", act, _say)
 
 
 @commands.command()
@@ -329,10 +376,28 @@ def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
 
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
-    from provider.commands.kubelet_service import command, switch, trial
+    from provider.commands import outcome
+    from provider.commands.kubelet_service import switch, trial
+    from provider.commands.node.kubelet_unit import DROP_IN
 
     act = partial(switch.disable, trial.Options(watch, timeout, dry_run))
-    return command.run("disable", dry_run, output == "json", act, _say)
+    return outcome.run("disable", DROP_IN, dry_run, output == "json", act, _say)
+
+
+@commands.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print a completion script: source <(oke-credential-provider completion bash)"""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    name = "oke-credential-provider"
+    script = found(commands, {}, name, f"_{name.replace('-', '_').upper()}_COMPLETE")
+    # Without an argument, the program would be a kubelet plugin.
+    program = r"(_complete |commandline -t\) )(\$1|%\(prog_name\)s)"
+    template = re.sub(program, r"\g<0> completion", found.source_template)
+    click.echo(template % script.source_vars())
 
 
 def run_command(argv: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from provider.commands.kubelet_config import ALIAS
 from provider.commands.node.processes import Kubelet
 from tests.cloud.model import (
     Imds,
@@ -317,6 +318,16 @@ def test_another_installed_program_is_reported(node: Node, script: str, cause: s
     checked = node.check()
     assert checked.code == 0
     assert checked.causes() == {"version": cause}
+
+
+def test_take_over_is_recommended_for_the_go_providers_name_only(node: Node) -> None:
+    for name, script in (ALIAS, "exit 1"), (ALIAS, "echo hello"), (NAME, "exit 1"):
+        node.config(config(name=name))
+        node.cloud.ns.path(f"{BIN_DIR}/{name}").unlink(missing_ok=True)
+        node.write(f"{BIN_DIR}/{name}", f"#!/bin/sh\n{script}\n", 0o755)
+        advice = node.check().advice("version")
+        take_over = f"  oke-credential-provider install --take-over --bin-dir {BIN_DIR}"
+        assert (take_over in advice) == (name == ALIAS)
 
 
 def test_an_image_that_no_pattern_matches_is_reported_with_a_pattern(node: Node) -> None:

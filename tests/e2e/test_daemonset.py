@@ -1,6 +1,7 @@
 """daemonset.yaml: its container, started by runc with the manifest's permissions on a node."""
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,9 @@ def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES)
         noNewPrivileges=not context["allowPrivilegeEscalation"],
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
     )
+    [name] = INSTALL["env"]
+    assert name == {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
+    spec["process"]["env"].append("NODE_NAME=10.0.0.7")
     spec["root"]["readonly"] = context["readOnlyRootFilesystem"]
     assert POD["hostNetwork"]
     namespaces = spec["linux"]["namespaces"]
@@ -64,6 +68,12 @@ def run_install(node: Node, world: World, folder: Path, script: Path = EXAMPLES)
         )
     (bundle / "config.json").write_text(json.dumps(spec))
     return node.run_container(world, bundle)
+
+
+def inventory(run: Run) -> str:
+    """The last line that says which version the node has, without the node's name."""
+    lines = re.findall(r"^oke-credential-provider node=10\.0\.0\.7 (.*)$", run.stderr, re.MULTILINE)
+    return str(lines[-1])
 
 
 def test_installs_on_the_host_and_joins_nothing(node: Node, tmp_path: Path) -> None:
@@ -97,6 +107,7 @@ def test_a_failed_installation_fails_the_pod(node: Node, tmp_path: Path) -> None
     run = run_install(node, world(FAILS), tmp_path)
     assert run.returncode == 1
     assert "the self-test failed" in run.stderr  # kubectl logs shows it
+    assert inventory(run) == "version=none state=failed cause=install-exit-1"
 
 
 def test_a_node_that_has_the_version_downloads_nothing(node: Node, tmp_path: Path) -> None:
@@ -105,6 +116,21 @@ def test_a_node_that_has_the_version_downloads_nothing(node: Node, tmp_path: Pat
     run = run_install(node, world(None), tmp_path)
     assert run.returncode == 0
     assert f"{VERSION} is already installed" in run.stderr
+    assert inventory(run) == "version=none state=unchanged"
+
+
+def test_a_failed_download_is_in_the_inventory(node: Node, tmp_path: Path) -> None:
+    run = run_install(node, world(None), tmp_path)
+    assert run.returncode == 1
+    assert inventory(run) == "version=none state=failed cause=download"
+
+
+def test_a_config_that_the_kubelet_cannot_use_is_in_the_inventory(
+    node: Node, tmp_path: Path
+) -> None:
+    run = run_install(node, world(INSTALLS.replace("config) ;;", "config) exit 1 ;;")), tmp_path)
+    assert run.returncode == 1
+    assert inventory(run) == "version=none state=failed cause=config"
 
 
 def test_asks_for_no_more_than_it_needs() -> None:

@@ -507,6 +507,7 @@ def test_the_json_has_the_result_or_the_error(machine: Machine) -> None:
         "containers_after": 4,
     }
     assert done["drop_in"] == machine.path(f"{DROP_INS}/{DROP_IN}").read_text()
+    assert json.loads(enable(machine, "-o", "json").check().stdout)["changed"] is False
     done = json.loads(disable(machine, "--output", "json").check().stdout)
     assert (done["action"], done["changed"], done["drop_in"]) == ("disable", True, None)
     machine.misbehave(exit_after=0)

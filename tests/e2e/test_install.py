@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 import signal
@@ -21,9 +22,9 @@ from provider import __version__
 from provider.commands.config import ALL, write
 from provider.commands.kubelet_config import validate
 from tests.e2e.test_cloud_init import FLAGS, FOLDER, MANAGED, SCRIPT, joined_with
-from tests.e2e.test_daemonset import run_install
+from tests.e2e.test_daemonset import inventory, run_install
 from tests.support.built import BARE, REQUEST, one_file, tree, write_manifest
-from tests.support.node import REPOSITORY, Node, World, recorder
+from tests.support.node import REPOSITORY, Node, World, recorder, with_variables
 from tests.support.processes import AS_OTHER, OTHER, Done
 from tests.support.processes import kubelet as kubelet_at
 
@@ -76,6 +77,7 @@ class Target:
             *("--prefix", self.prefix),
             *("--bin-dir", self.bin_dir),
             *("--config-dir", self.config.parent),
+            "--create-bin-dir",
         ]
         program = program or one_file()
         return run(["unshare", "--net", *before, program, "install", *places, *args])
@@ -199,15 +201,56 @@ def test_the_installed_program_can_install_itself(target: Target) -> None:
 
 
 def test_a_dry_run_prints_the_changes_and_makes_none(target: Target) -> None:
-    said = target.install("--dry-run").check().stdout
+    dry = target.install("--dry-run")
+    assert dry.code == 2
     assert not list(target.folder.iterdir())
-    done = target.install().check().stdout
-    assert said.replace("would be ", "") == done
+    *done, last = target.install().check().stdout.splitlines()
+    assert dry.stdout.replace("would be ", "").splitlines() == done
+    assert last == f"{NAME} node={platform.node()} version={__version__} state=installed"
+    assert target.install("--dry-run").code == 0
     before = target.snapshot()
-    said = target.uninstall("--dry-run").check().stdout
+    dry = target.uninstall("--dry-run")
+    assert dry.code == 2
     assert target.snapshot() == before
-    assert said.replace("would be ", "") == target.uninstall().check().stdout
+    assert dry.stdout.replace("would be ", "") == target.uninstall().check().stdout
     assert not list(target.folder.iterdir())
+    assert run([one_file(), "uninstall", "--dry-run", "--prefix", target.prefix]).code == 0
+
+
+def test_the_json_has_the_changes_or_the_error(target: Target) -> None:
+    dry = target.install("--dry-run", "-o", "json")
+    assert dry.code == 2
+    done = target.install("--output", "json").check()
+    for each, is_dry in (dry, True), (done, False):
+        content = json.loads(each.stdout)
+        assert (content["action"], content["dry_run"]) == ("install", is_dry)
+        assert (content["version"], content["node"]) == (__version__, platform.node())
+        assert (content["path"], content["changed"], content["error"]) == (
+            str(target.link),
+            True,
+            None,
+        )
+        assert [change["path"] for change in content["changes"]] == [
+            str(target.prefix / __version__),
+            str(target.prefix / "installed.json"),
+            str(target.link),
+            str(target.bin_dir / ALIAS),
+            str(target.config),
+        ]
+    assert content["log"][-1].endswith("state=installed")
+    content = json.loads(target.install("-o", "json").check().stdout)
+    assert (content["changed"], content["changes"]) == (False, [])
+    target.config.write_text("providers: [")
+    failed = target.install("-o", "json")
+    assert failed.code == 73
+    content = json.loads(failed.stdout)
+    assert content["error"]["code"] == "cannot-install"
+    assert content["log"] == [
+        f"{NAME} node={platform.node()} version={__version__} state=failed cause=cannot-install"
+    ]
+    content = json.loads(target.uninstall("-o", "json").check().stdout)
+    assert (content["action"], content["path"]) == ("uninstall", str(target.prefix))
+    assert {"path": str(target.link), "change": "removed"} in content["changes"]
 
 
 def test_the_source_cannot_be_installed(tmp_path: Path) -> None:
@@ -235,15 +278,52 @@ def test_the_previous_version_is_kept_and_older_ones_are_removed(
 
 def test_an_older_version_can_replace_a_newer_one(target: Target) -> None:
     target.older("9.9.9")
-    target.install().check()
+    said = target.install("--allow-downgrade").check().stdout
+    assert "downgrade: 9.9.9 was active" in said
     assert target.works() == __version__
     assert target.versions == {"9.9.9", __version__}
+
+
+# The version's directory on the node, and whether this program (0.1.0) is older.
+ACTIVE = {
+    "9.9.9": True,
+    "0.1.1": True,
+    "0.1.1-rc.1": True,
+    "0.10.0+2": True,
+    "0.1.0": False,
+    "0.1.0+2": False,
+    "0.1.0-rc.1": False,
+    "0.0.99": False,
+    "local": False,
+}
+
+
+@pytest.mark.parametrize("active", ACTIVE)
+def test_a_newer_version_is_replaced_only_if_that_is_asked_for(target: Target, active: str) -> None:
+    assert __version__ == "0.1.0"
+    target.older(active)
+    before = target.snapshot()
+    done = target.install()
+    if not ACTIVE[active]:
+        done.check()
+        assert target.works() == __version__
+        return
+    assert done.code == 78
+    assert f"newer-installed: {active} is active on this node" in done.stderr
+    version = active.partition("+")[0]
+    assert done.stdout == (
+        f"{NAME} node={platform.node()} version={version} state=failed cause=newer-installed\n"
+    )
+    assert "--allow-downgrade" in done.stderr
+    assert target.install("--dry-run").code == 78
+    assert target.snapshot() == before
 
 
 def test_the_kept_version_can_be_installed_again(target: Target) -> None:
     target.install().check()
     target.older("9.9.9")
-    target.install(program=target.prefix / __version__ / EXECUTABLE).check()
+    kept = target.prefix / __version__ / EXECUTABLE
+    target.install("--allow-downgrade", program=kept).check()
     assert target.works() == __version__
     assert target.versions == {"9.9.9", __version__}
 
@@ -353,11 +433,132 @@ def test_an_existing_provider_is_renamed_and_restored_by_uninstall(
     else:
         path.write_bytes(one_file().read_bytes() if form == "one file" else GO)
     before = state(path)
+    args = ["--take-over"] if form == "Oracle's Go provider" else []
+    dry = target.install("--dry-run", *args)
+    assert f"{path}: would be renamed to {name}.before-install and linked to" in dry.stdout
+    assert state(path) == before
+    target.install(*args).check()
+    assert target.works(name) == __version__
     target.install().check()
     assert target.works(name) == __version__
     target.uninstall().check()
     assert [path.name for path in target.bin_dir.iterdir()] == [name]
     assert state(path) == before
+
+
+def go_node(target: Target) -> list[str]:
+    """Write the Go provider and its config. Returns the flags of its kubelet."""
+    target.bin_dir.mkdir()
+    (target.bin_dir / ALIAS).write_bytes(GO)
+    (target.bin_dir / ALIAS).chmod(0o755)
+    target.config.parent.mkdir()
+    target.config.write_text(USERS.replace(f"name: {NAME}", f"name: {ALIAS}"))
+    return [
+        f"--image-credential-provider-config={target.config}",
+        f"--image-credential-provider-bin-dir={target.bin_dir}",
+    ]
+
+
+def test_the_go_provider_is_kept_until_its_name_is_taken_over_and_uninstall_restores_it(
+    target: Target,
+) -> None:
+    kubelet = go_node(target)
+    go = state(target.bin_dir / ALIAS)
+    for args in (["--dry-run"], [], []):
+        said = target.install(*args).stdout
+        assert f"{target.bin_dir / ALIAS}: kept, because it is Oracle's Go provider." in said
+        assert "so the kubelet does not call this program" in said
+        assert "install --take-over" in said
+        assert state(target.bin_dir / ALIAS) == go
+    assert target.works() == __version__
+    assert target.uninstall("--dry-run", kubelet=kubelet).code == 2
+    dry = target.install("--take-over", "--dry-run")
+    assert (dry.code, state(target.bin_dir / ALIAS)) == (2, go)
+    assert dry.stdout.splitlines()[0] == (
+        f"{target.bin_dir / ALIAS}: would be renamed to {ALIAS}.before-install and linked to {NAME}"
+    )
+    assert "does not call" not in target.install("--take-over").check().stdout
+    assert target.works(ALIAS) == __version__
+    target.uninstall(kubelet=kubelet).check()
+    assert state(target.bin_dir / ALIAS) == go
+    assert [path.name for path in target.bin_dir.iterdir()] == [ALIAS]
+    assert target.config.exists() and not target.prefix.exists()
+
+
+def test_a_go_provider_with_the_programs_own_name_is_refused(target: Target) -> None:
+    target.bin_dir.mkdir()
+    target.link.write_bytes(GO)
+    before = target.snapshot()
+    done = target.install()
+    assert done.code == 73
+    assert f"{target.link} is Oracle's Go provider" in done.stderr
+    assert "--take-over" in done.stderr
+    assert target.snapshot() == before
+
+
+# What would keep the kubelet from working after uninstall.
+BREAKS: Mapping[str, Callable[[Target], object]] = {
+    "the restored program is not executable": lambda target: (
+        target.bin_dir / f"{ALIAS}.before-install"
+    ).chmod(0o644),
+    "the config also names this program": lambda target: target.config.write_text(
+        USERS + target.config.read_text().partition("providers:\n")[2]
+    ),
+    "the kubelet started with an earlier config": lambda target: os.utime(
+        target.config, (2**31, 2**31)
+    ),
+    "the config cannot be read": lambda target: target.config.write_text("providers: ["),
+}
+
+
+@pytest.mark.parametrize("how", BREAKS)
+def test_uninstall_refuses_if_the_kubelet_would_not_work_with_what_it_restores(
+    target: Target, how: str
+) -> None:
+    kubelet = go_node(target)
+    target.install("--take-over").check()
+    BREAKS[how](target)
+    before = target.snapshot()
+    assert target.uninstall(kubelet=kubelet).code == 74
+    assert target.snapshot() == before
+
+
+@pytest.mark.parametrize("bin_dir", ["missing", "a file"])
+def test_a_bin_dir_that_does_not_exist_is_created_only_if_that_is_asked_for(
+    target: Target, bin_dir: str
+) -> None:
+    if bin_dir == "a file":
+        target.bin_dir.write_text("")
+    before = target.snapshot()
+    places: list[str | Path] = ["--prefix", target.prefix, "--bin-dir", target.bin_dir]
+    done = run([one_file(), "install", *places, "--config-dir", target.config.parent])
+    assert done.code == 73
+    assert f"--bin-dir {target.bin_dir} is not a directory" in done.stderr
+    assert "--create-bin-dir" in done.stderr
+    assert target.snapshot() == before
+
+
+def test_the_config_is_for_the_realm_and_the_hosts_that_were_given(target: Target) -> None:
+    hosts = ("ocir.my.cloud", "ocir.*.oci.my.cloud")
+    args = ("--realm", "oc1", *(word for host in hosts for word in ("--host", host)))
+    wanted = run([one_file(), "config", *args]).check().stdout
+    assert wanted != write(ALL, (), as_json=False)
+    target.install(*args).check()
+    assert target.config.read_text() == wanted
+    before = target.snapshot()
+    target.install().check()
+    assert target.snapshot() == before
+    target.config.unlink()
+    target.install().check()
+    assert target.config.read_text() == wanted
+    target.install("--realm", "all").check()
+    assert target.config.read_text() == write(ALL, (), as_json=False)
+    for wrong in ("--realm", "oc0"), ("--host", "a b"):
+        done = target.install(*wrong)
+        assert (done.code, done.stdout) == (2, "")
+        assert f"Invalid value for {wrong[0]}" in done.stderr
+    target.uninstall().check()
+    assert not list(target.folder.iterdir())
 
 
 def test_the_credential_helper_is_an_additional_name(target: Target) -> None:
@@ -372,7 +573,7 @@ def test_the_credential_helper_is_an_additional_name(target: Target) -> None:
     assert not list(target.folder.iterdir())
 
 
-USERS = write(ALL, (), as_json=False).replace("5m", "7m")
+USERS: str = write(ALL, (), as_json=False).replace("5m", "7m")
 
 
 def test_a_config_of_the_user_is_kept(target: Target) -> None:
@@ -436,7 +637,7 @@ def test_a_config_that_does_not_name_the_program_is_reported(target: Target) -> 
 
 @pytest.mark.parametrize(
     ("options", "says"),
-    [("size=16m", "No space left on device"), ("noexec", "the self-test"), ("ro", "Read-only")],
+    [("size=16m", "No space left on device"), ("noexec", "mounted noexec"), ("ro", "Read-only")],
 )
 def test_the_previous_version_stays_if_the_new_one_cannot_be_unpacked_or_run(
     target: Target, options: str, says: str
@@ -457,7 +658,7 @@ def test_without_permission_it_fails_and_leaves_nothing(target: Target) -> None:
     shutil.copy(one_file(), program)
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     done = run([*nobody, program, "install", "--dry-run"])
-    assert done.code == 0, done.stderr
+    assert done.code == 2, done.stderr
     done = run([*nobody, program, "install", "--prefix", "/usr/local/lib/of-nobody"])
     assert done.code == 73
     assert "Run it as root." in done.stderr
@@ -553,9 +754,8 @@ CHANGES = "mkdir,rename,symlink,unlink,rmdir,linkat,fsync"
 
 
 def trace(target: Target, log: Path, *options: str) -> Done:
-    return target.install(
-        before=["strace", "-o", str(log), "-y", "-e", f"trace={CHANGES}", *options]
-    )
+    before = ["strace", "-o", str(log), "-y", "-e", f"trace={CHANGES}", *options]
+    return target.install("--take-over", before=before)
 
 
 def test_killed_at_any_step_it_leaves_a_working_program_and_the_next_run_completes(
@@ -594,7 +794,7 @@ def test_killed_at_any_step_it_leaves_a_working_program_and_the_next_run_complet
         killed = trace(target, log, "-e", f"inject={call}:signal=SIGKILL:when={count}")
         assert killed.code in (-signal.SIGKILL, 128 + signal.SIGKILL), (call, count, killed)
         seen.add(target.works())
-        target.install().check()
+        target.install("--take-over").check()
         assert target.works() == target.works(ALIAS) == __version__
         assert layout(target) == layout(whole), (call, count)
         shutil.rmtree(target.folder)
@@ -633,6 +833,7 @@ def test_all_files_are_synced_before_the_switch(target: Target, tmp_path: Path) 
 def test_concurrent_installs_run_one_after_the_other(target: Target) -> None:
     argv = [str(one_file()), "install", "--prefix", str(target.prefix)]
     argv += ["--bin-dir", str(target.bin_dir), "--config-dir", str(target.config.parent)]
+    argv += ["--create-bin-dir"]
     both = [
         subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for _ in range(2)
@@ -763,12 +964,52 @@ def test_cloud_init_installs_the_real_binary_and_passes_the_flags(node: Node) ->
 def test_the_daemonsets_container_installs_the_real_binary_with_its_few_capabilities(
     node: Node, tmp_path: Path
 ) -> None:
-    done = run_install(node, github(), tmp_path)
-    assert done.returncode == 0, done.stderr
+    first = run_install(node, github(), tmp_path)
+    assert first.returncode == 0, first.stderr
     done = node.run(World({}, None), f"{NAME} version; {ALIAS} version")
     assert done.stderr.count(f"{NAME} {__version__}") == 2, done.stderr
+    assert inventory(first) == f"version={__version__} state=installed"
     again = run_install(node, github(), tmp_path / "again")
     assert "is already installed" in again.stderr
+    assert inventory(again) == f"version={__version__} state=unchanged"
+
+
+def newer_version(node: Node) -> Path:
+    """Install 9.9.9 on the node. Returns the link to it."""
+    folder = f"usr/local/lib/{NAME}/9.9.9"
+    node.program(f"{folder}/{EXECUTABLE}", f'#!/bin/sh\necho "{NAME} 9.9.9"\n')
+    write_manifest(node.path(folder))
+    link = node.path(f"usr/local/bin/{NAME}")
+    link.parent.mkdir()
+    link.symlink_to(f"/{folder}/{EXECUTABLE}")
+    return link
+
+
+def test_an_older_daemonset_does_not_downgrade_a_node_unless_it_says_so(
+    node: Node, tmp_path: Path
+) -> None:
+    link = newer_version(node)
+    run = run_install(node, github(), tmp_path / "older")
+    assert run.returncode == 1
+    assert "9.9.9 is active on this node, and this is the older" in run.stderr
+    assert inventory(run) == "version=9.9.9 state=failed cause=newer-installed"
+    assert "9.9.9" in os.readlink(link)
+    script = with_variables(SCRIPT, ALLOW_DOWNGRADE="1")
+    (tmp_path / "cloud-init.sh").write_text(script)
+    run = run_install(node, github(), tmp_path / "rollback", tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert inventory(run) == f"version={__version__} state=installed"
+    assert __version__ in os.readlink(link)
+
+
+def test_a_new_node_gets_the_scripts_version_even_if_its_image_has_a_newer_one(
+    node: Node,
+) -> None:
+    link = newer_version(node)
+    run = node.run(github(), SCRIPT)
+    assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
+    assert "downgrade: 9.9.9 was active" in run.stderr
+    assert __version__ in os.readlink(link)
 
 
 INSTALL = "cp /cloud/binary /root/binary && /root/binary install\n"

@@ -20,7 +20,7 @@ import pytest
 from provider.commands.config import ALL, write
 from provider.commands.kubelet_config import load, validate
 from tests.conftest import Program
-from tests.e2e.test_install import ALIAS, ALONE, NAME, Target, run, state
+from tests.e2e.test_install import ALIAS, ALONE, GO, NAME, Target, run, state
 from tests.e2e.test_install import target as target  # the fixture
 from tests.support.processes import OTHER, Done
 from tests.support.processes import kubelet as kubelet_at
@@ -405,9 +405,38 @@ def test_a_directory_that_the_kubelet_would_reject_is_refused(
 def test_a_dry_run_of_a_merge_changes_nothing(merging: Target) -> None:
     path = place(merging, GCP)
     before = merging.snapshot()
-    said = merging.install("--merge", str(path), "--dry-run").stdout
-    assert f"{path}: would be merged with the entry" in said
+    done = merging.install("--merge", str(path), "--dry-run")
+    assert done.code == 2
+    assert f"{path}: would be merged with the entry" in done.stdout
     assert merging.snapshot() == before
+    merging.install("--merge", str(path)).check()
+    assert merging.install("--merge", str(path), "--dry-run").code == 0
+
+
+def test_the_entry_has_the_realm_and_hosts_of_this_run_and_later_runs_keep_them(
+    merging: Target,
+) -> None:
+    path = place(merging, GCP)
+    merging.install("--merge", str(path)).check()
+    merging.install("--merge", str(path), "--realm", "oc1", "--host", "ocir.my.cloud").check()
+    entry = load(path.read_text()).providers[1]
+    assert entry.match_images == ("*.ocir.io", "ocir.*.oci.oraclecloud.com", "ocir.my.cloud")
+    assert "nothing to change" in merging.install("--merge", str(path)).check().stdout
+    merging.uninstall().check()
+    assert path.read_bytes() == GCP.read_bytes()
+
+
+def test_an_entry_of_the_go_provider_stays_its_own(merging: Target) -> None:
+    """Two entries for the same images would call both programs."""
+    path = place(merging, GCP)
+    path.write_text(OURS.replace(f"name: {NAME}", f"name: {ALIAS}"))
+    (merging.bin_dir / ALIAS).unlink()
+    (merging.bin_dir / ALIAS).write_bytes(GO)
+    before = state(path)
+    said = merging.install("--merge", str(path)).check().stdout
+    assert f"{path}: unchanged, because it has an entry {ALIAS}" in said
+    assert "which is Oracle's Go provider, so the kubelet does not call this program" in said
+    assert state(path) == before
 
 
 @pytest.mark.parametrize("name", [*REFUSED, "a program that is not there", "missing"])
@@ -425,7 +454,7 @@ def test_install_refuses_what_cannot_be_merged_and_changes_nothing(
     done = merging.install("--merge", str(path))
     assert done.code == 17, done
     assert merging.snapshot() == before
-    assert done.stdout == ""
+    assert "state=failed cause=cannot-merge" in done.stdout
     if name != "missing":
         assert pasted(done.stderr)["name"] == NAME
 

@@ -396,7 +396,9 @@ def test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them(node: 
         assert list(store.iterdir())
         if other:
             (store / other).write_text("somebody's")
-        said = uninstall(node, PREFIX, "--dry-run").check().stdout.decode()
+        dry = uninstall(node, PREFIX, "--dry-run")
+        assert dry.returncode == 2
+        said = dry.stdout.decode()
         assert f"{STORE}: would be removed" in said
         assert len(list(store.iterdir())) > bool(other)
         assert f"{STORE}: removed" in uninstall(node).check().stdout.decode()

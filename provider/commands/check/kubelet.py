@@ -1,6 +1,7 @@
 """Judge the running kubelet, its config and the providers' programs. No I/O."""
 
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from typing import Final
@@ -9,6 +10,7 @@ from provider.commands.check.flags import KUBELET, restart, set_flags
 from provider.commands.check.step import AS_ROOT, Step, failed, not_visible, ok, skipped, warning
 from provider.commands.check.unit import Unit
 from provider.commands.kubelet_config import (
+    ALIAS,
     PROVIDER_NAME,
     ConfigError,
     CredentialProvider,
@@ -48,8 +50,6 @@ ROOT_ONLY: Final = (
     " chmod go-w. If somebody may have used this, replace the node."
 )
 NUL_MESSAGE: Final = "it contains a NUL character: the kubelet cannot start the program"
-# A file with the same time as the kubelet's start may be the one that it read.
-_SAME_MOMENT: Final = 2.0
 
 
 def judge_kubelet(
@@ -163,7 +163,7 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             *_advice(findings[:5]),
             "Correct it before the kubelet's next start: a node that restarts now stays down.",
         )
-    if kubelet and files.changed > kubelet.started + _SAME_MOMENT:
+    if kubelet and files.is_newer_than(kubelet.started):
         return warning(
             CONFIG,
             "config-newer-than-kubelet",
@@ -272,13 +272,15 @@ def judge_version(path: str, same: bool, output: Output | None, running: Version
             f"{path}: {output.error}",
             "It is another program, or it was built for another machine. To see what it is:",
             f"  file -L {shlex.quote(path)}",
+            *_take_over(path),
         )
     try:
         content = json.loads(output.text)
         theirs = f"{content['version']} ({content['commit']})"
     except (ValueError, KeyError, TypeError):
         result = f"{path} is another program: its output is not this program's"
-        return warning(VERSION, "program-is-another", action, result, "Install this program there.")
+        advice = "Install this program there."
+        return warning(VERSION, "program-is-another", action, result, advice, *_take_over(path))
     if theirs == mine:
         return ok(VERSION, action, f"{mine}, the same as the kubelet's")
     return warning(
@@ -288,6 +290,16 @@ def judge_version(path: str, same: bool, output: Output | None, running: Version
         f"this is {mine}, but the kubelet runs {theirs}: {path}",
         "The next steps show what this version does. To check the installed version, run it:",
         f"  {shlex.quote(path)} check",
+    )
+
+
+def _take_over(path: str) -> tuple[str, ...]:
+    if os.path.basename(path) != ALIAS:
+        return ()
+    bin_dir = shlex.quote(os.path.dirname(path))
+    return (
+        "If it is Oracle's Go provider, this replaces it, and uninstall restores it:",
+        f"  {PROVIDER_NAME} install --take-over --bin-dir {bin_dir}",
     )
 
 

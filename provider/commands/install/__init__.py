@@ -6,7 +6,7 @@
         0.1.0/bin/oke-credential-provider             a directory for each version (layout.py)
         installed.json                                the record of what is elsewhere, for uninstall
     /usr/local/bin/oke-credential-provider            a link into the prefix: its rename is the switch
-    /usr/local/bin/credential-provider-oke            a link to that link, with the Go provider's name
+    /usr/local/bin/credential-provider-oke            a link to that link, unless it is the Go provider
     /etc/kubernetes/credential-provider-config.yaml
 
 With ``--merge``, a config of others gets an entry, and keeps its old content as NAME.before-install.
@@ -17,7 +17,7 @@ rename of a complete file.
 """
 
 from provider.commands.install.install import install
-from provider.commands.install.paths import InstallPaths
+from provider.commands.install.paths import InstallOptions, InstallPaths
 from provider.commands.install.uninstall import uninstall
 
-__all__ = ["InstallPaths", "install", "uninstall"]
+__all__ = ["InstallOptions", "InstallPaths", "install", "uninstall"]

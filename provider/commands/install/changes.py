@@ -10,9 +10,8 @@ from pathlib import Path
 
 from provider.commands.install.files import make_directories
 from provider.commands.install.layout import ASIDE
+from provider.commands.outcome import Outcome, Say
 from provider.errors import CannotInstall
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +23,21 @@ class Change:
     make: Callable[[], object]
 
 
-def apply(changes: list[Change], dry_run: bool, say: Say) -> None:
+@dataclass(slots=True)
+class Changed(Outcome):
+    """The changes of a run: for each the path, and what was done or would be done."""
+
+    changes: list[dict[str, str]]
+
+
+def apply(changes: list[Change], dry_run: bool, say: Say) -> Changed:
     """Make and print each change; print only, if ``dry_run``."""
     for change in changes:
         if not dry_run:
             change.make()
         say(f"{change.path}: {'would be ' if dry_run else ''}{change.done}")
+    made = [{"path": str(change.path), "change": change.done} for change in changes]
+    return Changed(bool(made), made)
 
 
 @contextmanager

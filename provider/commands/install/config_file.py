@@ -1,14 +1,15 @@
 """The CredentialProviderConfig that ``install`` writes, updates, merges into or keeps."""
 
 import os
+from collections.abc import Container
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from provider.commands import config as config_command
 from provider.commands.install.files import add_name, make_directories, write_file
-from provider.commands.install.paths import InstallPaths, backup_of
-from provider.commands.install.record import Record
+from provider.commands.install.paths import InstallOptions, InstallPaths, backup_of
+from provider.commands.install.record import ConfigOptions, Record
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, Finding, load, merge_entry
 from provider.commands.node.files import ConfigFiles, findings_of, read_config
 from provider.commands.node.processes import find_kubelets, kubelet_version
@@ -38,31 +39,48 @@ class ConfigPlan:
         return f"merged with the entry of {PROVIDER_NAME}{backup}"
 
 
-def plan_config(paths: InstallPaths, record: Record) -> ConfigPlan:
-    """Raises CannotInstall if the kubelet would not start with the resulting config, and CannotMerge."""
-    default = config_command.write(config_command.ALL, (), as_json=False)
+def config_options(paths: InstallPaths, record: Record, options: InstallOptions) -> ConfigOptions:
+    """The options of the config: those of this run, else those of the run before."""
+    if options.realm is None and not options.hosts:
+        return dict(record.options).get(str(paths.config), ConfigOptions())
+    return ConfigOptions(options.realm or config_command.ALL, options.hosts)
+
+
+def plan_config(
+    paths: InstallPaths,
+    record: Record,
+    options: ConfigOptions,
+    others: Container[str],
+) -> ConfigPlan:
+    """Plan it. ``others`` are the names in the bin dir that stay another program's.
+
+    Raises CannotInstall if the kubelet would not start with the resulting config, and CannotMerge.
+    """
+    default = config_command.write(options.realm, options.hosts, as_json=False)
     try:
         # Bytes, because text mode converts newlines.
         present = paths.config.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError:
         present = None
     if present is None or present == default:
-        _require_valid(paths, default)
+        _require_valid(paths, default, others)
         return ConfigPlan(None if present else default)
     digest = sha256(present.encode()).hexdigest()
     if dict(record.configs).get(str(paths.config)) == digest:
-        _require_valid(paths, default)
+        _require_valid(paths, default, others)
         return ConfigPlan(default)
     if paths.merge is not None:
-        return _plan_merge(paths, record, default)
+        return _plan_merge(paths, record, default, others)
     kept = (
         f"{paths.config}: kept, because install did not write it."
         f" To print the default config: {PROVIDER_NAME} config"
     )
-    return ConfigPlan(notes=(kept, *_require_valid(paths, present)))
+    return ConfigPlan(notes=(kept, *_require_valid(paths, present, others)))
 
 
-def _plan_merge(paths: InstallPaths, record: Record, default: str) -> ConfigPlan:
+def _plan_merge(
+    paths: InstallPaths, record: Record, default: str, others: Container[str]
+) -> ConfigPlan:
     path = str(paths.config)
     files = read_config(path)
     try:
@@ -70,13 +88,13 @@ def _plan_merge(paths: InstallPaths, record: Record, default: str) -> ConfigPlan
             raise ValueError(files.error)
         text = files.texts[path]
         merged = merge_entry(text, default, dict(record.merged).get(path, ""))
-        _require_valid(paths, text)
+        _require_valid(paths, text, others)
     except CannotInstall as error:
         hint = f"{error.hint} {config_command.paste(default)}"
         raise CannotMerge(error.message, hint) from error
     except ValueError as error:
         raise CannotMerge(f"{path}: {error}", config_command.paste(default)) from error
-    warnings = _require_valid(paths, merged.text)
+    warnings = _require_valid(paths, merged.text, others)
     if merged.text == text:
         return ConfigPlan(notes=(config_command.kept_entry(path, merged), *warnings))
     backup = backup_of(paths.config) if merged.added else None
@@ -92,7 +110,7 @@ def write_config(paths: InstallPaths, plan: ConfigPlan) -> None:
     write_file(paths.config, plan.text, paths.config.stat() if plan.merged else None)
 
 
-def _require_valid(paths: InstallPaths, text: str) -> list[str]:
+def _require_valid(paths: InstallPaths, text: str, others: Container[str]) -> list[str]:
     """Raise CannotInstall if the kubelet would not start with this config. Returns warnings."""
     files = ConfigFiles(str(paths.config), {str(paths.config): text})
     if paths.directory:
@@ -109,8 +127,9 @@ def _require_valid(paths: InstallPaths, text: str) -> list[str]:
                 finding.hint or "Fix it or move it, and run install again.",
             )
     names = [provider.name for each in files.texts.values() for provider in load(each).providers]
+    ours = {PROVIDER_NAME, ALIAS} - {name for name in names if name in others}
     for name in names:
-        if name not in (PROVIDER_NAME, ALIAS) and not os.access(paths.bin_dir / name, os.X_OK):
+        if name not in ours and not os.access(paths.bin_dir / name, os.X_OK):
             raise CannotInstall(
                 f"the kubelet would not start with {paths.config}: it names {name}, which is not in"
                 f" {paths.bin_dir}",
@@ -118,7 +137,12 @@ def _require_valid(paths: InstallPaths, text: str) -> list[str]:
                 f" {PROVIDER_NAME}.",
             )
     warnings = [f"{paths.config}: {f.path}: {f.message}. {f.hint}".rstrip() for f in findings]
-    if not {PROVIDER_NAME, ALIAS} & set(names):
+    if not ours & set(names) and ALIAS in names:
+        warnings.append(
+            f"{paths.config}: names {ALIAS}, which is Oracle's Go provider, so the kubelet does not call"
+            " this program"
+        )
+    elif not ours & set(names):
         warnings.append(
             f"{paths.config}: names neither {PROVIDER_NAME} nor {ALIAS}, so the kubelet never calls"
             " this program"

@@ -25,6 +25,16 @@ def refuse_replaceable(*paths: Path) -> None:
             )
 
 
+def refuse_noexec(path: Path) -> None:
+    """Raise CannotInstall if no program below ``path`` can be executed. Raises OSError."""
+    existing = next(each for each in (path, *path.parents) if each.exists())
+    if os.statvfs(existing).f_flag & os.ST_NOEXEC:
+        raise CannotInstall(
+            f"{path} is on a file system that is mounted noexec, so the kubelet could not run the program",
+            "Choose a --prefix on another file system, or mount this one without noexec.",
+        )
+
+
 def missing_directories(path: Path) -> list[Path]:
     """``path`` and its parents that do not exist, from the top down."""
     return [directory for directory in reversed([path, *path.parents]) if not directory.exists()]

@@ -1,45 +1,90 @@
 """The ``install`` command: everything is tested before the switch, and the switch is one rename."""
 
 import os
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
 
 from provider import __version__
+from provider.commands import config as config_command
 from provider.commands.install import versions
-from provider.commands.install.changes import Change, Say, apply, locked, reported
-from provider.commands.install.config_file import ConfigPlan, plan_config, write_config
+from provider.commands.install.changes import Change, Changed, apply, locked, reported
+from provider.commands.install.config_file import (
+    ConfigPlan,
+    config_options,
+    plan_config,
+    write_config,
+)
 from provider.commands.install.files import (
     add_name,
     is_link_to,
     link,
     make_directories,
     missing_directories,
+    refuse_noexec,
     refuse_replaceable,
     restore_labels,
 )
-from provider.commands.install.layout import EXECUTABLE, MANIFEST, is_intact
+from provider.commands.install.layout import EXECUTABLE, is_intact
 from provider.commands.install.merged_config import find_config
-from provider.commands.install.paths import BACKUP_SUFFIX, InstallPaths, is_ours, version_of_link
-from provider.commands.install.record import Record, read_record, record_path, write_record
-from provider.commands.kubelet_config import PROVIDER_NAME, entry_digest
-from provider.errors import CannotInstall
+from provider.commands.install.paths import (
+    BACKUP_SUFFIX,
+    InstallOptions,
+    InstallPaths,
+    is_copy,
+    is_go_provider,
+    is_ours,
+    version_of_link,
+)
+from provider.commands.install.record import (
+    ConfigOptions,
+    Record,
+    read_record,
+    record_path,
+    write_record,
+)
+from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, entry_digest
+from provider.commands.outcome import Say, node_name
+from provider.errors import CannotInstall, NewerInstalled, ProviderError
 from provider.frozen import folder
 
 
-def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
+def install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
     """Install the running program and switch to it. A second run changes nothing.
 
-    Raises CannotInstall, or Damaged if the running program is damaged, before the switch.
+    It ends with a line that says which version the node has now: `kubectl logs -l` collects it. Raises
+    CannotInstall, NewerInstalled, or Damaged if the running program is damaged, before the switch, and
+    click.BadParameter for an invalid realm or host.
     """
+    config_command.write(options.realm or config_command.ALL, options.hosts, as_json=False)
+    if options.dry_run:
+        return _install(paths, options, say)
+    state = "failed cause=internal"
+    try:
+        outcome = _install(paths, options, say)
+        state = "installed" if outcome.changed else "unchanged"
+    except ProviderError as error:
+        state = f"failed cause={error.code}"
+        raise
+    finally:
+        version = (version_of_link(paths.link, paths.prefix) or "none").partition("+")[0]
+        say(f"{PROVIDER_NAME} node={node_name()} version={version} state={state}")
+    return outcome
+
+
+def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
     running = folder()
     if running is None:
         raise CannotInstall(
             "only the standalone binary can be installed, and this is the source",
             "Download the binary of a release, or build it: make binary",
+        )
+    if not (paths.bin_dir.is_dir() or options.create_bin_dir):
+        raise CannotInstall(
+            f"--bin-dir {paths.bin_dir} is not a directory",
+            "Give the kubelet's --image-credential-provider-bin-dir, or add --create-bin-dir.",
         )
     os.umask(0o022)  # every user can read the new files from the start
     with reported(paths.prefix):
@@ -47,70 +92,96 @@ def install(paths: InstallPaths, dry_run: bool, say: Say) -> None:
         # This stays true: nobody else can create the paths that install has yet to create.
         directories = paths.prefix, paths.bin_dir, paths.config_dir
         refuse_replaceable(*directories, record_path(paths.prefix))
-    with reported(paths.prefix), locked(paths.prefix, dry_run) as created:
-        _refuse_foreign(paths)
-        record = read_record(paths.prefix)
-        config = plan_config(paths, record)
+        refuse_noexec(paths.prefix)
+    with reported(paths.prefix), locked(paths.prefix, options.dry_run) as created:
         current = version_of_link(paths.link, paths.prefix)
+        notes = _judge_downgrade(current, options)
+        others = _others(paths, options)
+        record = read_record(paths.prefix)
+        config_with = config_options(paths, record, options)
+        config = plan_config(paths, record, config_with, others)
         copy = versions.find_copy(paths.prefix, Path(running), current)
         if copy is not None:
-            if not dry_run:
+            if not options.dry_run:
                 restore_labels(copy)
             versions.self_test(copy / EXECUTABLE)
-        changes = list(_changes(paths, record, Path(running), copy, config, created))
-        apply(changes, dry_run, say)
+        target = copy or versions.free_name(paths.prefix)
+        updated = _updated(paths, record, target, config, config_with, created)
+        changes = list(
+            _changes(paths, record, updated, Path(running), copy, target, config, others)
+        )
+        outcome = apply(changes, options.dry_run, say)
         if not changes:
             say(f"{__version__} is already installed; there is nothing to change")
-        for note in config.notes:
+        kept = [
+            f"{paths.bin_dir / name}: kept, because it is Oracle's Go provider."
+            f" To replace it: {PROVIDER_NAME} install --take-over"
+            for name in others
+        ]
+        for note in [*notes, *kept, *config.notes]:
             say(note)
+        return outcome
 
 
 def _changes(
     paths: InstallPaths,
     record: Record,
+    updated: Record,
     running: Path,
     copy: Path | None,
+    target: Path,
     config: ConfigPlan,
-    created: list[Path],
+    others: Container[str],
 ) -> Iterator[Change]:
     """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
-    ``created`` are the directories that this run has created so far.
+    ``target`` is that copy or the directory to create.
     """
-    target = copy or versions.free_name(paths.prefix)
     if copy is None:
         unpack = partial(versions.unpack_and_test, paths.prefix, running, target)
         yield Change(target, "unpacked and tested", unpack)
 
-    updated = _updated(paths, record, target, config, created)
     if updated != record:
         path = record_path(paths.prefix)
         yield Change(path, "written", partial(write_record, paths.prefix, updated))
 
-    links = {paths.link: str(target / EXECUTABLE), **dict.fromkeys(paths.aliases, PROVIDER_NAME)}
+    aliases = [path for path in paths.aliases if path.name not in others]
+    links = {paths.link: str(target / EXECUTABLE), **dict.fromkeys(aliases, PROVIDER_NAME)}
     for path, to in links.items():
-        if not is_link_to(path, to):
-            yield Change(path, f"linked to {to}", partial(_link, path, to, paths.prefix))
+        if _is_in_the_way(path, paths.prefix):
+            backup = path.with_name(path.name + BACKUP_SUFFIX)
+            done = f"renamed to {backup.name} and linked to {to}"
+            yield Change(path, done, partial(_replace, path, to, backup))
+        elif not is_link_to(path, to):
+            yield Change(path, f"linked to {to}", partial(_link, path, to))
 
     if config.text is not None:
         yield Change(paths.config, config.done, partial(write_config, paths, config))
 
     # Other bin dirs may use other versions. The version before stays, for a rollback.
-    others = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
-    linked = (version_of_link(bin_dir / PROVIDER_NAME, paths.prefix) for bin_dir in others)
+    bin_dirs = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
+    linked = (version_of_link(bin_dir / PROVIDER_NAME, paths.prefix) for bin_dir in bin_dirs)
     for old in versions.unneeded(paths.prefix, {target.name, updated.previous, *linked}):
         yield Change(old, "removed", partial(versions.remove_if_possible, old))
 
 
 def _updated(
-    paths: InstallPaths, record: Record, target: Path, config: ConfigPlan, created: list[Path]
+    paths: InstallPaths,
+    record: Record,
+    target: Path,
+    config: ConfigPlan,
+    config_with: ConfigOptions,
+    created: list[Path],
 ) -> Record:
-    """The record after this run."""
-    configs, merged = dict(record.configs), dict(record.merged)
+    """The record after this run. ``created`` are the directories that it has created so far."""
+    configs, merged, options = dict(record.configs), dict(record.merged), dict(record.options)
     created = [*created, *missing_directories(paths.bin_dir)]
-    if config.text is not None and config.merged:
-        merged[str(paths.config)] = entry_digest(config.text)
-    elif config.text is not None:
-        configs[str(paths.config)] = sha256(config.text.encode()).hexdigest()
+    if config.text is not None:
+        path = str(paths.config)
+        if config.merged:
+            merged[path] = entry_digest(config.text)
+        else:
+            configs[path] = sha256(config.text.encode()).hexdigest()
+        options[path] = config_with
         created += missing_directories(paths.config_dir)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
@@ -121,41 +192,58 @@ def _updated(
         bin_dirs=tuple(sorted({*record.bin_dirs, str(paths.bin_dir)})),
         configs=tuple(sorted(configs.items())),
         merged=tuple(sorted(merged.items())),
+        options=tuple(sorted(options.items())),
         folders=tuple(sorted({*record.folders, *map(str, created)})),
         previous="" if previous == target.name else previous,
     )
 
 
-def _refuse_foreign(paths: InstallPaths) -> None:
-    """Raise CannotInstall if another program has one of this program's names."""
+def _judge_downgrade(current: str | None, options: InstallOptions) -> list[str]:
+    """Raise NewerInstalled if the version in use is newer and a downgrade was not asked for. Returns notes."""
+    if current is None or not versions.is_older(__version__, current):
+        return []
+    if not options.allow_downgrade:
+        raise NewerInstalled(
+            f"{current} is active on this node, and this is the older {__version__}"
+        )
+    return [f"downgrade: {current} was active on this node, and this is the older {__version__}"]
+
+
+def _others(paths: InstallPaths, options: InstallOptions) -> list[str]:
+    """The names in the bin dir that stay another program's.
+
+    Raises CannotInstall if a program has one of this program's names and cannot stay.
+    """
+    found = []
     for path in (paths.link, *paths.aliases):
-        if os.path.lexists(path) and not (is_ours(path, paths.prefix) or _is_known_program(path)):
+        if not _is_in_the_way(path, paths.prefix) or is_copy(path):
+            continue
+        if not is_go_provider(path):
             raise CannotInstall(
                 f"{path} exists and is neither this program nor Oracle's Go provider",
                 "Move it, or choose another --bin-dir.",
             )
+        if options.take_over:
+            continue
+        if path.name != ALIAS:
+            raise CannotInstall(
+                f"{path} is Oracle's Go provider",
+                "To replace it, run install --take-over. uninstall restores it.",
+            )
+        found.append(path.name)
+    return found
 
 
-def _is_known_program(path: Path) -> bool:
-    """True for this program in any form (a copy of the one file, or of another prefix), and for the
-    Go provider, which the module path in its build information identifies.
-    """
-    real = path.resolve()
-    try:
-        if real.name == PROVIDER_NAME and (real.parent.parent / MANIFEST).is_file():
-            return True
-        if zipfile.is_zipfile(real):
-            with zipfile.ZipFile(real) as archive:
-                return {EXECUTABLE, MANIFEST} <= set(archive.namelist())
-        content = real.read_bytes()
-    except (OSError, zipfile.BadZipFile):
-        return False
-    go = content.startswith(b"\x7fELF") and b"\xff Go buildinf:" in content
-    return go and b"/credential-provider-oke" in content
+def _is_in_the_way(path: Path, prefix: Path) -> bool:
+    return os.path.lexists(path) and not is_ours(path, prefix)
 
 
-def _link(path: Path, to: str, prefix: Path) -> None:
+def _link(path: Path, to: str) -> None:
     make_directories(path.parent)
-    if os.path.lexists(path) and not is_ours(path, prefix):
-        add_name(path, path.with_name(path.name + BACKUP_SUFFIX))
+    link(path, to)
+
+
+def _replace(path: Path, to: str, backup: Path) -> None:
+    """Link ``path``, which is a program. The kubelet finds the old or the new program at each moment."""
+    add_name(path, backup)
     link(path, to)

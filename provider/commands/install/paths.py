@@ -1,12 +1,13 @@
-"""The paths of an installation, and which of them ``install`` wrote."""
+"""The paths and options of an installation, and which files ``install`` wrote."""
 
 import os
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from provider.commands.install.files import is_link_to
-from provider.commands.install.layout import EXECUTABLE
+from provider.commands.install.layout import EXECUTABLE, MANIFEST
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME
 from provider.plugin import docker_helper
 
@@ -53,6 +54,18 @@ def backup_of(config: Path) -> Path:
     return config.with_name(config.name + BACKUP_SUFFIX)
 
 
+@dataclass(frozen=True, slots=True)
+class InstallOptions:
+    """What ``install`` was asked for. ``realm`` and ``hosts`` are those of the config."""
+
+    realm: str | None = None
+    hosts: tuple[str, ...] = ()
+    take_over: bool = False
+    allow_downgrade: bool = False
+    create_bin_dir: bool = False
+    dry_run: bool = False
+
+
 def version_of_link(path: Path, prefix: Path) -> str | None:
     """The name of the version's directory that a link of ``install`` leads to, else None."""
     if not path.is_symlink():
@@ -66,3 +79,27 @@ def is_ours(path: Path, prefix: Path) -> bool:
     if path.name in ALIASES and is_link_to(path, PROVIDER_NAME):
         return True
     return version_of_link(path, prefix) is not None
+
+
+def is_go_provider(path: Path) -> bool:
+    """True for Oracle's Go provider, which the module path in its build information identifies."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    go = content.startswith(b"\x7fELF") and b"\xff Go buildinf:" in content
+    return go and b"/credential-provider-oke" in content
+
+
+def is_copy(path: Path) -> bool:
+    """True for a copy of this program: the one file, or an installation with another prefix."""
+    real = path.resolve()
+    try:
+        if real.name == PROVIDER_NAME and (real.parent.parent / MANIFEST).is_file():
+            return True
+        if zipfile.is_zipfile(real):
+            with zipfile.ZipFile(real) as archive:
+                return {EXECUTABLE, MANIFEST} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        pass
+    return False

@@ -3,12 +3,20 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
+from provider.commands.config import ALL
 from provider.commands.install.files import write_file
 from provider.errors import CannotInstall
 
 _RECORD: Final = "installed.json"
+
+
+class ConfigOptions(NamedTuple):
+    """The options with which ``install`` wrote a config; see the command ``config``."""
+
+    realm: str = ALL
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +24,9 @@ class Record:
     """What ``install`` changed.
 
     ``configs`` has each path and the SHA-256 of the text written there. ``merged`` has each config that
-    is not its own, and the digest of the entry added there. ``folders`` are the directories that it
-    created. ``previous`` is the name of the version before, or "".
+    is not its own, and the digest of the entry added there. ``options`` has the options of each of these
+    texts. ``folders`` are the directories that it created. ``previous`` is the name of the version
+    before, or "".
     """
 
     bin_dirs: tuple[str, ...] = ()
@@ -25,6 +34,7 @@ class Record:
     merged: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     previous: str = ""
+    options: tuple[tuple[str, ConfigOptions], ...] = ()
 
 
 def record_path(prefix: Path) -> Path:
@@ -43,6 +53,10 @@ def read_record(prefix: Path) -> Record:
             merged=tuple(content.get("merged", {}).items()),
             folders=tuple(content["folders"]),
             previous=str(content["previous"]),
+            options=tuple(
+                (name, ConfigOptions(str(each["realm"]), tuple(each["hosts"])))
+                for name, each in content.get("options", {}).items()  # 0.1.0 has none
+            ),
         )
     except FileNotFoundError:
         return Record()
@@ -52,5 +66,11 @@ def read_record(prefix: Path) -> Record:
 
 def write_record(prefix: Path, record: Record) -> None:
     """Replace the record. Raises OSError, CannotInstall."""
-    content = {**asdict(record), "configs": dict(record.configs), "merged": dict(record.merged)}
+    options = {name: each._asdict() for name, each in record.options}
+    content = {
+        **asdict(record),
+        "configs": dict(record.configs),
+        "merged": dict(record.merged),
+        "options": options,
+    }
     write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Container
@@ -26,6 +27,8 @@ from provider.errors import CannotInstall, Damaged
 from provider.root_only import PATH
 
 _SELF_TEST_SECONDS: Final = 30.0
+# The start of a version: 0.2.0, 0.2.0-rc.1, 0.2.0rc1. free_name() may append a number.
+_VERSION: Final = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-.]?([a-z]+)\.?(\d*))?")
 _REQUEST: Final = {
     "apiVersion": PROVIDER_API_VERSION,
     "kind": "CredentialProviderRequest",
@@ -53,6 +56,19 @@ def find_copy(prefix: Path, running: Path, current: str | None) -> Path | None:
         if manifest(directory) == wanted and is_intact(directory):
             return directory
     return None
+
+
+def is_older(version: str, other: str) -> bool:
+    """True if ``version`` precedes ``other``. A pre-release (0.2.0-rc.1) precedes its release. A name
+    that is not a version precedes and follows nothing.
+    """
+    found = _VERSION.match(version), _VERSION.match(other)
+    return bool(found[0] and found[1] and _order(found[0]) < _order(found[1]))
+
+
+def _order(version: re.Match[str]) -> tuple[list[int], bool, str, int]:
+    *numbers, kind, number = version.groups()
+    return [int(each) for each in numbers], not kind, kind or "", int(number or 0)
 
 
 def free_name(prefix: Path) -> Path:

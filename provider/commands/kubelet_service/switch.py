@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -34,21 +34,24 @@ from provider.commands.kubelet_service.unit import (
 )
 from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG
 from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in
+from provider.commands.outcome import Outcome, Say
 from provider.errors import CannotEnable
 
 # The characters that have no special meaning in ExecStart=.
 _PLAIN: Final = re.compile(r"[A-Za-z0-9_./:,=@+-]+", re.ASCII)
 
-Say = Callable[[str], None]
-
 
 @dataclass(slots=True)
-class Outcome:
+class Switched(Outcome):
     """What a command did, or would do. ``drop_in`` is the text in effect, or None."""
 
-    changed: bool
     drop_in: str | None
     kubelet: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def preview(self) -> str | None:
+        """The new drop-in."""
+        return self.drop_in if self.changed else None
 
 
 def flags(config: str, bin_dir: str) -> dict[str, str]:
@@ -62,7 +65,7 @@ def flags(config: str, bin_dir: str) -> dict[str, str]:
     return {CONFIG_FLAG: config, BIN_DIR_FLAG: bin_dir}
 
 
-def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Outcome:
+def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Switched:
     """Add the flags ``wanted`` to the running kubelet.
 
     Raises CannotEnable if nothing was changed, RolledBack if the change was rolled back, and
@@ -75,12 +78,12 @@ def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Outcome:
         validate(wanted[CONFIG_FLAG], wanted[BIN_DIR_FLAG], kubelet)
         if file := file_with_flags(wanted, unit, kubelet):
             say(f"already enabled: {file} sets these flags")
-            return Outcome(False, None, {"pid": kubelet.pid})
+            return Switched(False, None, {"pid": kubelet.pid})
         present = read_drop_in()
         text = derive(unit, wanted)
         if present == text and not os.path.exists(TRIAL) and has_flags(kubelet, wanted):
             say(f"already enabled: {DROP_IN}; there is nothing to change")
-            return Outcome(False, present, {"pid": kubelet.pid})
+            return Switched(False, present, {"pid": kubelet.pid})
         refuse_pending(unit, kubelet)
         expected = Expected(wanted, healthz_address(kubelet))
         if reason := why_unhealthy(unit.service, expected._replace(flags={})):
@@ -89,31 +92,31 @@ def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Outcome:
             )
         if guard is None:
             say(f"{DROP_IN}: would be written; the kubelet would be restarted")
-            return Outcome(True, text)
+            return Switched(True, text)
         keep = partial(_write, text)
         undo = partial(_write, present) if present else _remove
         result = try_out(guard, Trial(text, expected, keep, undo), options, say)
         say(f"{DROP_IN}: written")
-        return Outcome(True, text, result)
+        return Switched(True, text, result)
 
 
-def disable(options: Options, say: Say) -> Outcome:
+def disable(options: Options, say: Say) -> Switched:
     """Remove the drop-in of ``enable``. Raises the same errors as ``enable``."""
     require_systemd()
     with guarded(options) as guard:
         present = read_drop_in()
         if present is None and not os.path.exists(TRIAL):
             say(f"not enabled: there is no {DROP_IN}")
-            return Outcome(False, None)
+            return Switched(False, None)
         service = show()
         if guard is None:
             say(f"{DROP_IN}: would be removed; the kubelet would be restarted")
-            return Outcome(True, None)
+            return Switched(True, None)
         if service.load != "loaded":
             _remove()
             systemctl("daemon-reload")
             say(f"{DROP_IN}: removed; there is no {UNIT}")
-            return Outcome(True, None)
+            return Switched(True, None)
         unit = read_kubelet_unit()
         kubelet = kubelet_of(service)
         remaining = {setting.flag for setting in unit.flags}
@@ -125,12 +128,12 @@ def disable(options: Options, say: Say) -> Outcome:
             systemctl("daemon-reload")
             say(f"{DROP_IN}: removed; the kubelet was not healthy with it")
             restart(options)
-            return Outcome(True, None, settle(expected, options))
+            return Switched(True, None, settle(expected, options))
         undo = partial(_write, present) if present else _remove
         text = drop_in(command(unit.files), {})
         result = try_out(guard, Trial(text, expected, _remove, undo), options, say)
         say(f"{DROP_IN}: removed")
-        return Outcome(True, None, result)
+        return Switched(True, None, result)
 
 
 def _write(text: str) -> None:

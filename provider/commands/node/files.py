@@ -38,6 +38,8 @@ _MAX_BYTES: Final = 1 << 20
 _TOO_LARGE: Final = "larger than 1 MiB"
 _NOT_TEXT: Final = "not UTF-8 text"
 _SECONDS: Final = 10.0
+# A file with the same time as the kubelet's start may be the one that it read.
+_SAME_MOMENT: Final = 2.0
 # The files that execve(2) runs: ELF, whose smallest header has 52 bytes, and scripts.
 _PROGRAM: Final = re.compile(rb"\x7fELF.{48}|#![ \t]*[^ \t\n]", re.DOTALL)
 
@@ -58,6 +60,10 @@ class ConfigFiles:
     denied: bool = False
     replaceable: str | None = None
     exists: bool = True
+
+    def is_newer_than(self, started: float) -> bool:
+        """True if a kubelet that started then may have read another config."""
+        return self.changed > started + _SAME_MOMENT
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,64 @@
+"""The result of a command that changes the node: text or JSON, and the exit code."""
+
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+from provider import __version__
+from provider.errors import ProviderError
+
+WOULD_CHANGE = 2
+
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a command did, or would do. The JSON has all fields of the subclass."""
+
+    changed: bool
+
+    @property
+    def preview(self) -> str | None:
+        """The text that a dry run also prints."""
+        return None
+
+
+def node_name() -> str:
+    """The node's name in the cluster, which the DaemonSet passes, else the host name."""
+    return os.environ.get("NODE_NAME") or platform.node()
+
+
+def run(
+    name: str, path: str, dry_run: bool, as_json: bool, act: Callable[[Say], Outcome], say: Say
+) -> int:
+    """Call ``act`` and print its outcome. Returns the exit code; raises ProviderError.
+
+    ``path`` is the file or directory that the command is about.
+    """
+    lines: list[str] = []
+    error: ProviderError | None = None
+    outcome: Outcome | None = None
+    try:
+        outcome = act(lines.append if as_json else say)
+    except ProviderError as failure:
+        error = failure
+    if as_json:
+        content = {
+            "version": __version__,
+            "node": node_name(),
+            "action": name,
+            "dry_run": dry_run,
+            "path": path,
+            **(asdict(outcome) if outcome else {}),
+            "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
+            "log": lines,
+        }
+        say(json.dumps(content, indent=2))
+    elif dry_run and outcome and outcome.preview:
+        say(outcome.preview.rstrip("\n"))
+    if error:
+        raise error
+    return WOULD_CHANGE if dry_run and outcome and outcome.changed else 0
