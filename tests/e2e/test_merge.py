@@ -432,6 +432,7 @@ def test_an_entry_of_the_go_provider_stays_its_own(merging: Target) -> None:
     path.write_text(OURS.replace(f"name: {NAME}", f"name: {ALIAS}"))
     (merging.bin_dir / ALIAS).unlink()
     (merging.bin_dir / ALIAS).write_bytes(GO)
+    (merging.bin_dir / ALIAS).chmod(0o755)
     before = state(path)
     said = merging.install("--merge", str(path)).check().stdout
     assert f"{path}: unchanged, because it has an entry {ALIAS}" in said
