@@ -98,6 +98,16 @@ class ConfigUnreadable(ProviderError):
     )
 
 
+class CannotMerge(ProviderError):
+    """``--merge``: the CredentialProviderConfig cannot be edited without guessing; it is unchanged."""
+
+    code = "cannot-merge"
+    exit_code = 17
+    default_hint = (
+        "Add the entry that oke-credential-provider config prints to the config's providers."
+    )
+
+
 class ImdsUnreachable(ProviderError):
     """The instance metadata service did not answer."""
 

@@ -142,6 +142,11 @@ def check(image: str | None, output: str, token: TextIO | None, verbose: bool) -
     help="Validate this config and print none (-: standard input).",
 )
 @click.option(
+    "--merge",
+    metavar="FILE|DIR|-",
+    help="Print this config with the provider added (-: standard input).",
+)
+@click.option(
     "--bin-dir",
     metavar="DIR",
     help="With --validate: the directory of the programs (default: the kubelet's, else install's).",
@@ -158,6 +163,7 @@ def config(
     realm: str | None,
     hosts: tuple[str, ...],
     validate: str | None,
+    merge: str | None,
     bin_dir: str | None,
     audience: str | None,
     kubelet_version: str | None,
@@ -168,11 +174,26 @@ def config(
     The config is for the realm that the metadata service names, or for all realms if this is not an
     OCI instance. With --workload-identity, it ends with the RBAC rule and the policy to apply.
 
+    --merge prints FILE with the provider's entry added to its list, in the style of that list; all
+    other bytes stay. For a directory (kubelet 1.34), it prints the file to add. If an entry for this
+    program exists, it prints FILE unchanged and says on standard error what differs. It refuses a
+    config that the kubelet rejects, and one that it cannot edit without guessing, and gives the entry
+    to paste.
+
     --validate also checks the programs and the settings that the config names. Exit code: 1 if the
     kubelet would not start with the config, or if pulls from OCIR would fail.
     """
     from provider.commands import config as command
 
+    if merge is not None:
+        if validate or bin_dir or output == "json":
+            raise click.UsageError("--merge excludes --validate, --bin-dir and --output")
+        ours = command.write(realm, hosts, False, audience, kubelet_version)
+        file, merged = command.merge(merge, ours, kubelet_version)
+        note = f"{file}: entry added" if merged.added else command.kept_entry(file, merged)
+        click.echo(note, err=True)
+        click.echo(merged.text.encode(), nl=False)
+        return 0
     if validate is not None:
         return command.judge(validate, bin_dir, kubelet_version, output == "json")
     if bin_dir is not None:
@@ -220,6 +241,13 @@ def _say(text: str) -> None:
     is_flag=True,
     help="Also install it as docker-credential-ocir (see docker-credential).",
 )
+@click.option(
+    "--merge",
+    metavar="[FILE|DIR]",
+    is_flag=False,
+    flag_value="",
+    help="Add the provider to this config (default: the running kubelet's, else --config-dir's).",
+)
 @_REALM
 @_HOST
 @click.option(
@@ -240,6 +268,7 @@ def install(
     credential_helper: bool,
     realm: str | None,
     hosts: tuple[str, ...],
+    merge: str | None,
     take_over: bool,
     allow_downgrade: bool,
     create_bin_dir: bool,
@@ -253,6 +282,11 @@ def install(
     Your own config is kept. If the kubelet would not start with it, nothing is installed. install does
     not set the kubelet's flags. A second run changes nothing, or replaces damaged files.
 
+    With --merge, it adds its entry to your config (see config --merge) and keeps the original file as
+    NAME.before-install. In a config directory it adds a file. It updates an entry that it added and
+    nobody changed. It keeps any other entry for this program and prints what differs. uninstall
+    removes the entry.
+
     Oracle's Go provider (credential-provider-oke) is kept. The kubelet still calls it if its config
     names it. --take-over replaces it in one rename, without a restart of the kubelet.
 
@@ -264,7 +298,7 @@ def install(
     from provider.commands import outcome
     from provider.commands.install import InstallOptions, InstallPaths, install
 
-    paths = InstallPaths(bin_dir, config_dir, prefix, credential_helper)
+    paths = InstallPaths(bin_dir, config_dir, prefix, credential_helper, merge)
     options = InstallOptions(realm, hosts, take_over, allow_downgrade, create_bin_dir, dry_run)
     act = partial(install, paths, options)
     return outcome.run("install", str(paths.link), dry_run, output == "json", act, _say)

@@ -2,17 +2,25 @@
 
 import dataclasses
 import json
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
 from provider.commands.kubelet_config import (
+    PROVIDER_NAME,
+    ConfigError,
+    Merged,
     TokenAttributes,
+    entry_json,
+    file_for_entry,
+    find_entry,
+    merge_entry,
     parse_version,
     render,
 )
-from provider.errors import ConfigUnreadable, ProviderError
+from provider.errors import CannotMerge, ConfigUnreadable, ProviderError
 from provider.net.deadline import Deadline
 from provider.net.hostname import parse_host_pattern
 from provider.ocir.exchange import instance_region
@@ -107,10 +115,7 @@ def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttrib
     With each cacheType the kubelet caches credentials per service account and uid. All pods of an
     account can share its registry token, so ServiceAccount is enough.
     """
-    try:
-        version = parse_version(kubelet_version)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
+    version = _version(kubelet_version)
     if version < (1, 33):
         raise click.BadParameter(
             "kubelets older than 1.33 send no service-account tokens",
@@ -121,6 +126,13 @@ def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttrib
             f"{audience!r} is not an audience", param_hint="--workload-identity"
         )
     return TokenAttributes(audience, cache_type="ServiceAccount" if version > (1, 33) else "")
+
+
+def _version(kubelet_version: str | None) -> tuple[int, int]:
+    try:
+        return parse_version(kubelet_version)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--kubelet-version") from error
 
 
 def _realm_domains(realm: str | None) -> tuple[str, ...]:
@@ -140,6 +152,49 @@ def _realm_domains(realm: str | None) -> tuple[str, ...]:
         return (instance_region(Deadline(_METADATA_SECONDS)).realm_domain,)
     except ProviderError:
         return ()
+
+
+def merge(path: str, ours: str, kubelet_version: str | None) -> tuple[str, Merged]:
+    """Merge the provider of the config ``ours`` into the config at ``path`` ("-": standard input).
+
+    Returns the file that has the entry then, and its content. Raises CannotMerge if the kubelet rejects
+    the config before or after, or if the edit would be a guess.
+    """
+    from provider.commands.node.files import findings_of, read_config, read_standard_input
+
+    files = read_standard_input() if path == "-" else read_config(path)
+    _version(kubelet_version)
+
+    def require_valid(texts: Mapping[str, str]) -> None:
+        findings = findings_of(dataclasses.replace(files, texts=texts), kubelet_version)
+        if fatal := [finding for finding in findings if finding.severity == "fatal"]:
+            raise ConfigError(fatal)
+
+    try:
+        if files.error:
+            raise ValueError(files.error)
+        require_valid(files.texts)
+        name = file_for_entry(files.texts, files.texts) if files.directory else path
+        text = files.texts.get(name)
+        merged = Merged(ours, added=True) if text is None else merge_entry(text, ours)
+        require_valid({**files.texts, name: merged.text})
+    except ValueError as error:
+        raise CannotMerge(f"{path}: {error}", paste(ours)) from error
+    return (os.path.join(path, name) if files.directory else path), merged
+
+
+def paste(ours: str) -> str:
+    """The hint for a config that cannot be merged: the entry to add by hand."""
+    return f"Add this to the config's providers (YAML: after a dash): {entry_json(ours)}"
+
+
+def kept_entry(path: str, merged: Merged) -> str:
+    """Say why the config at ``path`` was not changed."""
+    entry = find_entry(merged.text)
+    text = f"{path}: unchanged, because it has an entry {entry.name if entry else PROVIDER_NAME}"
+    if merged.differences:
+        text += f", with other values: {'; '.join(merged.differences)}"
+    return text
 
 
 def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: bool) -> int:

@@ -269,7 +269,8 @@ def mutated(text: str, mutation: Mutation) -> str:
 def _is_built(family: Family) -> bool:
     """Report whether the tests of the family run only the built program."""
     launcher = any(mutation.file == "packaging/freeze/launcher.c" for mutation in family.mutations)
-    return launcher or family.tests[0] in ("tests/e2e/test_install.py", "tests/e2e/test_nodes.py")
+    built = {f"tests/e2e/test_{name}.py" for name in ("install", "merge", "nodes")}
+    return launcher or family.tests[0] in built
 
 
 def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:

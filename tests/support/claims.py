@@ -297,6 +297,9 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_where_another_user_could_put_other_files_nothing_is_installed": (
         Mutation(_INSTALL, "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
     ),
+    "test_a_config_that_another_user_can_replace_is_not_changed": (
+        Mutation("provider/commands/install/merged_config.py", "    refuse_replaceable(Path(given))\n", ""),
+    ),
     "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
         Mutation(_LAUNCHER, "return !*name;", "return true;"),
     ),

@@ -7,7 +7,7 @@ from typing import Final
 from provider.auth.oci_files import user_profile
 from provider.auth.sdk_principals import user_principal
 from provider.commands.check import workload
-from provider.commands.check.kubelet import NUL_MESSAGE, findings_of
+from provider.commands.check.kubelet import NUL_MESSAGE
 from provider.commands.check.spelling import misspelled
 from provider.commands.kubelet_config import (
     ALIAS,
@@ -58,7 +58,7 @@ def judge_files(
     ``bin_dir`` None: the config is for another machine, so the files that it names are not checked.
     Raises ValueError for a malformed version.
     """
-    found = findings_of(files, kubelet_version)
+    found = node.findings_of(files, kubelet_version)
     try:
         providers = {
             f"{file}: providers[{index}]" if files.directory else f"providers[{index}]": provider

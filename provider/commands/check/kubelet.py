@@ -22,8 +22,6 @@ from provider.commands.kubelet_config import (
     patterns_that_match,
     providers_for,
     suggest_pattern,
-    validate,
-    validate_directory,
 )
 from provider.commands.node.files import (
     BIN_DIR_FLAG,
@@ -35,6 +33,7 @@ from provider.commands.node.files import (
     ConfigFiles,
     Executable,
     Output,
+    findings_of,
 )
 from provider.commands.node.installed import Installed, where
 from provider.commands.node.processes import Kubelet, Processes
@@ -178,13 +177,6 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
         result = f"the kubelet accepts it, but {findings[0]}"
         return warning(CONFIG, "config-traps", action, result, *_advice(findings))
     return ok(CONFIG, action, f"{files.path}: the kubelet accepts it")
-
-
-def findings_of(files: ConfigFiles, version: str | None) -> list[Finding]:
-    """Validate a config that was read. Raises ValueError for a malformed kubelet version."""
-    if files.directory:
-        return validate_directory(files.texts, kubelet_version=version)
-    return validate(files.texts[files.path], kubelet_version=version)
 
 
 def _replace_config(files: ConfigFiles) -> tuple[str, ...]:

@@ -9,6 +9,8 @@
     /usr/local/bin/credential-provider-oke            a link to that link, unless it is the Go provider
     /etc/kubernetes/credential-provider-config.yaml
 
+With ``--merge``, a config of others gets an entry, and keeps its old content as NAME.before-install.
+
 The kubelet exits if its provider or config is missing or broken, and the node is lost. Therefore
 every step that can fail comes before the switch. A file that may be in use is replaced only by the
 rename of a complete file.

@@ -1,17 +1,42 @@
-"""The CredentialProviderConfig that ``install`` writes, updates or keeps."""
+"""The CredentialProviderConfig that ``install`` writes, updates, merges into or keeps."""
 
 import os
 from collections.abc import Container
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 
 from provider.commands import config as config_command
-from provider.commands.install.files import make_directories, write_file
-from provider.commands.install.paths import InstallOptions, InstallPaths
+from provider.commands.install.files import add_name, make_directories, write_file
+from provider.commands.install.paths import InstallOptions, InstallPaths, backup_of
 from provider.commands.install.record import ConfigOptions, Record
-from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, load, validate
+from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, Finding, load, merge_entry
+from provider.commands.node.files import ConfigFiles, findings_of, read_config
 from provider.commands.node.processes import find_kubelets, kubelet_version
-from provider.errors import CannotInstall
+from provider.errors import CannotInstall, CannotMerge
 from provider.root_only import find_program
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigPlan:
+    """The text to write, or None to keep the existing config; and notes to print.
+
+    ``merged``: the text is the existing config with this program's entry. ``backup``: the second name
+    that the existing file gets.
+    """
+
+    text: str | None = None
+    notes: tuple[str, ...] = ()
+    merged: bool = False
+    backup: Path | None = None
+
+    @property
+    def done(self) -> str:
+        """What is printed after the path."""
+        if not self.merged:
+            return "written"
+        backup = f" (backup: {self.backup.name})" if self.backup else ""
+        return f"merged with the entry of {PROVIDER_NAME}{backup}"
 
 
 def config_options(paths: InstallPaths, record: Record, options: InstallOptions) -> ConfigOptions:
@@ -26,11 +51,10 @@ def plan_config(
     record: Record,
     options: ConfigOptions,
     others: Container[str],
-) -> tuple[str | None, list[str]]:
-    """The text to write, or None to keep the existing config; and notes to print.
+) -> ConfigPlan:
+    """Plan it. ``others`` are the names in the bin dir that stay another program's.
 
-    ``others`` are the names in the bin dir that stay another program's. Raises CannotInstall if the
-    kubelet would not start with the resulting config.
+    Raises CannotInstall if the kubelet would not start with the resulting config, and CannotMerge.
     """
     default = config_command.write(options.realm, options.hosts, as_json=False)
     try:
@@ -40,29 +64,61 @@ def plan_config(
         present = None
     if present is None or present == default:
         _require_valid(paths, default, others)
-        return (None if present else default), []
+        return ConfigPlan(None if present else default)
     digest = sha256(present.encode()).hexdigest()
     if dict(record.configs).get(str(paths.config)) == digest:
         _require_valid(paths, default, others)
-        return default, []
+        return ConfigPlan(default)
+    if paths.merge is not None:
+        return _plan_merge(paths, record, default, others)
     kept = (
         f"{paths.config}: kept, because install did not write it."
         f" To print the default config: {PROVIDER_NAME} config"
     )
-    return None, [kept, *_require_valid(paths, present, others)]
+    return ConfigPlan(notes=(kept, *_require_valid(paths, present, others)))
 
 
-def write_config(paths: InstallPaths, text: str) -> None:
+def _plan_merge(
+    paths: InstallPaths, record: Record, default: str, others: Container[str]
+) -> ConfigPlan:
+    path = str(paths.config)
+    files = read_config(path)
+    try:
+        if files.error:
+            raise ValueError(files.error)
+        text = files.texts[path]
+        merged = merge_entry(text, default, dict(record.merged).get(path, ""))
+        _require_valid(paths, text, others)
+    except CannotInstall as error:
+        hint = f"{error.hint} {config_command.paste(default)}"
+        raise CannotMerge(error.message, hint) from error
+    except ValueError as error:
+        raise CannotMerge(f"{path}: {error}", config_command.paste(default)) from error
+    warnings = _require_valid(paths, merged.text, others)
+    if merged.text == text:
+        return ConfigPlan(notes=(config_command.kept_entry(path, merged), *warnings))
+    backup = backup_of(paths.config) if merged.added else None
+    return ConfigPlan(merged.text, tuple(warnings), merged=True, backup=backup)
+
+
+def write_config(paths: InstallPaths, plan: ConfigPlan) -> None:
     """Write the config. Raises OSError, CannotInstall."""
+    assert plan.text is not None
     make_directories(paths.config_dir)
-    write_file(paths.config, text)
+    if plan.backup:
+        add_name(paths.config, plan.backup)
+    write_file(paths.config, plan.text, paths.config.stat() if plan.merged else None)
 
 
 def _require_valid(paths: InstallPaths, text: str, others: Container[str]) -> list[str]:
     """Raise CannotInstall if the kubelet would not start with this config. Returns warnings."""
-    findings = []
+    files = ConfigFiles(str(paths.config), {str(paths.config): text})
+    if paths.directory:
+        files = read_config(str(paths.config_dir))
+        files = replace(files, texts={**files.texts, paths.config_name: text})
+    findings: list[Finding] = []
     for version in sorted(_kubelet_versions(), key=str):
-        findings += [f for f in validate(text, kubelet_version=version) if f not in findings]
+        findings += [f for f in findings_of(files, version) if f not in findings]
     for finding in findings:
         if finding.severity == "fatal":
             raise CannotInstall(
@@ -70,7 +126,7 @@ def _require_valid(paths: InstallPaths, text: str, others: Container[str]) -> li
                 f" {finding.path}: {finding.message}",
                 finding.hint or "Fix it or move it, and run install again.",
             )
-    names = [provider.name for provider in load(text).providers]
+    names = [provider.name for each in files.texts.values() for provider in load(each).providers]
     ours = {PROVIDER_NAME, ALIAS} - {name for name in names if name in others}
     for name in names:
         if name not in ours and not os.access(paths.bin_dir / name, os.X_OK):

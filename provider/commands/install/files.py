@@ -1,6 +1,7 @@
 """Atomic changes of files: after a crash a file has its old content or its new content."""
 
 import os
+import stat
 import subprocess
 from contextlib import suppress
 from pathlib import Path
@@ -50,11 +51,14 @@ def make_directories(path: Path) -> list[Path]:
     return created
 
 
-def write_file(path: Path, text: str) -> None:
-    """Write or replace a file. Raises OSError, CannotInstall."""
+def write_file(path: Path, text: str, like: os.stat_result | None = None) -> None:
+    """Write or replace a file, with the mode and owner of ``like``. Raises OSError, CannotInstall."""
     temporary = _temporary_name(path)
-    with temporary.open("x", encoding="utf-8") as file:
+    with open(temporary, "x", encoding="utf-8", opener=_open_private if like else None) as file:
         file.write(text)
+        if like:
+            os.fchown(file.fileno(), like.st_uid, like.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
         file.flush()
         os.fsync(file.fileno())
     _move_into_place(temporary, path)
@@ -122,6 +126,10 @@ def restore_labels(path: Path) -> None:
         raise CannotInstall(f"restorecon failed on {path}: {reason}") from error
     except subprocess.TimeoutExpired as error:
         raise CannotInstall(f"restorecon on {path} took too long") from error
+
+
+def _open_private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _temporary_name(path: Path) -> Path:

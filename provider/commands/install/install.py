@@ -11,7 +11,12 @@ from provider import __version__
 from provider.commands import config as config_command
 from provider.commands.install import versions
 from provider.commands.install.changes import Change, Changed, apply, locked, reported
-from provider.commands.install.config_file import config_options, plan_config, write_config
+from provider.commands.install.config_file import (
+    ConfigPlan,
+    config_options,
+    plan_config,
+    write_config,
+)
 from provider.commands.install.files import (
     add_name,
     is_link_to,
@@ -23,6 +28,7 @@ from provider.commands.install.files import (
     restore_labels,
 )
 from provider.commands.install.layout import EXECUTABLE, is_intact
+from provider.commands.install.merged_config import find_config
 from provider.commands.install.paths import (
     BACKUP_SUFFIX,
     InstallOptions,
@@ -39,7 +45,7 @@ from provider.commands.install.record import (
     record_path,
     write_record,
 )
-from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME
+from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, entry_digest
 from provider.commands.outcome import Say, node_name
 from provider.errors import CannotInstall, NewerInstalled, ProviderError
 from provider.frozen import folder
@@ -82,6 +88,7 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
         )
     os.umask(0o022)  # every user can read the new files from the start
     with reported(paths.prefix):
+        paths = find_config(paths)
         # This stays true: nobody else can create the paths that install has yet to create.
         directories = paths.prefix, paths.bin_dir, paths.config_dir
         refuse_replaceable(*directories, record_path(paths.prefix))
@@ -92,7 +99,7 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
         others = _others(paths, options)
         record = read_record(paths.prefix)
         config_with = config_options(paths, record, options)
-        config, config_notes = plan_config(paths, record, config_with, others)
+        config = plan_config(paths, record, config_with, others)
         copy = versions.find_copy(paths.prefix, Path(running), current)
         if copy is not None:
             if not options.dry_run:
@@ -111,7 +118,7 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
             f" To replace it: {PROVIDER_NAME} install --take-over"
             for name in others
         ]
-        for note in [*notes, *kept, *config_notes]:
+        for note in [*notes, *kept, *config.notes]:
             say(note)
         return outcome
 
@@ -123,7 +130,7 @@ def _changes(
     running: Path,
     copy: Path | None,
     target: Path,
-    config: str | None,
+    config: ConfigPlan,
     others: Container[str],
 ) -> Iterator[Change]:
     """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
@@ -147,8 +154,8 @@ def _changes(
         elif not is_link_to(path, to):
             yield Change(path, f"linked to {to}", partial(_link, path, to))
 
-    if config is not None:
-        yield Change(paths.config, "written", partial(write_config, paths, config))
+    if config.text is not None:
+        yield Change(paths.config, config.done, partial(write_config, paths, config))
 
     # Other bin dirs may use other versions. The version before stays, for a rollback.
     bin_dirs = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
@@ -161,16 +168,20 @@ def _updated(
     paths: InstallPaths,
     record: Record,
     target: Path,
-    config: str | None,
+    config: ConfigPlan,
     config_with: ConfigOptions,
     created: list[Path],
 ) -> Record:
     """The record after this run. ``created`` are the directories that it has created so far."""
-    configs, options = dict(record.configs), dict(record.options)
+    configs, merged, options = dict(record.configs), dict(record.merged), dict(record.options)
     created = [*created, *missing_directories(paths.bin_dir)]
-    if config is not None:
-        configs[str(paths.config)] = sha256(config.encode()).hexdigest()
-        options[str(paths.config)] = config_with
+    if config.text is not None:
+        path = str(paths.config)
+        if config.merged:
+            merged[path] = entry_digest(config.text)
+        else:
+            configs[path] = sha256(config.text.encode()).hexdigest()
+        options[path] = config_with
         created += missing_directories(paths.config_dir)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
@@ -180,6 +191,7 @@ def _updated(
         record,
         bin_dirs=tuple(sorted({*record.bin_dirs, str(paths.bin_dir)})),
         configs=tuple(sorted(configs.items())),
+        merged=tuple(sorted(merged.items())),
         options=tuple(sorted(options.items())),
         folders=tuple(sorted({*record.folders, *map(str, created)})),
         previous="" if previous == target.name else previous,

@@ -19,12 +19,19 @@ BACKUP_SUFFIX: Final = ".before-install"
 
 @dataclass(frozen=True, slots=True)
 class InstallPaths:
-    """The target directories, as absolute paths. ``helper`` adds the credential helper's name."""
+    """The target directories, as absolute paths. ``helper`` adds the credential helper's name.
+
+    ``merge``: the config or config directory to merge into; "" is the running kubelet's, or the
+    default one. ``directory``: the kubelet reads all files of ``config_dir``.
+    """
 
     bin_dir: Path
     config_dir: Path
     prefix: Path
     helper: bool = False
+    merge: str | None = None
+    config_name: str = CONFIG
+    directory: bool = False
 
     @property
     def link(self) -> Path:
@@ -39,7 +46,12 @@ class InstallPaths:
     @property
     def config(self) -> Path:
         """The CredentialProviderConfig."""
-        return self.config_dir / CONFIG
+        return self.config_dir / self.config_name
+
+
+def backup_of(config: Path) -> Path:
+    """The name that a config gets when the program's entry is added to it."""
+    return config.with_name(config.name + BACKUP_SUFFIX)
 
 
 @dataclass(frozen=True, slots=True)

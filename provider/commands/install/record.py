@@ -23,13 +23,15 @@ class ConfigOptions(NamedTuple):
 class Record:
     """What ``install`` changed.
 
-    ``configs`` has each path and the SHA-256 of the text written there, ``options`` each path and the
-    options of that text. ``folders`` are the directories that it created. ``previous`` is the name of
-    the version before, or "".
+    ``configs`` has each path and the SHA-256 of the text written there. ``merged`` has each config that
+    is not its own, and the digest of the entry added there. ``options`` has the options of each of these
+    texts. ``folders`` are the directories that it created. ``previous`` is the name of the version
+    before, or "".
     """
 
     bin_dirs: tuple[str, ...] = ()
     configs: tuple[tuple[str, str], ...] = ()
+    merged: tuple[tuple[str, str], ...] = ()
     folders: tuple[str, ...] = ()
     previous: str = ""
     options: tuple[tuple[str, ConfigOptions], ...] = ()
@@ -48,6 +50,7 @@ def read_record(prefix: Path) -> Record:
         return Record(
             bin_dirs=tuple(content["bin_dirs"]),
             configs=tuple(content["configs"].items()),
+            merged=tuple(content.get("merged", {}).items()),
             folders=tuple(content["folders"]),
             previous=str(content["previous"]),
             options=tuple(
@@ -64,5 +67,10 @@ def read_record(prefix: Path) -> Record:
 def write_record(prefix: Path, record: Record) -> None:
     """Replace the record. Raises OSError, CannotInstall."""
     options = {name: each._asdict() for name, each in record.options}
-    content = {**asdict(record), "configs": dict(record.configs), "options": options}
+    content = {
+        **asdict(record),
+        "configs": dict(record.configs),
+        "merged": dict(record.merged),
+        "options": options,
+    }
     write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")

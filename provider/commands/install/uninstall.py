@@ -11,7 +11,8 @@ from provider.cache.tmpfs import CacheUnavailable, Store
 from provider.commands.install.changes import Change, Changed, apply, locked, reported
 from provider.commands.install.files import refuse_replaceable
 from provider.commands.install.layout import remove
-from provider.commands.install.paths import ALIASES, BACKUP_SUFFIX, is_ours
+from provider.commands.install.merged_config import Edits, starts_without, take_out, without_entry
+from provider.commands.install.paths import ALIASES, BACKUP_SUFFIX, backup_of, is_ours
 from provider.commands.install.record import Record, read_record, record_path
 from provider.commands.install.versions import version_directories
 from provider.commands.kubelet_config import PROVIDER_NAME, ConfigError, load, merge
@@ -32,11 +33,16 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> Changed:
     with reported(prefix), locked(prefix, dry_run):
         record = read_record(prefix)
         refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))
+        refuse_replaceable(*map(Path, dict(record.merged)))
+        edited: Edits = {
+            **dict.fromkeys(_own_configs(record)),
+            **dict(without_entry(dict(record.merged), force)),
+        }
         if not force:
             installed = _installed(prefix, record)
-            _refuse_while_used(installed, _restored(prefix, record))
+            _refuse_while_used(installed, _restored(prefix, record), edited, say)
             _refuse_while_enabled(installed)
-        outcome = apply(list(_changes(prefix, record)), dry_run, say)
+        outcome = apply(list(_changes(prefix, record, edited)), dry_run, say)
         if not dry_run:
             for directory in sorted(record.folders, key=len, reverse=True):
                 with suppress(OSError):  # it has other files now
@@ -44,11 +50,16 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, say: Say) -> Changed:
         return outcome
 
 
-def _refuse_while_used(installed: set[tuple[int, int]], restored: set[str]) -> None:
+def _refuse_while_used(
+    installed: set[tuple[int, int]], restored: set[str], edited: Edits, say: Say
+) -> None:
     """Raise StillInUse. It counts each kubelet that root runs, proven or not, because refusing is safe.
-    Nothing is executed.
+    A kubelet is no obstacle if its config keeps other providers and loses this one. Nothing is executed.
     """
     for kubelet in find_kubelets(ask_version=False).kubelets:
+        if starts_without(kubelet, edited, lambda path: _identity(path) in installed):
+            say(f"restart the kubelet (pid {kubelet.pid}): until then it still calls this program")
+            continue
         if _works_without(kubelet, installed, restored):
             continue
         for flag in (BIN_DIR_FLAG, CONFIG_FLAG):
@@ -109,8 +120,7 @@ def _installed(prefix: Path, record: Record) -> set[tuple[int, int]]:
     """The identities (device, inode) of what ``install`` wrote. A path does not identify a file: the
     kubelet may reach it through a symbolic link, a hard link or a bind mount.
     """
-    configs = [path for path, _ in record.configs]
-    paths = [*record.bin_dirs, *configs, *map(str, prefix.rglob("*"))]
+    paths = [*record.bin_dirs, *dict(record.configs), *map(str, prefix.rglob("*"))]
     return {identity for path in paths if (identity := _identity(path))}
 
 
@@ -134,8 +144,22 @@ def _through(path: str, value: str) -> str:
     return "" if path == value else f", and {path} is an installed file"
 
 
-def _changes(prefix: Path, record: Record) -> Iterator[Change]:
+def _own_configs(record: Record) -> Iterator[Path]:
+    """The configs that ``install`` wrote and nobody has changed since."""
+    for path, digest in record.configs:
+        if Path(path).is_file() and sha256(Path(path).read_bytes()).hexdigest() == digest:
+            yield Path(path)
+
+
+def _changes(prefix: Path, record: Record, edited: Edits) -> Iterator[Change]:
     """The changes in order. After each of them, every remaining file still works."""
+    for path in map(Path, dict(record.merged)):
+        if path in edited or backup_of(path).exists():
+            yield Change(
+                path, f"freed of {PROVIDER_NAME}", partial(take_out, path, edited.get(path))
+            )
+    for path in _own_configs(record):
+        yield Change(path, "removed", path.unlink)
     for bin_dir in map(Path, record.bin_dirs):
         for name in (*ALIASES, PROVIDER_NAME):
             path, backup = bin_dir / name, bin_dir / (name + BACKUP_SUFFIX)
@@ -145,10 +169,6 @@ def _changes(prefix: Path, record: Record) -> Iterator[Change]:
                 yield Change(path, "restored", partial(backup.replace, path))
             else:
                 yield Change(path, "removed", path.unlink)
-    for name, digest in record.configs:
-        path = Path(name)
-        if path.is_file() and sha256(path.read_bytes()).hexdigest() == digest:
-            yield Change(path, "removed", path.unlink)
     for directory in version_directories(prefix):
         yield Change(directory, "removed", partial(remove, directory))
     with suppress(CacheUnavailable):  # there is no cache, or it belongs to another user

@@ -33,6 +33,12 @@ def read(text: str) -> Document:
         raise ValueError("the values are nested too deeply") from None
 
 
+def yaml_events(text: str) -> Iterator[yaml.Event]:
+    """The events of PyYAML's parser, with their positions, for a YAML text that ``read`` accepts."""
+    events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
+    return events
+
+
 def json_kind(value: Any) -> str:
     """The JSON type of a value that is not null, with its article."""
     match value:

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from provider.commands.kubelet_config import ALIAS, CONFIG_SUFFIXES, PROVIDER_NAME
+from provider.commands.kubelet_config import (
+    ALIAS,
+    CONFIG_SUFFIXES,
+    PROVIDER_NAME,
+    Finding,
+    validate,
+    validate_directory,
+)
 from provider.root_only import PATH, who_can_replace
 
 CONFIG_FLAG: Final = "--image-credential-provider-config"
@@ -89,10 +96,10 @@ def read_config(path: str) -> ConfigFiles:
     """Read the file or the directory that the kubelet would read at ``path``."""
     try:
         directory = os.path.isdir(path)
-        names = [path]
+        paths = {path: path}
         if directory:
             names = sorted(name for name in os.listdir(path) if name.endswith(CONFIG_SUFFIXES))
-        paths = {name: os.path.join(path, name) for name in names}
+            paths = {name: os.path.join(path, name) for name in names}
         replaceable = _others(path, *paths.values())
         texts = {name: _text(file) for name, file in paths.items()}
         changed = max((os.stat(file).st_mtime for file in paths.values()), default=0.0)
@@ -104,6 +111,13 @@ def read_config(path: str) -> ConfigFiles:
         return ConfigFiles(path, {}, error=str(error.strerror), exists=exists)
     except ValueError:
         return ConfigFiles(path, {}, error=_NOT_TEXT)
+
+
+def findings_of(files: ConfigFiles, version: str | None) -> list[Finding]:
+    """Validate a config that was read. Raises ValueError for a malformed kubelet version."""
+    if files.directory:
+        return validate_directory(files.texts, kubelet_version=version)
+    return validate(files.texts[files.path], kubelet_version=version)
 
 
 def _others(*paths: str) -> str | None:

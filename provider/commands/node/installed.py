@@ -26,7 +26,8 @@ def find_installed() -> Installed | None:
     """Find the installed program, by the records of ``install`` and in its default bin dir."""
     records = [_record(prefix) for prefix in _prefixes()]
     bin_dirs = [*(path for record in records for path in record.bin_dirs), USUAL_BIN_DIR]
-    configs = [*(path for record in records for path, _ in record.configs), USUAL_CONFIG]
+    configs = [path for record in records for path, _ in (*record.configs, *record.merged)]
+    configs.append(USUAL_CONFIG)
     config = next(filter(os.path.isfile, configs), None)
     for bin_dir in bin_dirs:
         programs = look_at(bin_dir, (PROVIDER_NAME, ALIAS))
