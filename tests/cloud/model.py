@@ -337,6 +337,7 @@ class Seen:
     request_id: str
     connection: int
     bears_account: bool = False  # a service account's token was in it, in whatever place
+    client: str = ""  # its User-Agent
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,112 @@
+"""What the logs of a kubelet (verbosity 5, in UTC) and of containerd say of pods. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+# The message of kubelet 1.33 and newer has fields; before, the image stood in its text.
+_LOOK_UP = re.compile(
+    r'Getting image (?:(\S+) )?credentials from external exec plugin(?:".* image="([^"]+)")?'
+)
+_EVENT = re.compile(
+    r'"Event occurred" object="default/([^"]+)-node-1" .* reason="(\w+)" message="((?:[^"\\]|\\.)*)"'
+)
+_HEADER = re.compile(r"[IWEF](\d{4} \d\d:\d\d:\d\d\.\d{6}) ")
+_PULL = re.compile(
+    r'^time="([^"]+)" level=\w+ msg="PullImage \\"([^"]+)\\"( returns| failed)?', re.M
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event of a pod, as `kubectl describe pod` shows it."""
+
+    time: float
+    pod: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """How a pod got its image; times in seconds since the epoch, None if it did not happen."""
+
+    pod: str
+    asked: float | None  # the kubelet ran the provider
+    pulling: float | None  # the runtime began to pull
+    pulled: float | None
+    started: float | None  # the container
+    failed: int  # pulls
+
+    @property
+    def look_up(self) -> float | None:
+        """Seconds from the start of the provider to the start of the pull that had its answer."""
+        return self.pulling - self.asked if self.pulling and self.asked else None
+
+    @property
+    def pull(self) -> float | None:
+        """Seconds that the first pull that succeeded took."""
+        return self.pulled - self.pulling if self.pulled and self.pulling else None
+
+
+def events(kubelet: str, year: int) -> Iterator[Event]:
+    """The events of the pods in the kubelet's log."""
+    for line in kubelet.splitlines():
+        if match := _EVENT.search(line):
+            pod, reason, message = match.groups()
+            yield Event(_time(line, year), pod, reason, _unquoted(message))
+
+
+def pulls(kubelet: str, containerd: str, year: int, images: Mapping[str, str]) -> list[Pull]:
+    """How each pod of `images` (name: image) got its image."""
+    asked: dict[str, float] = {}
+    for line in kubelet.splitlines():
+        if match := _LOOK_UP.search(line):
+            asked.setdefault(match[1] or match[2], _time(line, year))
+    began: dict[str, list[float]] = {}
+    ended: dict[str, list[float]] = {}
+    for stamp, image, end in _PULL.findall(containerd):
+        if end != " failed":
+            (ended if end else began).setdefault(image, []).append(_epoch(stamp))
+    found = list(events(kubelet, year))
+    pulls = []
+    for pod, image in images.items():
+        first = asked.get(image.rpartition(":")[0])
+        # An earlier boot may have pulled the same image.
+        done = min((t for t in ended.get(image, ()) if first and t > first), default=None)
+        before = [t for t in began.get(image, ()) if first and first < t < (done or t + 1)]
+        own = [event for event in found if event.pod == pod]
+        pulls.append(
+            Pull(
+                pod,
+                first,
+                min(before, default=None),
+                done,
+                min((event.time for event in own if event.reason == "Started"), default=None),
+                sum(
+                    event.reason == "Failed" and event.message.startswith("Failed to pull image")
+                    for event in own
+                ),
+            )
+        )
+    return pulls
+
+
+def _time(line: str, year: int) -> float:
+    """The time of a line of the kubelet, which does not have the year."""
+    match = _HEADER.search(line)
+    assert match is not None, line
+    moment = datetime.strptime(f"{year}{match[1]}", "%Y%m%d %H:%M:%S.%f")
+    return moment.replace(tzinfo=UTC).timestamp()
+
+
+def _epoch(stamp: str) -> float:
+    # Nanoseconds, of which datetime takes microseconds.
+    return datetime.fromisoformat(re.sub(r"(\.\d{6})\d*", r"\1", stamp)).timestamp()
+
+
+def _unquoted(text: str) -> str:
+    return re.sub(r"\\(.)", lambda match: "\n" if match[1] == "n" else match[1], text)
