@@ -26,9 +26,11 @@ from tests.campaigns.kubelet.log import Event, Pull, events, pulls
 from tests.campaigns.kubelet.node import Node
 from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import AUDIENCE, PAUSE, Iam, Policy, Seen
+from tests.cloud.namespace import REPOSITORY
 from tests.cloud.registry import write_image
 from tests.conftest import INSTALLED, Program, forms
 
+LOGS = REPOSITORY / "build" / "kubelet-logs"
 HOST = "fra.ocir.io"
 DENIED = "denied/app"
 # A pull is tried again after 10 s, then after 20 s.
@@ -305,7 +307,7 @@ def run(kubelet: Path, version: str, program: Program, count: int) -> list[str]:
             for kind in repositories.values()
         )
         cloud.control.iam(_IAM)
-        with Node(cloud) as node:
+        with Node(cloud, LOGS) as node:
             campaign = Campaign(cloud, node, kubelet, program)
             first = campaign.cold(images)
             campaign.again(images)
@@ -332,7 +334,7 @@ def main() -> int:
     print()
     for fault in wrong:
         print(f"FAILED {fault}")
-    print("FAILED" if wrong else "All holds.")
+    print(f"FAILED; the logs are in {LOGS}" if wrong else "All holds.")
     return 1 if wrong else 0
 
 

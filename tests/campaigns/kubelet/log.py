@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-# The message of kubelet 1.33 and newer has fields; before, the image stood in its text.
+# In older kubelets the image is in the text of the message.
 _LOOK_UP = re.compile(
     r'Getting image (?:(\S+) )?credentials from external exec plugin(?:".* image="([^"]+)")?'
 )
@@ -31,13 +31,22 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """A pull of the runtime; `ended` is None unless it succeeded."""
+
+    image: str
+    began: float
+    ended: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pull:
     """How a pod got its image; times in seconds since the epoch, None if it did not happen."""
 
     pod: str
     asked: float | None  # the kubelet ran the provider
     pulling: float | None  # the runtime began to pull
-    pulled: float | None
+    done: Attempt | None
     started: float | None  # the container
     failed: int  # pulls
 
@@ -48,8 +57,8 @@ class Pull:
 
     @property
     def pull(self) -> float | None:
-        """Seconds that the first pull that succeeded took."""
-        return self.pulled - self.pulling if self.pulled and self.pulling else None
+        """Seconds that the pull that succeeded took."""
+        return self.done.ended - self.done.began if self.done and self.done.ended else None
 
 
 def events(kubelet: str, year: int) -> Iterator[Event]:
@@ -66,24 +75,20 @@ def pulls(kubelet: str, containerd: str, year: int, images: Mapping[str, str]) -
     for line in kubelet.splitlines():
         if match := _LOOK_UP.search(line):
             asked.setdefault(match[1] or match[2], _time(line, year))
-    began: dict[str, list[float]] = {}
-    ended: dict[str, list[float]] = {}
-    for stamp, image, end in _PULL.findall(containerd):
-        if end != " failed":
-            (ended if end else began).setdefault(image, []).append(_epoch(stamp))
+    attempts = list(_attempts(containerd))
     found = list(events(kubelet, year))
     pulls = []
     for pod, image in images.items():
         first = asked.get(image.rpartition(":")[0])
         # An earlier boot may have pulled the same image.
-        done = min((t for t in ended.get(image, ()) if first and t > first), default=None)
-        before = [t for t in began.get(image, ()) if first and first < t < (done or t + 1)]
+        since = [a for a in attempts if a.image == image and first and a.began > first]
+        done = next((attempt for attempt in since if attempt.ended), None)
         own = [event for event in found if event.pod == pod]
         pulls.append(
             Pull(
                 pod,
                 first,
-                min(before, default=None),
+                since[0].began if since else None,
                 done,
                 min((event.time for event in own if event.reason == "Started"), default=None),
                 sum(
@@ -93,6 +98,16 @@ def pulls(kubelet: str, containerd: str, year: int, images: Mapping[str, str]) -
             )
         )
     return pulls
+
+
+def _attempts(containerd: str) -> Iterator[Attempt]:
+    """The pulls in containerd's log that have ended. No image of a pod is pulled twice at once."""
+    under_way: dict[str, float] = {}
+    for stamp, image, end in _PULL.findall(containerd):
+        if not end:
+            under_way[image] = _epoch(stamp)
+        elif began := under_way.pop(image, None):
+            yield Attempt(image, began, None if end == " failed" else _epoch(stamp))
 
 
 def _time(line: str, year: int) -> float:

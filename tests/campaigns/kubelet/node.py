@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -64,6 +65,7 @@ _INIT = """
 set -eu
 read -r pid rest </proc/self/stat
 mount -t proc proc /proc
+umount --recursive --lazy /sys/fs/cgroup
 if [ -z "$HIERARCHIES" ]; then
     mount -t cgroup2 cgroup2 /sys/fs/cgroup
 else
@@ -115,8 +117,12 @@ def cgroups(name: str, mounts: str, own: str) -> tuple[list[str], list[str]]:
 class Node:
     """A running containerd, and a kubelet from `start` to `stop`."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, logs: Path) -> None:
+        """Start containerd. The logs stay in `logs`: one for each start of the kubelet."""
         self._cloud = cloud
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
+        self._logs = logs
         self.folder = cloud.ns.path(FOLDER)
         (self.folder / "pods").mkdir(parents=True)
         name = f"oke-kubelet-{os.getpid()}"
@@ -138,7 +144,7 @@ class Node:
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._log = self.folder / "kubelet.log"
+        self._log = logs / "containerd.log"
         self._kubelet: subprocess.Popen[bytes] | None = None
         try:
             assert self._hold.stdout is not None
@@ -189,9 +195,8 @@ class Node:
             runtime_type = "io.containerd.runc.v2"
             """
         )
-        log = self.folder / "containerd.log"
-        process = self._popen(["containerd", f"--config={FOLDER}/containerd.toml"], log, {})
-        wait_for(log, b"containerd successfully booted", process)
+        process = self._popen(["containerd", f"--config={FOLDER}/containerd.toml"], self._log, {})
+        wait_for(self._log, b"containerd successfully booted", process)
 
     def start(
         self,
@@ -206,7 +211,7 @@ class Node:
         (self.folder / "kubelet.json").write_text(json.dumps(_configuration()))
         for name, image in pods.items():
             self.add(name, image)
-        self._log.write_bytes(b"")
+        self._log = self._logs / f"kubelet-{len(list(self._logs.iterdir()))}.log"
         argv = [
             str(kubelet),
             f"--config={FOLDER}/kubelet.json",
@@ -242,7 +247,8 @@ class Node:
         """The state of each pod's container as the kubelet reports it: "running", or why not."""
         answer = self._cloud.client.get(_PODS)
         if answer.status != 200:
-            raise RuntimeError(f"the kubelet does not answer: {answer.error or answer.status}")
+            reason = answer.error or answer.status
+            raise RuntimeError(f"the kubelet does not answer ({reason}), see {self._log}")
         items = answer.json()["items"] or ()
         return {
             item["metadata"]["name"].removesuffix(f"-{_HOST}"): _state(item["status"])
@@ -260,7 +266,7 @@ class Node:
 
     def logs(self) -> tuple[str, str]:
         """The log of the kubelet since its start, and the log of containerd."""
-        return self._log.read_text(), (self.folder / "containerd.log").read_text()
+        return self._log.read_text(), (self._logs / "containerd.log").read_text()
 
     def stop(self) -> None:
         """Remove the pods and stop the kubelet."""
