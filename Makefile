@@ -74,7 +74,7 @@ KUBELET ?= build/kubelet
 PODS ?= 10
 .PHONY: kubelet kubelet-download
 kubelet: binary ## [Campaigns] pull PODS private images at once with the kubelet KUBELET (FORM=source: not the binary)
-	$(AS_ROOT) $(BIN)/python -m tests.campaigns.kubelet --kubelet $(KUBELET) --pods $(PODS) $(if $(FORM),--form $(FORM))
+	$(AS_ROOT) $(BIN)/python -u -m tests.campaigns.kubelet --kubelet $(KUBELET) --pods $(PODS) $(if $(FORM),--form $(FORM))
 
 kubelet-download: ## [Campaigns] download the newest official kubelet of VERSION (1.36) for KUBELET
 	packaging/setup/kubelet.sh "$$VERSION" $(KUBELET)
