@@ -7,12 +7,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+# The kubelet's name of the node. The names of static pods end with it.
+NODE = "node-1"
 # In older kubelets the image is in the text of the message.
 _LOOK_UP = re.compile(
     r'Getting image (?:(\S+) )?credentials from external exec plugin(?:".* image="([^"]+)")?'
 )
 _EVENT = re.compile(
-    r'"Event occurred" object="default/([^"]+)-node-1" .* reason="(\w+)" message="((?:[^"\\]|\\.)*)"'
+    rf'"Event occurred" object="default/([^"]+)-{NODE}" .* reason="(\w+)" message="((?:[^"\\]|\\.)*)"'
 )
 _HEADER = re.compile(r"[IWEF](\d{4} \d\d:\d\d:\d\d\.\d{6}) ")
 _PULL = re.compile(

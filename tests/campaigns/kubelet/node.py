@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.campaigns.kubelet.log import NODE
 from tests.cloud.harness import Cloud
 from tests.cloud.model import PAUSE
 from tests.cloud.namespace import PATH
@@ -23,7 +24,6 @@ from tests.cloud.registry import wait_for
 
 # On the tmpfs of the cloud's namespace.
 FOLDER = "/run/node"
-_HOST = "node-1"
 _PODS = "http://127.0.0.1:10255/pods"
 
 # The first process. It is outside of the cloud, so that it can remove the cgroups after everything else
@@ -215,7 +215,7 @@ class Node:
         argv = [
             str(kubelet),
             f"--config={FOLDER}/kubelet.json",
-            f"--hostname-override={_HOST}",
+            f"--hostname-override={NODE}",
             f"--image-credential-provider-config={FOLDER}/providers.yaml",
             f"--image-credential-provider-bin-dir={bin_dir}",
             "--v=5",  # look-ups are logged at 5, events at 3
@@ -251,7 +251,7 @@ class Node:
             raise RuntimeError(f"the kubelet does not answer ({reason}), see {self._log}")
         items = answer.json()["items"] or ()
         return {
-            item["metadata"]["name"].removesuffix(f"-{_HOST}"): _state(item["status"])
+            item["metadata"]["name"].removesuffix(f"-{NODE}"): _state(item["status"])
             for item in items
         }
 
