@@ -107,7 +107,9 @@ def _fail(error: Exception, verbose: bool) -> int:
         cause: BaseException | None = error
         while cause:
             frames = traceback.format_tb(cause.__traceback__)
-            text += f"{type(cause).__name__}, most recent call last:\n{''.join(frames)}"
+            text += (
+                f"Traceback of {type(cause).__name__} (most recent call last):\n{''.join(frames)}"
+            )
             cause = cause.__cause__
     with suppress(OSError):
         _write(2, text)

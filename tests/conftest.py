@@ -1,4 +1,4 @@
-"""One test cloud for each worker, as new for each test; and the program in each of its forms."""
+"""Fixtures: one test cloud per worker, reset for each test, and the program in each of its forms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +23,7 @@ ONE_FILE, INSTALLED = "one file", "installed"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One form of the program under test: how the kubelet would start it."""
+    """One form of the program: the command line and environment that start it."""
 
     name: str
     argv: tuple[str, ...]
@@ -36,19 +37,28 @@ class Program:
         env: Mapping[str, str] | None = None,
         timeout: float = 60.0,
     ) -> Completed:
-        """Run it inside `cloud` to its end; see Namespace.run."""
+        """Run the program inside `cloud` until it ends. See Namespace.run."""
         return cloud.ns.run(
             [*self.argv, *args], stdin=stdin, env={**self.env, **(env or {})}, timeout=timeout
         )
 
 
+def run_together(
+    cloud: Cloud, programs: Sequence[Program], stdin: bytes, env: Mapping[str, str] | None = None
+) -> list[Completed]:
+    """Run one call of each program at the same time, each without the credential cache."""
+    env = {"TOKEN_CACHE": "disabled", **(env or {})}
+    with ThreadPoolExecutor(len(programs)) as pool:
+        return list(pool.map(lambda program: program.run(cloud, stdin=stdin, env=env), programs))
+
+
 def programs() -> list[Program]:
-    """The forms to test: PROGRAMS, as JSON `{"name": ["argv", ...]}`, else the source."""
+    """Return the forms in PROGRAMS, JSON `{"name": ["argv", ...]}`; without it, the source form."""
     if text := os.environ.get("PROGRAMS"):
         return [Program(name, tuple(argv)) for name, argv in json.loads(text).items()]
     script = Path(sys.executable).with_name("oke-credential-provider")
     if script.exists():
-        # Coverage measures the program too, when it is asked to.
+        # During `make coverage`, these variables make coverage measure the program too.
         measured = {k: v for k, v in os.environ.items() if k.startswith("COVERAGE_PROCESS_")}
         return [Program("source", (str(script),), measured)]
     path = {"PYTHONPATH": str(REPOSITORY)}
@@ -56,9 +66,9 @@ def programs() -> list[Program]:
 
 
 def forms() -> list[Program]:
-    """The forms that PROGRAMS names, else the source and what `make binary` left.
+    """Return the forms in PROGRAMS; without it, the source form and what `make binary` built.
 
-    While coverage measures, the source alone: the binary runs it too.
+    During `make coverage`, return only the source form: the binary would run it too.
     """
     found = programs()
     if "PROGRAMS" not in os.environ and built.exists() and not built.is_measured():
@@ -68,12 +78,17 @@ def forms() -> list[Program]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with a `program` is run with the source; one that is marked so, with every form."""
+    """Run a test with `program` for the source form, or for each form if it has the mark `every_form`.
+
+    A test with `all_programs` gets all forms at once. Long waits then cost their time only once.
+    """
+    if "all_programs" in metafunc.fixturenames:
+        every = forms()
+        metafunc.parametrize("all_programs", [every], ids=["+".join(form.name for form in every)])
     if "program" in metafunc.fixturenames:
-        every = metafunc.definition.get_closest_marker("every_form")
-        metafunc.parametrize(
-            "program", forms() if every else programs(), ids=lambda form: form.name
-        )
+        marked = metafunc.definition.get_closest_marker("every_form")
+        chosen = forms() if marked else programs()
+        metafunc.parametrize("program", chosen, ids=lambda form: form.name)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +99,7 @@ def _cloud() -> Iterator[Cloud]:
 
 @pytest.fixture
 def cloud(_cloud: Cloud) -> Cloud:
-    """The worker's cloud as at its start; its registry runs once a test has asked for it."""
+    """The worker's cloud in its initial state. Its registry starts when a test first uses it."""
     _cloud.reset()
     return _cloud
 
@@ -97,7 +112,7 @@ def client(cloud: Cloud) -> Client:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """Like tmp_path, but every user can enter it."""
+    """A directory like tmp_path that every user can enter."""
     with tempfile.TemporaryDirectory(prefix="open-") as name:
         folder = Path(name)
         folder.chmod(0o755)

@@ -351,9 +351,9 @@ int main(int argc, char **argv)
             if (bases[i] && bases[i][0] == '/')
                 run_in(bases[i], &archive, argv);
         fprintf(stderr,
-                "oke-credential-provider: cannot-unpack: %s| Set TMPDIR to a folder where programs may"
-                " run and 40 MB are free, and run the command install there once: the installed"
-                " program unpacks nothing.\n",
+                "oke-credential-provider: cannot-unpack: %s| Set TMPDIR to a directory with 40 MB of"
+                " free space that is not mounted noexec. Then run the command install: the installed"
+                " program does not unpack itself.\n",
                 reasons);
         return EXIT_CANNOT_UNPACK;
     }

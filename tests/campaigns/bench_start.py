@@ -1,7 +1,8 @@
-"""How large the program is and how fast it starts, in each form: ``make bench-start``.
+"""Size and start time of each form: ``make bench-start``.
 
-Wall-clock medians in milliseconds, the forms taking turns, beside ``bash -c true``. Runs in a network
-namespace of its own, where this process is the metadata service and notes when it is first spoken to.
+The results are medians of wall-clock time in milliseconds, next to ``bash -c true``. The forms take turns.
+The benchmark runs in its own network namespace, where this process is the metadata service and records
+the first connection.
 """
 
 import os
@@ -20,12 +21,12 @@ ROUNDS = 30
 IMDS = "169.254.169.254"
 INSIDE = "--inside"
 OCIR_REQUEST = REQUEST.replace(b"docker.io", b"fra.ocir.io")
-# What an idle machine with two cores must keep to, in ms: one file, installed.
-BARS = {"version": (80, 50), "no network": (50, 25), "first packet": (60, 35)}
+# Limits in ms on an idle machine with two cores: one-file form, installed form.
+LIMITS = {"version": (80, 50), "no network": (50, 25), "first packet": (60, 35)}
 
 
 def seconds(command: list[str], request: bytes) -> float:
-    """How long a call takes, from exec to its end."""
+    """Return the duration of a call, from exec to its end."""
     reading, writing = os.pipe()
     os.write(writing, request)
     os.close(writing)
@@ -40,14 +41,14 @@ def seconds(command: list[str], request: bytes) -> float:
 
 
 def start(command: list[str], stdin: int) -> int:
-    """Start a program that writes to nowhere. Returns its process id."""
+    """Start a program with its output discarded. Returns its process ID."""
     nowhere = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_WRONLY, 0) for fd in (1, 2)]
     actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), *nowhere]
     return os.posix_spawn(command[0], command, BARE, file_actions=actions)
 
 
 def seconds_to_imds(command: list[str], listener: socket.socket) -> float:
-    """How long after its exec a call opens its first connection to the metadata service."""
+    """Return the time from exec to the first connection to the metadata service."""
     reading, writing = os.pipe()
     os.write(writing, OCIR_REQUEST)
     os.close(writing)
@@ -57,7 +58,7 @@ def seconds_to_imds(command: list[str], listener: socket.socket) -> float:
     elapsed = time.monotonic() - started
     os.kill(process, 15)
     os.waitpid(process, 0)
-    # The call's further requests, which were on their way.
+    # Further connections of the same call.
     listener.setblocking(False)
     try:
         while True:
@@ -70,7 +71,7 @@ def seconds_to_imds(command: list[str], listener: socket.socket) -> float:
 
 
 def measure(forms: dict[str, str], listener: socket.socket) -> dict[str, dict[str, float]]:
-    """Medians in ms: what -> form -> ms."""
+    """Return medians in ms, by measurement and form."""
     kinds: dict[str, Callable[[str], float]] = {
         "version": lambda form: seconds([form, "version"], b""),
         "no network": lambda form: seconds([form], REQUEST),
@@ -87,7 +88,7 @@ def measure(forms: dict[str, str], listener: socket.socket) -> dict[str, dict[st
 
 
 def inside() -> None:
-    """Measure and print; in a network namespace of its own."""
+    """Measure and print, inside the network namespace."""
     for command in (
         ["ip", "link", "set", "lo", "up"],
         ["ip", "addr", "add", f"{IMDS}/32", "dev", "lo"],
@@ -105,19 +106,19 @@ def inside() -> None:
 
     unpacked = sum(path.stat().st_size for path in tree().rglob("*") if path.is_file())
     print(
-        f"size: one file {one_file().stat().st_size / 1e6:.1f} MB (bar: 32), installed {unpacked / 1e6:.1f} MB"
+        f"size: one file {one_file().stat().st_size / 1e6:.1f} MB (limit: 32), installed {unpacked / 1e6:.1f} MB"
     )
     print(f"medians of {ROUNDS} in ms; {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, "
           f"{platform.machine()}, Python {platform.python_version()}")  # fmt: skip
-    print(f"{'':<14}" + "".join(f"{name:>12}" for name in forms) + f"{'bars':>12}")
+    print(f"{'':<14}" + "".join(f"{name:>12}" for name in forms) + f"{'limits':>12}")
     for kind, values in found.items():
-        bars = "{} / {}".format(*BARS[kind])
-        print(f"{kind:<14}" + "".join(f"{values[name]:>12.1f}" for name in forms) + f"{bars:>12}")
+        limits = "{} / {}".format(*LIMITS[kind])
+        print(f"{kind:<14}" + "".join(f"{values[name]:>12.1f}" for name in forms) + f"{limits:>12}")
     print(f"{'bash -c true':<14}{bash:>12.1f}")
 
 
 def main() -> None:
-    """Enter the namespace."""
+    """Run the benchmark in a new network namespace."""
     if INSIDE in sys.argv:
         inside()
         return

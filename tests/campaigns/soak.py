@@ -1,6 +1,6 @@
-"""`python -m tests.campaigns.soak`: thousands of calls, many at once, while OCI fails at random.
+"""`python -m tests.campaigns.soak`: thousands of calls, many in parallel, while OCI fails at random.
 
-Every call must end with credentials that OCIR gave, or with a reason; nothing may stay behind or grow.
+Each call must end with credentials from OCIR or with a reason. No process, file or memory may accumulate.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tests.support.kubelet import read_response, request
 HOSTS = ("fra.ocir.io", "eu-frankfurt-1.ocir.io", "ocir.eu-frankfurt-1.oci.oraclecloud.com")
 REPOSITORIES = 500
 RATE = 0.05
-# What may be wrong when OCI answers so, and nothing else.
+# The exit codes that these failures may cause.
 _CODES = {20, 21, 30, 40}
 _LINE = re.compile(r"oke-credential-provider: [a-z-]+: .+ \| .+\n")
-# A token of 30 s is shared for 15: there are exchanges and pull checks all along.
-_LIFE = 30.0
+# Tokens with a lifetime of 30 s stay in the cache for 15 s, so exchanges and pull checks go on.
+_LIFETIME = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call and how it ended. `memory` is its peak in MB."""
+    """One call and its result. `memory` is its peak in MB."""
 
     host: str
-    shared: bool  # with a store
+    cached: bool  # with the credential cache
     code: int
     stdout: bytes
     stderr: str
@@ -49,20 +49,20 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Soaked:
-    """What came of a soak."""
+    """The results of a soak."""
 
     calls: Sequence[Call]
     tokens: frozenset[str]
     requests: Mapping[str, int]
     strays: int
-    store: Mapping[str, int]  # file name: bytes
+    cache: Mapping[str, int]  # bytes by file name
     seconds: float
 
 
 def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
-    """Make the calls. The cloud is left failing."""
+    """Make the calls. The faults of the cloud stay set."""
     cloud.reset()
-    cloud.control.lifetimes(registry_s=_LIFE)
+    cloud.control.lifetimes(registry_s=_LIFETIME)
     cloud.control.fault("imds", Fault("status", status=429, rate=RATE))
     cloud.control.fault("federation", Fault("reset_headers", rate=RATE))
     cloud.control.fault("token", Fault("status", status=503, rate=RATE))
@@ -86,19 +86,19 @@ def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
         starter.close()
     seconds = time.monotonic() - began
     report = cloud.control.report()
-    store = cloud.ns.path(STORES[0])
+    cache = cloud.ns.path(STORES[0])
     return Soaked(
         calls,
         frozenset(s.value for s in cloud.control.secrets() if s.kind == "registry token"),
         {endpoint: found.requests for endpoint, found in report.endpoints.items()},
         len(cloud.strays()),
-        {path.name: path.stat().st_size for path in store.iterdir()},
+        {path.name: path.stat().st_size for path in cache.iterdir()},
         seconds,
     )
 
 
 class _Starter:
-    """A small process that starts calls: a child's peak memory counts what its parent had."""
+    """A small process that starts calls: a child's peak memory includes that of its parent."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -108,9 +108,9 @@ class _Starter:
         )
 
     def call(self, cloud: Cloud, program: Program, number: int) -> Call:
-        """Make one call, and wait for its end."""
-        host, shared = HOSTS[number % len(HOSTS)], number % 20 != 7
-        env = {"PATH": PATH, **program.env, **({} if shared else {"TOKEN_CACHE": "disabled"})}
+        """Make one call and wait for its end."""
+        host, cached = HOSTS[number % len(HOSTS)], number % 20 != 7
+        env = {"PATH": PATH, **program.env, **({} if cached else {"TOKEN_CACHE": "disabled"})}
         asked = request(f"{host}/ns/many/{number % REPOSITORIES}").decode()
         order = {"argv": cloud.ns.command(program.argv), "env": env, "requests": [asked]}
         assert self._process.stdin is not None
@@ -120,7 +120,7 @@ class _Starter:
         (ended,) = json.loads(self._process.stdout.readline())
         return Call(
             host,
-            shared,
+            cached,
             ended["exit"],
             ended["stdout"].encode(),
             ended["stderr"],
@@ -133,41 +133,40 @@ class _Starter:
 
 
 def judge(soaked: Soaked) -> list[str]:
-    """Everything that is not as it must be."""
+    """Return everything that is wrong."""
     wrong = []
     for number, call in enumerate(soaked.calls):
         if call.code == 0:
             answer = read_response(call.stdout)
             if list(answer.auth) != [call.host] or answer.password not in soaked.tokens:
-                wrong.append(f"call {number}: credentials that OCIR did not give for {call.host}")
-            if answer.cache_seconds > _LIFE or call.stderr:
-                wrong.append(f"call {number}: kept for {answer.cache_seconds} s; {call.stderr}")
+                wrong.append(f"call {number}: credentials that OCIR did not issue for {call.host}")
+            if answer.cache_seconds > _LIFETIME or call.stderr:
+                wrong.append(f"call {number}: cached for {answer.cache_seconds} s; {call.stderr}")
         elif call.code not in _CODES or call.stdout or not _LINE.fullmatch(call.stderr):
             wrong.append(f"call {number}: {call.code} {call.stdout[:40]!r} {call.stderr}")
     failed = sum(call.code != 0 for call in soaked.calls)
     if failed > len(soaked.calls) * RATE:
-        wrong.append(f"{failed} calls failed: retries do not help")
+        wrong.append(f"{failed} calls failed in spite of retries")
     if soaked.strays:
-        wrong.append(f"{soaked.strays} processes were left")
-    # A token, a failure and a lock for each host.
-    if len(soaked.store) > 3 * len(HOSTS) or any(name.endswith(".new") for name in soaked.store):
-        wrong.append(f"the store holds {sorted(soaked.store)}")
-    if sum(soaked.store.values()) > 200 * 1024:
-        wrong.append(f"the store holds {sum(soaked.store.values())} bytes")
-    for shared in (True, False):
-        for first, last in zip(*memory(soaked, shared), strict=True):
+        wrong.append(f"{soaked.strays} processes remain")
+    # Each host has a token, a failure and a lock.
+    if len(soaked.cache) > 3 * len(HOSTS) or any(name.endswith(".new") for name in soaked.cache):
+        wrong.append(f"the cache contains {sorted(soaked.cache)}")
+    if sum(soaked.cache.values()) > 200 * 1024:
+        wrong.append(f"the cache contains {sum(soaked.cache.values())} bytes")
+    for cached in (True, False):
+        for first, last in zip(*memory(soaked, cached), strict=True):
             if last > first * 1.1:
-                wrong.append(f"memory grew from {first:.1f} to {last:.1f} MB (shared={shared})")
+                wrong.append(f"memory grew from {first:.1f} to {last:.1f} MB (cached={cached})")
     return wrong
 
 
-def memory(soaked: Soaked, shared: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """The lowest and the highest peak of a call in MB: of the first half's calls, and the second's.
+def memory(soaked: Soaked, cached: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the lowest and the highest peak in MB, of the first half of the calls and of the second.
 
-    A call that found a token has the lowest, one that made an exchange the highest. How many there
-    are of each depends on how fast the machine is.
+    Warm calls have the lowest peak, exchanges the highest. Their numbers depend on the machine's speed.
     """
-    peaks = [call.memory for call in soaked.calls if call.shared is shared and call.code == 0]
+    peaks = [call.memory for call in soaked.calls if call.cached is cached and call.code == 0]
     half = len(peaks) // 2
     first, last = ((min(part), max(part)) for part in (peaks[:half], peaks[half:]))
     return first, last
@@ -187,7 +186,7 @@ def main() -> int:
         codes = Counter(call.code for call in soaked.calls)
         seconds = sorted(call.seconds for call in soaked.calls)
         print(
-            f"{program.name}: {len(soaked.calls)} calls, {options.at_once} at once, in {soaked.seconds:.0f} s"
+            f"{program.name}: {len(soaked.calls)} calls, {options.at_once} in parallel, in {soaked.seconds:.0f} s"
         )
         print(
             f"  {codes[0]} with credentials, {len(soaked.calls) - codes[0]} with a reason {dict(codes)}"
@@ -195,12 +194,12 @@ def main() -> int:
         print(f"  median {seconds[len(seconds) // 2]:.2f} s, slowest {seconds[-1]:.2f} s")
         print(f"  requests: {dict(soaked.requests)}")
         print(
-            f"  store: {len(soaked.store)} files, {sum(soaked.store.values())} bytes; {soaked.strays} processes left"
+            f"  cache: {len(soaked.cache)} files, {sum(soaked.cache.values())} bytes; {soaked.strays} processes remain"
         )
-        for shared in (True, False):
-            first, last = memory(soaked, shared)
+        for cached in (True, False):
+            first, last = memory(soaked, cached)
             print(
-                f"  memory {'with' if shared else 'without'} the store: {first[0]:.1f} to {first[1]:.1f} MB"
+                f"  memory {'with' if cached else 'without'} the cache: {first[0]:.1f} to {first[1]:.1f} MB"
                 f" in the first half, {last[0]:.1f} to {last[1]:.1f} in the second"
             )
         for fault in wrong:

@@ -1,4 +1,4 @@
-"""What `make bench` makes of its figures."""
+"""The report of `make bench`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.campaigns.bench.measure import (
     Storm,
 )
 from tests.campaigns.bench.plot import svg
-from tests.campaigns.bench.report import bars, markdown
+from tests.campaigns.bench.report import limits, markdown
 from tests.conftest import INSTALLED, ONE_FILE
 
 OURS = (ONE_FILE, INSTALLED)
 
 
 def figures() -> Figures:
-    """A run in which all bars hold."""
+    """Return a run that keeps all limits."""
     forms = (*OURS, NAIVE)
     cold = {(form, at): Single(0.2, 0.1, 34, 15) for form in OURS for at in LATENCIES}
     cold |= {(NAIVE, at): Single(0.8, 0.5, 56, 15) for at in LATENCIES}
@@ -33,31 +33,33 @@ def figures() -> Figures:
     return Figures(forms, cold, warm, storms, {(form, n): 2.0 for form in OURS for n in STORMS})
 
 
-def missed(run: Figures) -> list[str]:
-    return [bar.what for bar in bars(run) if not bar.holds]
+def exceeded(run: Figures) -> list[str]:
+    return [limit.what for limit in limits(run) if not limit.holds]
 
 
-def test_all_bars_hold_in_a_good_run() -> None:
-    assert missed(figures()) == []
+def test_a_good_run_keeps_all_limits() -> None:
+    assert exceeded(figures()) == []
 
 
-def test_a_slow_warm_call_misses_its_bar() -> None:
+def test_a_slow_warm_call_exceeds_its_limit() -> None:
     run = figures()
     slow = {**run.warm, (INSTALLED, STORM_LATENCY): Single(0.05, 0.05, 12, 15)}
-    assert missed(dataclasses.replace(run, warm=slow)) == ["warm, of naive"]
+    assert exceeded(dataclasses.replace(run, warm=slow)) == ["warm, of naive"]
 
 
-def test_a_second_exchange_in_a_storm_misses_its_bar_whatever_the_form() -> None:
+def test_a_second_exchange_in_a_storm_exceeds_its_limit_in_any_form() -> None:
     run = figures()
     twice = {**run.storms, (ONE_FILE, 10): Storm(0.4, 0.8, 34, Asked(5, 2, 2, 2))}
-    assert missed(dataclasses.replace(run, storms=twice)) == ["exchanges in any storm of any form"]
+    assert exceeded(dataclasses.replace(run, storms=twice)) == [
+        "exchanges in any storm of any form"
+    ]
 
 
-def test_a_storm_is_held_against_the_cold_calls_beside_it() -> None:
+def test_a_storm_is_compared_with_the_cold_calls_around_it() -> None:
     run = figures()
     late = {**run.in_cold_calls, (INSTALLED, 30): 3.1}
     expected = ["storm of 30: last answer, in cold calls"]
-    assert missed(dataclasses.replace(run, in_cold_calls=late)) == expected
+    assert exceeded(dataclasses.replace(run, in_cold_calls=late)) == expected
 
 
 def test_a_clusters_load_is_a_storm_of_thirty_on_every_node() -> None:
@@ -66,6 +68,6 @@ def test_a_clusters_load_is_a_storm_of_thirty_on_every_node() -> None:
     assert "| naive | 210 | 5,000 | 10,000 | 300,000 |" in text
 
 
-def test_the_picture_is_well_formed_and_names_every_form_in_both_panels() -> None:
-    texts = [element.text for element in ElementTree.fromstring(svg(figures())).iter()]  # noqa: S314 # our own text
+def test_the_chart_is_well_formed_and_names_every_form_in_both_panels() -> None:
+    texts = [element.text for element in ElementTree.fromstring(svg(figures())).iter()]  # noqa: S314 # generated here
     assert all(texts.count(form) == 2 for form in (*OURS, NAIVE))

@@ -1,4 +1,4 @@
-"""The daily slice of the fault matrix; `make faults` runs the whole."""
+"""A part of the fault matrix. `make faults` runs the complete one."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from tests.support.kubelet import request
 
 
 @pytest.mark.parametrize("cell", quick(), ids=lambda cell: cell.id)
-def test_a_fault_ends_in_time_with_its_code_and_few_requests(
+def test_a_fault_ends_in_time_with_the_right_code_and_few_requests(
     cell: Cell, cloud: Cloud, program: Program
 ) -> None:
     assert judge(cell, observe(cell, cloud, program.argv, program.env)) == []
 
 
-def test_a_name_without_an_end_is_waited_for_only_as_long_as_the_deadline(
-    cloud: Cloud, program: Program
-) -> None:
-    """Where no connection was opened early: a shared token, and an image that was not checked yet."""
+def test_a_dns_lookup_that_hangs_ends_at_the_deadline(cloud: Cloud, program: Program) -> None:
+    """The program preconnects nothing here: the token is cached, and the image has no pull check yet."""
     env = {**program.env, "DEADLINE_SECONDS": "3"}
     program.run(cloud, stdin=request("fra.ocir.io/ns/repo"), env=env).check()
     edit(cloud, made=boot_clock() - 60)

@@ -1,6 +1,6 @@
-"""Whatever comes in from outside: made up by hypothesis, and what once broke the program.
+"""External input: random input from hypothesis, and inputs that once broke the program.
 
-`make fuzz` runs the same targets under a fuzzer that is guided by coverage.
+`make fuzz` runs the same targets with coverage guidance.
 """
 
 from __future__ import annotations
@@ -41,15 +41,17 @@ many = settings(
 )
 
 
-def _spoiled(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
-    """A seed with a part replaced: near enough to the right thing to come far."""
+def _corrupted(seeds: list[bytes]) -> st.SearchStrategy[bytes]:
+    """Replace a part of a seed, so that the result is almost valid and gets far."""
 
-    def spoil(seed: bytes, at: int, length: int, put: bytes) -> bytes:
+    def corrupt(seed: bytes, at: int, length: int, put: bytes) -> bytes:
         at %= len(seed) + 1
         return seed[:at] + put + seed[at + length :]
 
     junk = st.one_of(st.binary(max_size=8), st.sampled_from(_TOKENS))
-    return st.builds(spoil, st.sampled_from(seeds), st.integers(0, 4000), st.integers(0, 12), junk)
+    return st.builds(
+        corrupt, st.sampled_from(seeds), st.integers(0, 4000), st.integers(0, 12), junk
+    )
 
 
 _TOKENS = [b"", b"\0", b"\r\n", b"\r\n\r\n", b".", b"..", b":", b"@", b"*", b"%", b"-1", b"NaN", b"1e999",
@@ -58,7 +60,7 @@ _TOKENS = [b"", b"\0", b"\r\n", b"\r\n\r\n", b".", b"..", b":", b"@", b"*", b"%"
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_anything_is_answered_or_refused_by_its_own_error(name: str) -> None:
+def test_any_input_is_answered_or_refused_with_an_expected_error(name: str) -> None:
     target, seeds = TARGETS[name], SEEDS[name]
     for seed in seeds:
         target(seed)
@@ -67,7 +69,7 @@ def test_anything_is_answered_or_refused_by_its_own_error(name: str) -> None:
     @given(
         st.one_of(
             st.binary(max_size=400),
-            _spoiled(seeds),
+            _corrupted(seeds),
             st.lists(st.sampled_from(seeds), max_size=3).map(b"".join),
         )
     )
@@ -79,7 +81,7 @@ def test_anything_is_answered_or_refused_by_its_own_error(name: str) -> None:
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_the_program_accepts_the_first_seed(name: str) -> None:
-    """Else the target tests refusals only: seeds rot when formats and settings change."""
+    """Otherwise the target tests only refusals: seeds become outdated when formats or settings change."""
     assert TARGETS[name](SEEDS[name][0])
 
 
@@ -121,17 +123,17 @@ _hosts = st.builds(
 @example("fra.ocir.io.evil.example")
 @example("ocir.x.oci.evil.example")
 @example("ocir.eu-frankfurt-1.oci.oraclecloud.com.evil.example")
-def test_no_host_outside_the_grammar_is_signed_for(host: str) -> None:
+def test_nothing_is_signed_for_a_host_outside_the_grammar(host: str) -> None:
     targets.host(host.encode("utf-8", "surrogatepass"))
 
 
 @settings(many, max_examples=1000)
 @given(_hosts, _hosts)
-def test_a_listed_pattern_covers_what_it_says(pattern: str, host: str) -> None:
+def test_a_listed_pattern_matches_as_the_oracle_says(pattern: str, host: str) -> None:
     targets.pattern(f"{pattern} {host}".encode("utf-8", "surrogatepass"))
 
 
-def test_the_oracle_knows_what_is_signed_for() -> None:
+def test_the_oracle_accepts_ocirs_hosts_only() -> None:
     for domain in REALM_DOMAINS.values():
         assert oracle.may_sign(f"ocir.r-1.oci.{domain}")
         assert is_ocir(f"ocir.r-1.oci.{domain}", ())
@@ -161,8 +163,8 @@ def test_the_oracle_knows_what_is_signed_for() -> None:
         ),
     ],
 )
-def test_a_repository_cannot_climb_out_of_its_place(name: str) -> None:
-    # It becomes a part of the pull check's path, which a server may resolve.
+def test_a_repository_cannot_escape_its_path(name: str) -> None:
+    # The repository becomes a part of the pull check's path. A server may resolve dots in it.
     with pytest.raises(BadRequest):
         parse_image(f"fra.ocir.io/{name}")
 
@@ -175,43 +177,47 @@ _json: st.SearchStrategy[Any] = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
-_HELD = {"made": 0.0, "token": "t", "expires_in": 3600, "renewed": False, "request_id": "r", "principal": "p",
+_CACHED_TOKEN = {"made": 0.0, "token": "t", "expires_in": 3600, "renewed": False, "request_id": "r", "principal": "p",
          "checks": {"ns/repo": ["allowed", None, 0.0], "ns/app": ["denied", "DENIED", 0.0]}}  # fmt: skip
-_STORED = {"tokens": [_HELD], "code": "deadline", "message": "m", "hint": "h", "at": 1.0}
+_CACHED = {"tokens": [_CACHED_TOKEN], "code": "deadline", "message": "m", "hint": "h", "at": 1.0}
 
 
-@settings(many, max_examples=1000)
-@given(st.dictionaries(st.sampled_from([*_STORED, "host", "identity"]), _json))
-@example({"code": "deadline", "message": "m", "hint": "h", "at": 10**400})
-def test_a_store_entry_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
-    targets.entry({**_STORED, **content})
+@settings(many, max_examples=500)
+@given(
+    st.dictionaries(st.sampled_from([*_CACHED, "host", "identity"]), _json),
+    st.dictionaries(st.sampled_from([*_CACHED_TOKEN]), _json),
+)
+@example({"code": "deadline", "message": "m", "hint": "h", "at": 10**400}, {})
+@example({}, {"expires_in": 10**20})
+@example({}, {"made": float("nan"), "expires_in": 1})
+@example({}, {"checks": {"ns/repo": ["allowed", None, 10**400]}})
+@example({}, {"checks": {"ns/repo": [[], None, 0.0]}})
+def test_a_cache_entry_of_any_shape_is_a_miss(
+    content: dict[str, Any], token: dict[str, Any]
+) -> None:
     targets.entry(content)
-    for name in _STORED:
-        targets.entry({key: value for key, value in _STORED.items() if key != name})
+    targets.entry({**_CACHED, **content})
+    targets.entry({"tokens": [{**_CACHED_TOKEN, **token}, token, _CACHED_TOKEN]})
 
 
-@settings(many, max_examples=1000)
-@given(st.dictionaries(st.sampled_from([*_HELD]), _json))
-@example({"expires_in": 10**20})
-@example({"made": float("nan"), "expires_in": 1})
-@example({"checks": {"ns/repo": ["allowed", None, 10**400]}})
-@example({"checks": {"ns/repo": [[], None, 0.0]}})
-def test_a_stored_token_of_any_shape_is_a_miss(content: dict[str, Any]) -> None:
-    targets.entry({"tokens": [{**_HELD, **content}, content, _HELD]})
-    for name in _HELD:
-        targets.entry({"tokens": [{key: value for key, value in _HELD.items() if key != name}]})
+def test_a_cache_entry_without_any_of_its_fields_is_a_miss() -> None:
+    for name in _CACHED:
+        targets.entry({key: value for key, value in _CACHED.items() if key != name})
+    for name in _CACHED_TOKEN:
+        token = {key: value for key, value in _CACHED_TOKEN.items() if key != name}
+        targets.entry({"tokens": [token]})
 
 
 @many
 @given(st.dictionaries(st.sampled_from(["token", "access_token", "expires_in", "scope"]), _json))
-def test_a_token_answer_of_any_shape_is_refused_or_a_token(content: dict[str, Any]) -> None:
+def test_a_token_answer_of_any_shape_is_refused_or_valid(content: dict[str, Any]) -> None:
     targets.token_body(json.dumps(content).encode())
 
 
 @many
 @given(st.dictionaries(st.sampled_from(["regionIdentifier", "realmDomainComponent"]),
                        _json | _hosts))  # fmt: skip
-def test_a_region_of_any_shape_names_a_host_or_none(content: dict[str, Any]) -> None:
+def test_region_info_of_any_shape_gives_a_valid_host_or_none(content: dict[str, Any]) -> None:
     targets.content(json.dumps(content).encode())
 
 
@@ -223,7 +229,7 @@ def test_a_settings_file_of_any_shape_is_read_or_refused(content: dict[str, Any]
     targets.yaml(json.dumps(content).encode())
 
 
-# --- what once broke it ------------------------------------------------------------------------
+# --- inputs that once broke it -----------------------------------------------------------------
 
 
 def _endless(sock: socket.socket, head: bytes, sent: list[int]) -> None:
@@ -250,7 +256,7 @@ def _endless(sock: socket.socket, head: bytes, sent: list[int]) -> None:
         b"",
     ],
 )
-def test_an_answer_without_an_end_is_read_within_bounds(head: bytes) -> None:
+def test_an_endless_answer_is_read_within_bounds(head: bytes) -> None:
     ours, theirs = socket.socketpair()
     sent = [0]
     server = threading.Thread(target=_endless, args=(theirs, head, sent))
@@ -265,10 +271,10 @@ def test_an_answer_without_an_end_is_read_within_bounds(head: bytes) -> None:
         server.join()
         theirs.close()
     assert not failure.value.retryable
-    assert sent[0] < 3 * MAX_BODY  # what was read, and what the socket holds
+    assert sent[0] < 3 * MAX_BODY  # what was read, and the socket's buffer
 
 
-def test_an_endless_row_of_interim_answers_ends_too() -> None:
+def test_endless_interim_answers_end_too() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.settimeout(0.2)
@@ -293,7 +299,7 @@ def test_an_endless_row_of_interim_answers_ends_too() -> None:
             server.join()
 
 
-def test_a_key_of_a_kind_that_cryptography_does_not_know_is_no_fault_of_ours() -> None:
+def test_an_unknown_key_type_is_imds_unusable() -> None:
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
         serialization.Encoding.DER,
         serialization.PrivateFormat.PKCS8,
@@ -306,7 +312,7 @@ def test_a_key_of_a_kind_that_cryptography_does_not_know_is_no_fault_of_ours() -
         InstanceCertificate.parse(targets.CERTIFICATE, key)
 
 
-def test_a_certificate_of_a_version_to_come_is_no_fault_of_ours() -> None:
+def test_a_future_certificate_version_is_imds_unusable() -> None:
     der = load_pem_x509_certificate(targets.CERTIFICATE).public_bytes(serialization.Encoding.DER)
     version = bytes.fromhex("a003020102")  # RFC 5280, 4.1: version 3
     assert der.count(version) == 1
@@ -316,7 +322,7 @@ def test_a_certificate_of_a_version_to_come_is_no_fault_of_ours() -> None:
         InstanceCertificate.parse(pem, targets.KEY)
 
 
-def test_a_key_whose_numbers_do_not_fit_is_no_fault_of_ours() -> None:
+def test_an_inconsistent_key_is_imds_unusable() -> None:
     key = generate_private_key(65537, 2048)
     der = key.private_bytes(
         serialization.Encoding.DER,
@@ -324,7 +330,7 @@ def test_a_key_whose_numbers_do_not_fit_is_no_fault_of_ours() -> None:
         serialization.NoEncryption(),
     )
     prime = key.private_numbers().p
-    # It is read, since nobody proves its primes, and then cannot sign.
+    # The key loads, because nothing verifies its primes. Then it cannot sign.
     wrong = der.replace(prime.to_bytes(128), (prime - 1).to_bytes(128))
     assert wrong != der
     text = base64.encodebytes(wrong)
@@ -334,7 +340,7 @@ def test_a_key_whose_numbers_do_not_fit_is_no_fault_of_ours() -> None:
 
 
 @pytest.mark.parametrize("tenancy", ["", 'a"b', "a\r\nX-Injected: 1", "tök", "a b"])
-def test_a_tenancy_that_is_no_ocid_never_becomes_a_header(tenancy: str) -> None:
+def test_an_invalid_tenancy_never_becomes_a_header(tenancy: str) -> None:
     name = pki.instance_name("ocid1.instance.x", "ocid1.compartment.x", tenancy or " ")
     key = generate_private_key(65537, 2048)
     pem = pki.cert_pem(pki.authority("Fuzz", key).issue(name, key)).encode()
@@ -342,7 +348,7 @@ def test_a_tenancy_that_is_no_ocid_never_becomes_a_header(tenancy: str) -> None:
         InstanceCertificate.parse(pem, pki.pem_of(key).encode())
 
 
-def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
+def test_a_key_too_small_to_sign_is_imds_unusable() -> None:
     small = generate_private_key(65537, 1024)
     with pytest.raises(ImdsUnusable):
         InstanceCertificate.parse(targets.CERTIFICATE, pki.pem_of(small).encode())
@@ -360,7 +366,7 @@ def test_a_key_that_is_too_small_for_a_signature_is_no_fault_of_ours() -> None:
     ],
     ids=["argv", "traceback", "proxy", "label", "bundle", "setting"],
 )
-def test_what_is_no_text_is_refused_with_a_reason(
+def test_text_that_is_not_utf8_is_refused_with_a_reason(
     cloud: Cloud, program: Program, args: tuple[str, ...], env: dict[str, str], code: int
 ) -> None:
     result = program.run(cloud, *args, stdin=request("fra.ocir.io/ns/repo"), env=env)
@@ -368,15 +374,15 @@ def test_what_is_no_text_is_refused_with_a_reason(
     assert result.stderr.startswith(b"oke-credential-provider: ")
 
 
-@pytest.mark.parametrize("given_first", [b"", b'{"kind":'])
-def test_a_request_that_never_ends_meets_the_deadline(
-    cloud: Cloud, program: Program, given_first: bytes
+@pytest.mark.parametrize("first_bytes", [b"", b'{"kind":'])
+def test_an_unfinished_request_ends_at_the_deadline(
+    cloud: Cloud, program: Program, first_bytes: bytes
 ) -> None:
     env = {**program.env, "DEADLINE_SECONDS": "1"}
     process = cloud.ns.popen(program.argv, env=env, stdin=subprocess.PIPE)
     assert process.stdin is not None
     began = time.monotonic()
-    process.stdin.write(given_first)
+    process.stdin.write(first_bytes)
     process.stdin.flush()
     try:
         process.wait(15)
@@ -387,7 +393,7 @@ def test_a_request_that_never_ends_meets_the_deadline(
     process.communicate()
 
 
-def test_a_request_without_an_end_is_not_read_to_it(cloud: Cloud, program: Program) -> None:
+def test_an_oversized_request_is_not_read_to_its_end(cloud: Cloud, program: Program) -> None:
     command = ("sh", "-c", 'yes "{" | head -c 20000000 | exec "$@"', "sh", *program.argv)
     result = cloud.ns.run(command, env=program.env)
     assert result.returncode == 10

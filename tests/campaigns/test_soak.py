@@ -1,4 +1,4 @@
-"""The daily form of the soak; `make soak` is the whole."""
+"""A short soak. `make soak` runs the complete one."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def test_a_hundred_calls_while_oci_fails_at_random_leave_nothing_behind(
 ) -> None:
     soaked = soak(cloud, program, 100, 10)
     assert judge(soaked) == []
-    assert soaked.requests["token"] < 40  # shared
-    # The judge is not asleep.
+    assert soaked.requests["token"] < 40  # calls shared tokens
+    # The judge detects each kind of fault.
     assert judge(replace(soaked, strays=1))
     assert judge(replace(soaked, tokens=frozenset()))
-    assert judge(replace(soaked, store={**soaked.store, "x.1.new": 1}))
+    assert judge(replace(soaked, cache={**soaked.cache, "x.1.new": 1}))
     half = len(soaked.calls) // 2
     grown = [replace(call, memory=call.memory * 1.2) for call in soaked.calls[half:]]
     assert judge(replace(soaked, calls=[*soaked.calls[:half], *grown]))

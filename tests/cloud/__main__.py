@@ -1,7 +1,7 @@
-"""`python -m tests.cloud [--latency-ms N] [--registry] -- COMMAND...`: run it in a fresh cloud.
+"""`python -m tests.cloud [--latency-ms N] [--registry] -- COMMAND...`: run a command in a new cloud.
 
-The command keeps the caller's environment, folder and terminal. CLOUD_CONTROL names the control
-socket, so that a script inside can steer the stand-in with `Control(Path(...))`.
+The command keeps the caller's environment, directory and terminal. CLOUD_CONTROL is the path of the
+control socket, so that a script inside can control the stand-in with `Control(Path(...))`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 
 from tests.cloud.harness import Cloud
 
-# What would hide the namespace's own trust store from the command.
+# These variables would hide the CA certificates of the namespace from the command.
 _HIDING = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.cloud", description=__doc__)
-    parser.add_argument("--latency-ms", type=float, default=0.0, help="delay of every answer")
-    parser.add_argument("--registry", action="store_true", help="with a real registry behind")
+    parser.add_argument("--latency-ms", type=float, default=0.0, help="delay of each answer")
+    parser.add_argument("--registry", action="store_true", help="start a real registry")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     command = options.command[1:] if options.command[:1] == ["--"] else options.command

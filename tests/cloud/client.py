@@ -1,6 +1,6 @@
-"""A plain HTTP client inside the namespace, for looking at the cloud without the program.
+"""A plain HTTP client inside the namespace, for requests without the program.
 
-It shares nothing with the program or the SDK: http.client and ssl, one new connection a request.
+It shares no code with the program or the SDK: it uses http.client, with one connection per request.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from urllib.parse import urlsplit
 from tests.cloud.namespace import REPOSITORY, Namespace
 
 _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
-_MOST = 4 * 1024 * 1024  # bytes of a body that are read; one byte more ends it as "too long"
+_MOST = 4 * 1024 * 1024  # limit of a body in bytes; a longer one is the error "too long"
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a request: an answer, or an `error` (an exception's name and text)."""
+    """The result of a request: an answer, or an `error` (name and text of an exception)."""
 
     status: int = 0
     headers: Mapping[str, str] | None = None  # names in lower case
@@ -39,7 +39,7 @@ class Outcome:
 
 
 class Client:
-    """A process inside that makes the requests it is told to, one after another."""
+    """A process inside that makes requests one after another."""
 
     def __init__(self, ns: Namespace) -> None:
         self._process = ns.popen(

@@ -1,4 +1,4 @@
-"""Steering the stand-in from outside: one typed method per command."""
+"""Controls the stand-in from outside: one typed method per command."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.cloud.model import (
 
 
 class Control:
-    """A connection to the stand-in's control socket. Commands have taken effect on return."""
+    """A connection to the control socket of the stand-in. Each command takes effect before it returns."""
 
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
@@ -44,18 +44,18 @@ class Control:
         return answer["value"]
 
     def fault(self, target: Endpoint | Group, fault: Fault) -> None:
-        """Let `target` misbehave, in place of what fault it had."""
+        """Set the fault of `target`. It replaces an earlier one."""
         self._call("fault", {"target": target, "fault": to_json(fault)})
 
     def clear_faults(self) -> None:
         self._call("clear_faults")
 
     def latency(self, milliseconds: float) -> None:
-        """Delay every answer of every endpoint by so much."""
+        """Delay each answer of each endpoint."""
         self._call("latency", milliseconds)
 
     def seed(self, value: int) -> None:
-        """Make the random faults the same again."""
+        """Set the seed of the random faults."""
         self._call("seed", value)
 
     def report(self) -> Report:
@@ -65,7 +65,7 @@ class Control:
         self._call("reset_counters")
 
     def secrets(self) -> list[Secret]:
-        """Every secret handed out since the start."""
+        """Return all secrets that were issued since the start."""
         return [from_json(Secret, secret) for secret in self._call("secrets")]
 
     def imds(self, imds: Imds) -> None:
@@ -75,11 +75,11 @@ class Control:
         self._call("iam", to_json(iam))
 
     def clock(self, offset_s: float) -> None:
-        """Set the stand-in's clock off by so many seconds (positive: ahead)."""
+        """Set the clock skew of the stand-in in seconds (positive: ahead)."""
         self._call("clock", offset_s)
 
     def lifetimes(self, *, security_s: float = 1200.0, registry_s: float = 3600.0) -> None:
-        """How long the tokens of federation and of OCIR live."""
+        """Set the lifetimes of federation's and OCIR's tokens."""
         self._call("lifetimes", {"security_s": security_s, "registry_s": registry_s})
 
     def rotate_identity(self) -> None:
@@ -89,12 +89,12 @@ class Control:
     def api_key(
         self, tenancy: str = TENANCY, user: str = USER, passphrase: str | None = None
     ) -> ApiKey:
-        """A new API key for a user, known to the stand-in."""
+        """Create an API key for a user."""
         value = {"tenancy": tenancy, "user": user, "passphrase": passphrase}
         return from_json(ApiKey, self._call("api_key", value))
 
     def session(self, tenancy: str = TENANCY, user: str = USER) -> Session:
-        """A new session token for a user."""
+        """Create a session token for a user."""
         return from_json(Session, self._call("session", {"tenancy": tenancy, "user": user}))
 
     def cluster(self, cluster: Cluster) -> None:
@@ -110,28 +110,28 @@ class Control:
         life_s: float = 3600,
         forged: bool = False,
     ) -> str:
-        """What the kubelet gets from the API server for a pod. `uid` "" is made of the names."""
+        """Return a pod's service-account token, as from the API server. `uid` "" is derived from the names."""
         uid = uid or f"uid-of-{account.namespace}-{account.service_account}"
         value = {"account": to_json(account), "uid": uid, "pod": pod, "audience": audience}
         more = {"life_s": life_s, "forged": forged}
         return str(self._call("service_account_token", {**value, **more}))
 
     def resource(self) -> Session:
-        """A resource principal's session token, as OCI gives it to a container instance."""
+        """Create a resource principal's session token, as in a container instance of OCI."""
         return from_json(Session, self._call("resource"))
 
     def upstream(self, port: int | None) -> None:
-        """Put the docker-registry at 127.0.0.1:`port` behind OCIR's /v2/."""
+        """Use the docker-registry at 127.0.0.1:`port` for OCIR's /v2/; None: no registry."""
         self._call("upstream", port)
 
     def push_token(self, repository: str) -> str:
-        """A docker-registry token that may push to `repository`."""
+        """Return a docker-registry token that allows pushes to `repository`."""
         return str(self._call("push_token", repository))
 
     def reset(self) -> None:
-        """As at the start: no fault, no latency, no skew, default IAM and metadata, zero counts.
+        """Restore the initial state: no fault, latency or skew, default IAM and metadata, counters at zero.
 
-        Keys, API keys, the list of secrets and the registry behind stay.
+        Keys, API keys, the list of secrets and the registry do not change.
         """
         self.clear_faults()
         self.latency(0)

@@ -1,4 +1,4 @@
-"""The federation endpoint: an instance's certificate in, a security token out."""
+"""The federation endpoint: it exchanges the certificate of an instance for a security token."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def answer(state: State, place: Place, request: Request) -> Response:
 
 
 def verify(state: State, place: Place, request: Request) -> tuple[Principal, rsa.RSAPublicKey]:
-    """Who asks, and the key of the session. Raises Refused, saying which check failed."""
+    """Return the principal and its session key. Raises Refused with the failed check."""
     signatures.check_host(request, place.hosts)
     signature = signatures.parse(request.get("authorization"))
     signatures.check_covered(signature, _COVERED, exactly=True)
@@ -69,21 +69,21 @@ def _read_body(
 ) -> tuple[x509.Certificate, list[x509.Certificate], rsa.RSAPublicKey]:
     try:
         body = json.loads(request.body)
-        leaf = x509.load_der_x509_certificate(_unarmoured(body["certificate"]))
+        leaf = x509.load_der_x509_certificate(_unarmored(body["certificate"]))
         intermediates = [
-            x509.load_der_x509_certificate(_unarmoured(text))
+            x509.load_der_x509_certificate(_unarmored(text))
             for text in body.get("intermediateCertificates", [])
         ]
-        key = serialization.load_der_public_key(_unarmoured(body["publicKey"]))
+        key = serialization.load_der_public_key(_unarmored(body["publicKey"]))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Refused("the body has no certificate and publicKey that can be read") from error
+        raise Refused("the body has no readable certificate and publicKey") from error
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < 2048:
         raise Refused("publicKey is not an RSA key of 2048 bits or more")
     return leaf, intermediates, key
 
 
-def _unarmoured(text: str) -> bytes:
-    """The DER in a PEM body that has neither armour nor newlines."""
+def _unarmored(text: str) -> bytes:
+    """Return the DER of a PEM body without armor and newlines."""
     try:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:

@@ -1,4 +1,4 @@
-"""The whole cloud: namespace, stand-in, and real parts when they are asked for."""
+"""The complete cloud: namespace, stand-in, and real programs on demand."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.cloud.control import Control
 from tests.cloud.namespace import REPOSITORY, Namespace
 from tests.cloud.registry import REGISTRY_PORT, Registry
 
-# Where the program may keep what it shares between calls.
+# The directories where the program may keep the credential cache.
 STORES = ("/run/oke-credential-provider", f"/dev/shm/oke-credential-provider-{os.geteuid()}")
 
 
 class Cloud:
-    """A running test cloud; `ns` runs programs inside, `control` steers the stand-in."""
+    """A running test cloud. `ns` runs programs inside, `control` controls the stand-in."""
 
     def __init__(
         self,
@@ -48,12 +48,12 @@ class Cloud:
         )
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
-            raise RuntimeError("the stand-in did not start; its stderr says why")
+            raise RuntimeError("the stand-in did not start; see its stderr")
         return process
 
     @property
     def registry(self) -> Registry:
-        """The real registry, started on first use; it answers for OCIR until the next reset."""
+        """The real registry. It starts on first use and serves OCIR's images until the next reset."""
         if self._registry is None:
             self._registry = Registry(self.ns, self.control)
         self.control.upstream(REGISTRY_PORT)
@@ -61,11 +61,11 @@ class Cloud:
 
     @cached_property
     def client(self) -> Client:
-        """A plain HTTP client inside, to look at the cloud without the program."""
+        """A plain HTTP client inside, for requests without the program."""
         return Client(self.ns)
 
     def strays(self) -> list[int]:
-        """The pids inside that are not the cloud's own: what a program has left running."""
+        """Return the PIDs inside that are not the cloud's own: processes that a program left running."""
         own = {self._standin.pid}
         if "client" in self.__dict__:
             own.add(self.client.pid)
@@ -74,7 +74,7 @@ class Cloud:
         return [pid for pid in self.ns.processes() if pid not in own]
 
     def reset(self) -> None:
-        """As at the start, for the next test: stand-in, hosts, log, store, no strays."""
+        """Restore the initial state: stand-in, hosts, log, credential cache, no stray processes."""
         for pid in self.strays():
             os.kill(pid, signal.SIGKILL)
         self.control.reset()

@@ -1,8 +1,8 @@
-"""The process that holds a test cloud's namespaces open: standard library only, starts in ms.
+"""The process that keeps the namespaces of a test cloud open. It uses only the standard library to start fast.
 
-`unshare` runs this file as a script. The first line on stdin is a JSON `Layout`; it lays the
-namespaces out, says "ready", records what arrives on the log sockets and hands it over when asked.
-When stdin ends, however its owner has died, it kills every process in its network namespace.
+`unshare` runs this file as a script. The first line on stdin is a JSON `Layout`. The process prepares the
+namespaces, prints "ready", records datagrams on the log sockets and returns them on request. When stdin
+ends, for example because its owner was killed, it kills all processes in its network namespace.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Layout(TypedDict):
-    """What the namespaces look like. `log`: "journal", "devlog" or ""; `tmp`: "host", "fresh",
+    """The layout of the namespaces. `log`: "journal", "devlog" or ""; `tmp`: "host", "fresh" or "noexec".
 
-    "noexec". `keep` names folders that stay visible although they lie under a hidden /tmp.
+    `keep` names directories that stay visible below a hidden /tmp.
     """
 
-    folder: str  # of the owner, removed at the end
-    hosts: str  # the file that stands at /etc/hosts
-    bundles: dict[str, str]  # the CA bundle's path on this machine: the file that stands there
+    folder: str  # the owner's directory; the owner removes it
+    hosts: str  # the file that is mounted at /etc/hosts
+    bundles: dict[str, str]  # path of a CA bundle on this machine: the file that is mounted there
     imds: str
     log: str
     tmp: str
@@ -61,7 +61,7 @@ def bind(source: str, target: str) -> None:
 
 
 def network(imds: str) -> None:
-    """Bring up lo and give it the metadata service's address."""
+    """Bring up lo and add the address of the metadata service."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", _IFF_UP))
         for request, address in ((_SIOCSIFADDR, imds), (_SIOCSIFNETMASK, "255.255.255.255")):
@@ -70,7 +70,7 @@ def network(imds: str) -> None:
 
 
 def private_dev() -> None:
-    """A /dev of our own, so that a /dev/log made here is seen by nobody else."""
+    """Mount a private /dev, so that its /dev/log is visible only inside."""
     os.mkdir("/run/dev")
     tmpfs("/run/dev")
     for name in _DEVICES:
@@ -91,7 +91,7 @@ def private_dev() -> None:
 
 
 def private_certificates() -> None:
-    """A writable copy of the hashed folder of certificates: `Namespace.trust` adds to it."""
+    """Mount a writable copy of the hashed certificate directory, to which `Namespace.trust` adds."""
     folder = os.path.realpath(_CERTS)
     if not os.path.isdir(folder):
         return
@@ -108,15 +108,15 @@ def private_certificates() -> None:
 
 
 def closed(path: str) -> str | None:
-    """The topmost folder above `path` that other users may not enter, as /root often is."""
+    """Return the topmost parent of `path` that other users cannot enter, for example /root."""
     parts = path.split("/")
     above = ("/".join(parts[:end]) for end in range(2, len(parts)))
     return next((folder for folder in above if not os.stat(folder).st_mode & 0o001), None)
 
 
 def open_up(layout: Layout) -> None:
-    """A fresh /tmp if one was asked for; and the kept folders reachable for every user."""
-    # The cloud's own folder stays closed: only root looks into it.
+    """Mount a fresh /tmp if requested, and make the kept directories accessible to every user."""
+    # The cloud's own directory stays closed: only root uses it.
     wanted = (path for path in layout["keep"] if path != layout["folder"])
     covers = {cover: "0755" for cover in map(closed, wanted) if cover}
     if layout["tmp"] != "host":
@@ -144,14 +144,14 @@ def files(layout: Layout) -> None:
     for path, replacement in layout["bundles"].items():
         bind(replacement, os.path.realpath(path))
     bind(layout["hosts"], os.path.realpath("/etc/hosts"))
-    # Nothing listens there: an unknown name fails at once instead of after a time-out.
+    # Nothing listens there, so an unknown name fails immediately.
     text = "nameserver 127.0.0.53\noptions timeout:1 attempts:1\n"
     if os.path.exists(resolver):
         with open("/run/resolv.conf", "w") as file:
             file.write(text)
         bind("/run/resolv.conf", resolver)
         os.unlink("/run/resolv.conf")
-    else:  # it lay in /run
+    else:  # it was in /run
         os.makedirs(os.path.dirname(resolver), exist_ok=True)
         with open(resolver, "w") as file:
             file.write(text)
@@ -164,7 +164,9 @@ def log_socket(kind: str) -> socket.socket | None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open("/proc/sys/net/unix/max_dgram_qlen", "w") as file:
-            file.write("512")  # as systemd sets it; the kernel's 10 would lose lines of a storm
+            file.write(
+                "512"
+            )  # systemd's value; with the kernel's 10, parallel calls would lose lines
     except OSError:
         pass
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -175,7 +177,7 @@ def log_socket(kind: str) -> socket.socket | None:
 
 
 def receive(listening: socket.socket) -> bytes:
-    """One datagram; journald's clients pass a large one as a memfd."""
+    """Receive one datagram. Clients of journald send a large one as a memfd."""
     size = array.array("i").itemsize
     data, ancillary, _, _ = listening.recvmsg(1 << 20, socket.CMSG_SPACE(size))
     for _, kind, payload in ancillary:
@@ -187,7 +189,7 @@ def receive(listening: socket.socket) -> bytes:
     return data
 
 
-def kill_everybody() -> None:
+def kill_all() -> None:
     """Kill every other process in this network namespace."""
     ours = os.readlink("/proc/self/ns/net")
     for _ in range(100):
@@ -211,7 +213,9 @@ def kill_everybody() -> None:
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the owner; its end is ours
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is for the owner; this process ends with it
     layout: Layout = json.loads(sys.stdin.readline())
     network(layout["imds"])
     files(layout)
@@ -228,10 +232,10 @@ def main() -> None:
                 assert listening is not None
                 received.append(base64.b64encode(receive(listening)).decode())
             elif sys.stdin.readline() == "":
-                kill_everybody()
+                kill_all()
                 shutil.rmtree(layout["folder"], ignore_errors=True)
                 return
-            else:  # the one command: hand over what has come
+            else:  # the only command: return the datagrams
                 while listening is not None and select.select([listening], [], [], 0)[0]:
                     received.append(base64.b64encode(receive(listening)).decode())
                 print(json.dumps(received), flush=True)

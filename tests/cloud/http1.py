@@ -1,4 +1,4 @@
-"""HTTP/1.1 as far as the stand-in needs it, on raw streams so that it can be broken by the byte."""
+"""The HTTP/1.1 that the stand-in needs, on raw streams, so that faults can break it at any byte."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_BODY = 256 * 1024
 
 
 class Malformed(Exception):
-    """Not a request that the stand-in reads; the connection is closed after a 400."""
+    """Not a valid request. The stand-in answers 400 and closes the connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request with its headers as they came: names in lower case, order and repeats kept."""
+    """A request. Header names are in lower case; order and repetitions are preserved."""
 
     method: str
     target: str
@@ -36,7 +36,7 @@ class Request:
         return self.target.partition("?")[2]
 
     def get(self, name: str) -> str | None:
-        """The header's value; repeated ones joined with a comma, None when it was not sent."""
+        """Return the value of a header, with repeated values joined by a comma; None without the header."""
         values = [v for n, v in self.headers if n == name]
         return ", ".join(values) if values else None
 
@@ -46,15 +46,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer; `refusal` is for the request log and never sent as such."""
+    """An answer. `refusal` goes to the request log and is not sent."""
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
     content_type: str = "application/json"
     refusal: str | None = None
-    length: int | None = field(default=None)  # Content-Length when it is not len(body) (HEAD)
-    reason: str | None = None  # the status's usual phrase when None
+    length: int | None = field(default=None)  # Content-Length if it is not len(body) (HEAD)
+    reason: str | None = None  # None: the usual reason of the status
 
     def with_header(self, name: str, value: str) -> Response:
         return replace(self, headers=(*self.headers, (name, value)))
@@ -65,13 +65,13 @@ def json_response(status: int, value: Any, *headers: tuple[str, str]) -> Respons
 
 
 def refuse(status: int, code: str, message: str, *headers: tuple[str, str]) -> Response:
-    """A refusal in OCI's form; `message` says why."""
+    """Return a refusal in OCI's form, with the reason in `message`."""
     answer = json_response(status, {"code": code, "message": message}, *headers)
     return replace(answer, refusal=message)
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:
-    """The next request, or None when the peer has closed. Raises Malformed."""
+    """Read the next request; None if the peer has closed the connection. Raises Malformed."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError as error:
@@ -110,7 +110,7 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
 
 
 def head_of(response: Response, *, offset: float, close: bool) -> bytes:
-    """Status line and headers. `offset` is how far the server's clock is off, in seconds."""
+    """Return status line and headers. `offset` is the server's clock skew in seconds."""
     phrase = response.reason
     if phrase is None:
         known = {status.value: status.phrase for status in HTTPStatus}

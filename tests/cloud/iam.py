@@ -1,4 +1,4 @@
-"""Who may read what: a pure look-up in an `Iam`."""
+"""Pure lookups of permissions in an `Iam`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.cloud.model import Iam, Workload
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a token was made for. `proven_at` is when the federation or session token was issued:
+    """The principal of a token. `proven_at` is the issue time of the federation or session token.
 
-    group membership is frozen in there, so a token older than its group stays useless.
+    Group membership is fixed at that time, so a token older than its group never works.
     """
 
     ocid: str
@@ -24,7 +24,7 @@ class Principal:
 
 
 def names(entries: Sequence[str], repository: str) -> bool:
-    """Whether `repository` is among `entries`: equal to one, or below one that ends in "/"."""
+    """Report whether `repository` equals one of `entries`, or is below one that ends in "/"."""
     return any(
         repository.startswith(entry) if entry.endswith("/") else repository == entry
         for entry in entries
@@ -36,7 +36,7 @@ def is_public(iam: Iam, repository: str) -> bool:
 
 
 def may_read(iam: Iam, principal: Principal | None, repository: str, now: float) -> bool:
-    """Whether `principal` (None: anonymous) may read `repository` at `now` (epoch seconds)."""
+    """Report whether `principal` (None: anonymous) may read `repository` at `now` (epoch seconds)."""
     if is_public(iam, repository):
         return True
     if principal is None:

@@ -1,4 +1,4 @@
-"""The instance metadata service: versions 1 and 2, with the header rules of version 2."""
+"""The instance metadata service, versions 1 and 2, with the header rules of version 2."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def answer(state: State, request: Request) -> Response:
 
 
 def too_many(reason: str) -> Response:
-    """429, with the HTML page that the service sends in place of JSON."""
+    """Return a 429 with the HTML page that the service sends instead of JSON."""
     page = b"<html><head><title>429 Too Many Requests</title></head><body></body></html>"
     return Response(429, page, content_type="text/html", refusal=reason)
 

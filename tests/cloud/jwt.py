@@ -1,4 +1,4 @@
-"""RS256 JSON web tokens, written from RFC 7515 and 7519: no library that the program may share."""
+"""RS256 JSON web tokens, written from RFC 7515 and 7519 without a library that the program uses."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 
-class NotOurs(Exception):
-    """Not a token that this key has signed."""
+class InvalidToken(Exception):
+    """The token has no valid signature of this key."""
 
 
 def b64(data: bytes) -> str:
@@ -31,15 +31,15 @@ def sign(key: rsa.RSAPrivateKey, claims: Mapping[str, object], kid: str) -> str:
 
 
 def verify(key: rsa.RSAPublicKey, token: str) -> dict[str, Any]:
-    """The claims of a token that `key` has signed; times are the caller's to check."""
+    """Return the claims of a token that `key` has signed. The caller checks the times."""
     signed, _, signature = token.rpartition(".")
     try:
         key.verify(unb64(signature), signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         claims = json.loads(unb64(signed.partition(".")[2]))
     except (InvalidSignature, ValueError) as error:
-        raise NotOurs("the token is not one that was issued here") from error
+        raise InvalidToken("the token is not one that was issued here") from error
     if not isinstance(claims, dict):
-        raise NotOurs("the token has no claims")
+        raise InvalidToken("the token has no claims")
     return claims
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in and its users say to each other: plain frozen data, all of it JSON-able."""
+"""The types that the stand-in and its users exchange: frozen data that converts to JSON."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ Endpoint = Literal[
     "ping",  # /v2/ itself
     "registry.unknown",
     "namespace",  # Object Storage's name for the tenancy
-    "elsewhere",  # a host that is not OCI's: nothing of ours may ever arrive there
+    "elsewhere",  # a host outside of OCI: the program must never send anything there
     "proxy",  # an HTTP proxy
-    "workload",  # the workload identity endpoint beside the cluster's API server
+    "workload",  # the workload identity endpoint next to the API server
 ]
 Group = Literal["imds", "federation", "registry", "namespace", "elsewhere", "proxy", "cluster"]
 ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
@@ -42,12 +42,12 @@ USER = "ocid1.user.oc1..aaaaaaaastandinuser"
 CLUSTER = "ocid1.cluster.oc1.eu-frankfurt-1.aaaaaaaastandincluster"
 RESOURCE = "ocid1.computecontainerinstance.oc1.eu-frankfurt-1.standinresource"
 AUDIENCE = "https://kubernetes.default.svc.cluster.local"
-REGISTRY_USER = "BEARER_TOKEN"  # whose password an OCIR token is
-ISSUER, SERVICE = "ocir-standin", "ocir"  # what docker-registry expects in its own tokens
+REGISTRY_USER = "BEARER_TOKEN"  # the user name for an OCIR token
+ISSUER, SERVICE = "ocir-standin", "ocir"  # the values that docker-registry expects in its tokens
 
 
 def group_of(target: Endpoint | Group) -> Group:
-    """The group of hosts that serves an endpoint; a group is its own."""
+    """Return the group of hosts that serves an endpoint. A group returns itself."""
     if target.startswith("imds"):
         return "imds"
     if target in ("federation", "namespace", "elsewhere", "proxy"):
@@ -60,7 +60,7 @@ def group_of(target: Endpoint | Group) -> Group:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A region as IMDS `/instance/regionInfo` names it."""
+    """A region, as in IMDS `/instance/regionInfo`."""
 
     key: str
     name: str
@@ -72,13 +72,13 @@ FRANKFURT = Region("FRA", "eu-frankfurt-1", "oc1", "oraclecloud.com")
 ASHBURN = Region("IAD", "us-ashburn-1", "oc1", "oraclecloud.com")
 LANGLEY = Region("LFI", "us-langley-1", "oc2", "oraclegovcloud.com")
 ACME = Region("ACM", "us-acme-1", "oc77", "acmecloud.example")  # a dedicated region
-NEWER = Region("NEW", "xx-new-1", "oc1", "oraclecloud.com")  # than any list of regions
+NEWER = Region("NEW", "xx-new-1", "oc1", "oraclecloud.com")  # newer than the lists of regions
 REGIONS = (FRANKFURT, ASHBURN, LANGLEY, ACME, NEWER)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Host names that share one address; `region` is None where the host is not OCI's."""
+    """Host names that share one address. `region` is None if the host is not OCI's."""
 
     group: Group
     address: str
@@ -101,7 +101,7 @@ PLACES: tuple[Place, ...] = (
             f"127.0.2.{n}",
             (443,),
             (
-                # Only OC1 has the short forms.
+                # Only OC1 has the short names.
                 *((f"{r.key.lower()}.ocir.io", f"{r.name}.ocir.io") if r.realm == "oc1" else ()),
                 f"ocir.{r.name}.oci.{r.domain}",
             ),
@@ -120,7 +120,7 @@ PLACES: tuple[Place, ...] = (
         for n, r in enumerate(REGIONS, 1)
     ),
     Place("proxy", "127.0.4.1", (3128,), ("proxy.example",)),
-    # Its certificates are the cluster's own, and name the address too.
+    # Its certificates are from the cluster's CA and contain the address too.
     Place("cluster", CLUSTER_ADDRESS, (12250,), ("api.cluster.example",)),
 )
 
@@ -137,12 +137,12 @@ FaultKind = Literal[
     "tls_unknown_ca",
     "tls_old",  # TLS 1.0 and 1.1 only
     # the answer
-    "latency",  # the right answer, delay_ms late
+    "latency",  # the valid answer, delay_ms late
     "status",  # `status`, `headers`, `body`
-    # `status`, with all that the client sent in the reason, in headers and in the body; with status 200
-    # the body is the right one
+    # `status`, with everything that the client sent in the reason, in headers and in the body; with
+    # status 200, the body is valid
     "echo",
-    "echo_bare",  # all that the client sent, and nothing that is HTTP
+    "echo_bare",  # everything that the client sent, without HTTP
     "redirect",  # `status` (302 when 200) to `location`
     "reset_headers",
     "reset_body",
@@ -150,17 +150,17 @@ FaultKind = Literal[
     "slow_body",
     "endless_headers",
     "endless_body",
-    "huge_body",  # 50 MB, with its length
-    "cut_body",  # Content-Length says more than is sent
-    "content_type",  # the right answer under `content_type`
+    "huge_body",  # 50 MB, with Content-Length
+    "cut_body",  # shorter than Content-Length
+    "content_type",  # the valid answer with `content_type`
     "html",
     "invalid_json",
-    "patch",  # the right JSON answer with `patch` merged over it
+    "patch",  # the valid JSON answer with `patch` merged into it
     "body",  # 200 with `body`
 ]
-# What an echo has for opc-request-id: all that the client sent; a long run, of characters that such an id
-# may have, in what the client sent, in what it signed earlier, or in the body of the right answer; the
-# first of them in pieces, in upper case.
+# The opc-request-id of an echo: everything that the client sent; a long run of allowed characters from what
+# the client sent, from what it signed earlier, or from the body of the valid answer; the first run in pieces
+# and upper case.
 EchoId = Literal["whole", "run", "earlier", "received", "pieces"]
 CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
     (
@@ -177,12 +177,11 @@ CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One way for an endpoint to misbehave, until it is cleared.
+    """A fault of an endpoint, active until it is cleared.
 
-    Set on an endpoint that shares its address with others, a fault of the connection works so:
-    `black_hole` and `reset_accept` strike once the request is known; `refused` and the TLS faults
-    strike the whole address, and those of "manifest" only after a token has been answered. For a
-    call that asks for no token, set them on "registry".
+    Some endpoints share one address. There, `black_hole` and `reset_accept` strike when the request is
+    known. `refused` and the TLS faults strike the whole address; those of "manifest" strike only after a
+    token answer. For a call that requests no token, set them on "registry".
     """
 
     kind: FaultKind
@@ -195,12 +194,12 @@ class Fault:
     delay_ms: float = 0.0
     interval_s: float = 1.0
     echo_id: EchoId = "whole"
-    times: int | None = None  # healed after so many requests
-    rate: float = 1.0  # the share of requests that it strikes, at random
+    times: int | None = None  # ends after this number of requests
+    rate: float = 1.0  # the random share of requests that it strikes
 
     def __post_init__(self) -> None:
         if self.kind == "refused" and (self.times is not None or self.rate < 1.0):
-            raise ValueError("a refused connection is not seen, so it cannot be counted")
+            raise ValueError("the stand-in cannot count refused connections")
 
 
 # --- identity and access management ------------------------------------------------------------
@@ -208,7 +207,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class DynamicGroup:
-    """The instances of one compartment. Tokens issued before `since` never count as members."""
+    """The instances of one compartment. Tokens from before `since` are never members."""
 
     name: str = "nodes"
     compartment: str = COMPARTMENT
@@ -217,7 +216,7 @@ class DynamicGroup:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A service account of a cluster, as policies speak of it: request.principal.cluster_id, ..."""
+    """A service account of a cluster, as in policies: request.principal.cluster_id, ..."""
 
     cluster: str = CLUSTER
     namespace: str = "default"
@@ -226,9 +225,9 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """`subject` may read repositories under `prefix`: a dynamic group's name, a user's or another
+    """`subject` may read repositories with `prefix`.
 
-    principal's OCID, or a workload.
+    `subject` is the name of a dynamic group, the OCID of another principal, or a workload.
     """
 
     subject: str | Workload = "nodes"
@@ -236,7 +235,7 @@ class Policy:
     since: float = 0.0
 
 
-# Public repositories that booting OKE nodes were seen to pull from: no rule by name catches them all.
+# Public repositories that booting OKE nodes pull from. They have no common naming rule.
 PAUSE = "axoxdievda5j/oke-public-pause"
 OKE_PUBLIC = (
     PAUSE,
@@ -248,12 +247,12 @@ OKE_PUBLIC = (
 
 @dataclass(frozen=True, slots=True)
 class Iam:
-    """Who may read what. `public` and `repositories` name a repository, or all below when "x/"."""
+    """The permissions. `public` and `repositories` name repositories; "x/" means all below it."""
 
     dynamic_groups: tuple[DynamicGroup, ...] = (DynamicGroup(),)
     policies: tuple[Policy, ...] = (Policy(), Policy(subject=USER))
     public: tuple[str, ...] = ("ns/public", *OKE_PUBLIC)
-    # What exists while no real registry stands behind.
+    # The repositories without a real registry.
     repositories: tuple[str, ...] = (
         "ns/repo",
         "ns/app",
@@ -263,14 +262,14 @@ class Iam:
         "ns/untagged",
         "other/secret",
     )
-    untagged: tuple[str, ...] = ("ns/untagged",)  # those of them that have no tag "latest"
+    untagged: tuple[str, ...] = ("ns/untagged",)  # repositories without a tag "latest"
 
 
 # --- IMDS --------------------------------------------------------------------------------------
 
 
-# The keys of a managed node's metadata, as published logs show them. A managed node has no address and
-# no CA certificate of its API server there; a self-managed node has both and nothing else of OKE's.
+# The keys of a managed node's metadata, from published logs. They do not include address and CA
+# certificate of the API server. A self-managed node has both, and no other key of OKE.
 MANAGED_NODE: Mapping[str, object] = {
     "ansible_args": base64.b64encode(b'{"k8s_apiserver_addr": "10.0.0.5:6443"}').decode(),
     "bootstrap-kubelet-conf": base64.b64encode(b"apiVersion: v1\nkind: Config\n").decode(),
@@ -285,7 +284,7 @@ MANAGED_NODE: Mapping[str, object] = {
 
 
 def self_managed_node(ca_pem: str, host: str = "10.0.0.5") -> dict[str, object]:
-    """The metadata of a self-managed node: what whoever creates the instance puts there."""
+    """Return the metadata of a self-managed node, which the creator of the instance sets."""
     return {
         "apiserver_host": host,
         "cluster_ca_cert": base64.b64encode(ca_pem.encode()).decode(),
@@ -295,15 +294,15 @@ def self_managed_node(ca_pem: str, host: str = "10.0.0.5") -> dict[str, object]:
 
 @dataclass(frozen=True, slots=True)
 class Imds:
-    """What the metadata service says and how it behaves."""
+    """The contents and limits of the metadata service."""
 
     region: Region = FRANKFURT
-    region_info: Mapping[str, object] | None = None  # instead of what `region` gives
+    region_info: Mapping[str, object] | None = None  # replaces the values of `region`
     instance: str = INSTANCE
     compartment: str = COMPARTMENT
     tenancy: str = TENANCY
     metadata: Mapping[str, object] = field(default_factory=lambda: dict(MANAGED_NODE))
-    max_under_way: int | None = None  # 429 above so many requests at once
+    max_under_way: int | None = None  # 429 above this number of parallel requests
     max_per_second: int | None = None
 
 
@@ -312,19 +311,19 @@ class Imds:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """The Kubernetes cluster of the nodes. A basic one gives its workloads no identity."""
+    """The Kubernetes cluster of the nodes. A basic cluster has no workload identity."""
 
     ocid: str = CLUSTER
     enhanced: bool = True
-    audience: str = AUDIENCE  # which tokens must be for
+    audience: str = AUDIENCE  # the required audience of tokens
 
 
-# --- what is read back -------------------------------------------------------------------------
+# --- reports -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One request as the stand-in saw it. `status` 0: no answer was completed."""
+    """One request to the stand-in. `status` 0: no complete answer."""
 
     time: float
     endpoint: Endpoint
@@ -336,22 +335,22 @@ class Seen:
     refusal: str | None
     request_id: str
     connection: int
-    bears_account: bool = False  # a service account's token was in it, in whatever place
+    bears_account: bool = False  # it contains a service-account token anywhere
     client: str = ""  # its User-Agent
 
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """What one endpoint has seen since the last reset."""
+    """The requests to one endpoint since the last reset."""
 
     requests: int = 0
     statuses: Mapping[str, int] = field(default_factory=dict)
-    peak: int = 0  # most requests under way at once
+    peak: int = 0  # the maximum of parallel requests
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All counters. `connections` counts accepted connections by group of hosts."""
+    """All counters. `connections` has the accepted connections per group of hosts."""
 
     endpoints: Mapping[Endpoint, Count]
     connections: Mapping[Group, int]
@@ -359,29 +358,29 @@ class Report:
     requests: tuple[Seen, ...]
 
     def count(self, endpoint: Endpoint) -> int:
-        """Requests that `endpoint` received."""
+        """Return the number of requests to `endpoint`."""
         return self.endpoints[endpoint].requests if endpoint in self.endpoints else 0
 
     def of_group(self, group: Group) -> int:
-        """Requests that all endpoints of `group` received."""
+        """Return the number of requests to all endpoints of `group`."""
         return sum(c.requests for e, c in self.endpoints.items() if group_of(e) == group)
 
     def refusals(self) -> list[str]:
-        """Why requests were refused, in order."""
+        """Return the reasons for refusals, in order."""
         return [r.refusal for r in self.requests if r.refusal is not None]
 
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """Something that must appear nowhere but where it was meant to go."""
+    """A value that must appear only at its destination."""
 
     kind: str
     value: str
 
     def needles(self) -> tuple[str, ...]:
-        """Parts by which a leak shows, even when it is cut, wrapped or escaped.
+        """Return parts that reveal a leak even if the value is cut, wrapped or escaped.
 
-        A PEM gives its full lines, a JWT its payload and its signature: a header says nothing.
+        For PEM, these are the full lines; for a JWT, parts of payload and signature, not of the header.
         """
         if "-----BEGIN" in self.value:
             return tuple(line for line in self.value.splitlines() if len(line) == 64)
@@ -393,7 +392,7 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A user's API signing key that the stand-in knows; `private_pem` may need `passphrase`."""
+    """A user's API signing key in the stand-in. `private_pem` may need `passphrase`."""
 
     tenancy: str
     user: str
@@ -404,7 +403,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A user's session token (as `oci session authenticate` leaves it) and its private key."""
+    """A user's session token, as from `oci session authenticate`, and its private key."""
 
     tenancy: str
     user: str
@@ -418,12 +417,12 @@ T = TypeVar("T")
 
 
 def to_json(value: object) -> Any:
-    """Frozen data as what json.dumps takes."""
+    """Convert frozen data for json.dumps."""
     return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
 
 
 def from_json(kind: type[T], value: Any) -> T:
-    """The inverse of `to_json` for the types of this module; an unknown field is a TypeError."""
+    """Reverse `to_json` for the types of this module. Raises TypeError for an unknown field."""
     return typing.cast(T, _decode(kind, value))
 
 

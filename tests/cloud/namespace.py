@@ -1,6 +1,6 @@
-"""A network and mount namespace in which OCI's names and addresses lead to the stand-in.
+"""A network and mount namespace where OCI's names and addresses lead to the stand-in.
 
-It needs root. What runs inside is a plain child process: its pid, signals and exit status are its own.
+It needs root. A program inside is a plain child process with its own PID, signals and exit status.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ from tests.cloud.model import IMDS_ADDRESS, PLACES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Where distributions keep the bundle of roots: Debian and Ubuntu, Oracle Linux.
+# Paths of the CA bundle: Debian and Ubuntu, Oracle Linux.
 _BUNDLES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt")
 _Stream = int | IO[bytes] | None
 
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """A process that has ended; a negative `returncode` is the signal that ended it."""
+    """A process that has ended. A negative `returncode` is the signal that ended it."""
 
     argv: tuple[str, ...]
     returncode: int
     stdout: bytes
     stderr: bytes
-    seconds: float  # from before the start until its output was closed and it was reaped
+    seconds: float  # from before the start until its output is closed and it is reaped
 
     def check(self) -> Completed:
-        """Itself, or an AssertionError that shows stderr."""
+        """Return self. Raises AssertionError with stderr if the process failed."""
         if self.returncode != 0:
             raise AssertionError(f"{self.argv[0]}: {self.returncode}\n{self.stderr.decode()}")
         return self
@@ -50,7 +50,7 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class LogEntry:
-    """One datagram that the log socket received. `fields` is empty for syslog's form."""
+    """One datagram of the log socket. `fields` is empty for syslog."""
 
     raw: bytes
 
@@ -75,7 +75,7 @@ class LogEntry:
 
 
 class Namespace:
-    """Made on entry, gone with all its processes on `close` or with the process that made it."""
+    """`close` removes the namespace with all its processes. It also ends with the process that created it."""
 
     def __init__(
         self,
@@ -139,18 +139,18 @@ class Namespace:
         self._holder.stdin.flush()
         answer = self._holder.stdout.readline().decode().strip()
         if not answer or expected not in (None, answer):
-            raise RuntimeError("the namespace could not be made; its stderr says why")
+            raise RuntimeError("cannot create the namespace; see stderr")
         return answer
 
     def path(self, inside: str) -> Path:
-        """Where a path of the namespace lies as seen from outside.
+        """Return the outside path of a path in the namespace.
 
-        An absolute symlink on the way would lead outside: use it for /run and its like.
+        An absolute symlink on the path would lead outside, so use it only for directories like /run.
         """
         return Path(f"/proc/{self._holder.pid}/root") / inside.lstrip("/")
 
     def trust(self, pem: str) -> None:
-        """Add a root certificate to the machine's own: bundle and hashed folder."""
+        """Add a root certificate to the bundle and to the hashed directory."""
         for copy in self._bundles.values():
             with copy.open("a") as file:
                 file.write("\n" + pem)
@@ -165,13 +165,13 @@ class Namespace:
             (folder / f"{name.strip()}.0").write_text(pem)
 
     def hosts(self, text: str | None = None) -> None:
-        """Replace /etc/hosts (None: as at the start). A name that is not there is unknown."""
+        """Replace /etc/hosts (None: the initial one). Other names are unknown."""
         (self.folder / "hosts").write_text(hosts_file() if text is None else text)
 
     def on_disk(self, disk: Path, *places: str) -> None:
-        """Put empty folders of a disk at these places, as in a container's file system."""
+        """Mount empty directories on disk at these paths, as in a container's file system."""
         for place in places:
-            # Any file system but tmpfs; `disk` may be on one.
+            # Any file system except tmpfs; `disk` may be on tmpfs.
             name = place.replace("/", "-")
             lower, upper, work = (disk / f"{part}{name}" for part in ("lower", "", "work"))
             for folder in (lower, upper, work):
@@ -181,7 +181,7 @@ class Namespace:
             self.run(["mount", "-t", "overlay", "-o", layers, "overlay", place]).check()
 
     def command(self, argv: Sequence[str], cwd: str = "/") -> list[str]:
-        """`argv` with what makes it run inside. The pid stays that of the first process."""
+        """Return `argv` with the prefix that runs it inside. The PID does not change."""
         return [*self._enter, *(() if cwd == "/" else (_tool("env"), "-C", cwd)), *argv]
 
     def popen(
@@ -194,7 +194,7 @@ class Namespace:
         stdout: _Stream = subprocess.PIPE,
         stderr: _Stream = subprocess.PIPE,
     ) -> subprocess.Popen[bytes]:
-        """Start a process inside, with the kubelet's environment: PATH and `env`, no HOME."""
+        """Start a process inside with the kubelet's environment: PATH and `env`, no HOME."""
         return subprocess.Popen(
             self.command(argv, cwd),
             env={"PATH": PATH, **(env or {})},
@@ -213,9 +213,9 @@ class Namespace:
         cwd: str = "/",
         timeout: float = 60.0,
     ) -> Completed:
-        """Run to the end, as the kubelet does: until every holder of stdout has closed it.
+        """Run a process as the kubelet does, until all writers of its stdout have closed it.
 
-        Raises subprocess.TimeoutExpired after `timeout` seconds, when all of it has been killed.
+        Kills the process group after `timeout` seconds and raises subprocess.TimeoutExpired.
         """
         began = time.perf_counter()
         process = self.popen(argv, env=env, cwd=cwd, stdin=subprocess.PIPE)
@@ -229,22 +229,22 @@ class Namespace:
         return Completed(tuple(argv), process.returncode, stdout, stderr, seconds)
 
     def log(self) -> list[LogEntry]:
-        """What the log socket has received since the last call."""
+        """Return the entries that the log socket received since the last call."""
         return [LogEntry(base64.b64decode(text)) for text in json.loads(self._ask("log"))]
 
     def processes(self) -> list[int]:
-        """The pids of all processes inside, but for the holder."""
+        """Return the PIDs of all processes inside except the holder."""
         ours, pids = os.readlink(f"/proc/{self._holder.pid}/ns/net"), []
         for name in filter(str.isdecimal, os.listdir("/proc")):
             try:
                 if os.readlink(f"/proc/{name}/ns/net") == ours:
                     pids.append(int(name))
             except OSError:
-                continue  # it has ended, or is not ours to see
+                continue  # it has ended, or is not visible
         return [pid for pid in pids if pid != self._holder.pid]
 
     def close(self) -> None:
-        """Kill everything inside and remove the folder."""
+        """Kill all processes inside and remove the directory."""
         assert self._holder.stdin is not None and self._holder.stdout is not None
         self._holder.stdin.close()
         self._holder.wait(10)
@@ -264,7 +264,7 @@ class Namespace:
 
 
 def hosts_file() -> str:
-    """/etc/hosts with every name of the cloud."""
+    """Return /etc/hosts with all names of the cloud."""
     lines = ["127.0.0.1 localhost", "::1 localhost"]
     lines += [f"{place.address} {' '.join(place.hosts)}" for place in PLACES if place.hosts]
     return "\n".join(lines) + "\n"
@@ -273,5 +273,5 @@ def hosts_file() -> str:
 def _tool(name: str) -> str:
     path = shutil.which(name, path=PATH)
     if path is None:
-        raise RuntimeError(f"{name} is needed for the test cloud and is not on {PATH}")
+        raise RuntimeError(f"the test cloud needs {name}, which is not in {PATH}")
     return path

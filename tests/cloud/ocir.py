@@ -1,4 +1,4 @@
-"""OCIR: the token endpoint, and the registry's own API in front of a real registry."""
+"""OCIR: the token endpoint, and the registry API in front of a real registry."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ from tests.cloud.signatures import Refused
 from tests.cloud.state import State
 
 TOKEN_PATH = "/20180419/docker/token"
-_CLIENT_LIFETIME_S = 300.0  # of the tokens that Docker clients get for their credentials
+_CLIENT_LIFETIME_S = 300.0  # lifetime of the tokens that Docker clients get for their credentials
 ANONYMOUS = "Anonymous users are only allowed read access on public repos"
 
 _RESOURCE = re.compile(r"/v2/(?P<repository>.+)/(?P<kind>manifests|blobs|tags)/(?P<what>[^/]+)")
 _SCOPE = re.compile(r"repository:(?P<repository>[^:]+):(?P<actions>[a-z,*]+)")
 
-# What stands for an image while no real registry is behind the stand-in.
+# The image without a real registry.
 _MANIFEST = json.dumps(
     {
         "schemaVersion": 2,
@@ -84,7 +84,7 @@ async def answer(state: State, place: Place, request: Request) -> Response:
 
 
 def namespace(state: State, place: Place, request: Request) -> Response:
-    """Object Storage's GetNamespace: the namespace of the asker's tenancy, for any principal."""
+    """Object Storage's GetNamespace: the namespace of the principal's tenancy."""
     if (request.method, request.path) != ("GET", "/n"):
         return refuse(404, "NotAuthorizedOrNotFound", f"nothing at {request.path[:80]!r}")
     try:
@@ -99,7 +99,7 @@ def namespace(state: State, place: Place, request: Request) -> Response:
 
 def _token(state: State, place: Place, request: Request) -> Response:
     if request.method != "GET":
-        # Docker clients try POST first and take this as a no.
+        # Docker clients try POST first and accept this refusal.
         return refuse(405, "MethodNotAllowed", f"{request.method} is not GET")
     query = parse_qs(request.query)
     scopes = [scope for text in query.get("scope", []) for scope in text.split(" ")]
@@ -124,8 +124,7 @@ def _token(state: State, place: Place, request: Request) -> Response:
             principal = verify(state, place, request)
     except Refused as refusal:
         return refuse(401, "NotAuthenticated", str(refusal))
-    # Handed out whatever the policies say, and to anonymous askers too: OCIR looks at policies only when
-    # something is read.
+    # OCIR issues tokens to everyone, also to anonymous clients. It checks policies only for reads.
     signed = authorization is not None and not authorization.startswith("Basic ")
     life = state.registry_lifetime_s if signed else _CLIENT_LIFETIME_S
     now = state.now()
@@ -157,7 +156,7 @@ def _claims_of(principal: Principal) -> dict[str, object]:
 
 
 def verify(state: State, place: Place, request: Request) -> Principal:
-    """Who signed the request. Raises Refused, saying which check failed."""
+    """Return the principal that signed the request. Raises Refused with the failed check."""
     signature = signatures.parse(request.get("authorization"))
     signatures.check_covered(signature, ("date", "(request-target)", "host"))
     signatures.check_date(request, state.now())
@@ -187,10 +186,10 @@ def _registry_principal(state: State, place: Place, token: str) -> Principal:
 
 
 def _claims(state: State, token: str, use: str) -> dict[str, Any]:
-    """The claims of our own unexpired token for `use`. Raises Refused."""
+    """Return the claims of a valid token for `use`. Raises Refused."""
     try:
         claims = jwt.verify(state.token_key.public_key(), token)
-    except jwt.NotOurs as error:
+    except jwt.InvalidToken as error:
         raise Refused(str(error)) from error
     if claims.get("use") != use:
         raise Refused(f"the token is not a {use} token")
@@ -224,14 +223,14 @@ def _basic_token(authorization: str) -> str:
 
 
 def repository_token(state: State, service: str, access: Sequence[Mapping[str, object]]) -> str:
-    """A token that docker-registry itself verifies, for `access`: how the stand-in and the harness use it."""
+    """Return a token for docker-registry with `access`. The stand-in and the harness use it."""
     now = int(state.now())
     claims = {
         "iss": ISSUER,
         "sub": "",
         "aud": SERVICE,
         "service": service,
-        # docker-registry has the machine's clock, whatever the stand-in's shows.
+        # docker-registry uses the clock of the machine, not that of the stand-in.
         "exp": max(now, int(time.time())) + 300,
         "nbf": min(now, int(time.time())) - 10,
         "iat": now,
@@ -244,13 +243,13 @@ def repository_token(state: State, service: str, access: Sequence[Mapping[str, o
 
 
 def _denied(principal: Principal | None) -> Response:
-    """403 as users see it."""
+    """Return the 403 that users see."""
     message = ANONYMOUS if principal is None else f"User UserId({principal.ocid}) not authorized"
     return _error(403, "DENIED", message)
 
 
 def _error(status: int, code: str, message: str, *headers: tuple[str, str]) -> Response:
-    """A refusal in the form of the distribution specification."""
+    """Return a refusal in the form of the distribution specification."""
     body = {"errors": [{"code": code, "message": message}]}
     return replace(json_response(status, body, *headers), refusal=message)
 
@@ -260,14 +259,14 @@ def _error(status: int, code: str, message: str, *headers: tuple[str, str]) -> R
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Who asks, and for which `repositories` his token is (none: for all)."""
+    """The principal of a token, and the `repositories` of the token (empty: all)."""
 
     principal: Principal | None
     repositories: tuple[str, ...]
 
 
 def _unauthenticated(place: Place, request: Request, reason: str) -> Response:
-    """401: with a challenge where no token was sent, and in OCIR's own words where a bad one was."""
+    """Return a 401: with a challenge if no token was sent, with OCIR's message for a bad token."""
     if request.get("authorization"):
         return replace(_error(401, "UNKNOWN", "Unauthorized"), refusal=reason)
     host = (request.get("host") or place.hosts[0]).removesuffix(":443")
@@ -279,7 +278,7 @@ def _unauthenticated(place: Place, request: Request, reason: str) -> Response:
 
 
 def _reader(state: State, place: Place, request: Request) -> _Reader:
-    """Raises Refused unless the request carries a bearer token of ours."""
+    """Raises Refused unless the request has a valid bearer token."""
     scheme, _, token = (request.get("authorization") or "").partition(" ")
     if scheme != "Bearer":
         raise Refused("authentication required")
@@ -307,7 +306,7 @@ async def _resource(state: State, place: Place, request: Request) -> Response:
     except Refused as refusal:
         return _unauthenticated(place, request, str(refusal))
     in_scope = not reader.repositories or repository in reader.repositories
-    # Any valid token reads what is public.
+    # Any valid token can read public repositories.
     if not in_scope or not may_read(state.iam, reader.principal, repository, state.now()):
         return _denied(reader.principal)
     if request.method not in ("GET", "HEAD"):
@@ -336,7 +335,7 @@ def _stored(request: Request, kind: str, what: str) -> Response:
 
 
 async def _proxy(state: State, port: int, request: Request, repository: str) -> Response:
-    """Hand an authorised request to docker-registry, with a token of its own kind."""
+    """Forward an authorized request to docker-registry, with a token for it."""
     access = [{"type": "repository", "name": repository, "actions": ["pull"]}]
     token = repository_token(state, SERVICE, access)
     head = [f"{request.method} {request.target} HTTP/1.1", f"Host: 127.0.0.1:{port}"]
@@ -351,7 +350,7 @@ async def _proxy(state: State, port: int, request: Request, repository: str) -> 
         status = int(first.split(" ")[1])
         fields = [(n.strip(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
         length = next((int(v) for n, v in fields if n.lower() == "content-length"), 0)
-        # docker-registry gives every answer to a pull a length.
+        # Each answer of docker-registry to a pull has a length.
         body = b"" if request.method == "HEAD" else await reader.readexactly(length)
     finally:
         writer.close()

@@ -1,4 +1,4 @@
-"""Keys and certificates: the stand-in's TLS, and the identity that IMDS gives an instance."""
+"""Keys and certificates: TLS of the stand-in, and the identity of an instance in IMDS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DAY = dt.timedelta(days=1)
 
 
 class BadChain(Exception):
-    """The certificates do not lead to the instance CA."""
+    """The certificate chain does not lead to the instance CA."""
 
 
 def rsa_key() -> rsa.RSAPrivateKey:
@@ -32,7 +32,7 @@ def rsa_key() -> rsa.RSAPrivateKey:
 
 
 def pem_of(key: PrivateKey, passphrase: str | None = None) -> str:
-    """The key in the form that IMDS and `oci setup config` use: PKCS#1 PEM for RSA."""
+    """Return the key in the form of IMDS and `oci setup config`: PKCS#1 PEM for RSA."""
     encryption: serialization.KeySerializationEncryption = (
         serialization.NoEncryption()
         if passphrase is None
@@ -53,20 +53,20 @@ def spki(key: rsa.RSAPublicKey) -> bytes:
 
 
 def api_fingerprint(key: rsa.RSAPublicKey) -> str:
-    """The MD5 by which OCI names an API key."""
+    """Return the MD5 that is OCI's name for an API key."""
     digest = hashlib.md5(spki(key), usedforsecurity=False).hexdigest()
     return ":".join(digest[i : i + 2] for i in range(0, 32, 2))
 
 
 def libtrust_id(key: rsa.RSAPublicKey) -> str:
-    """The key id by which docker-registry finds a token's key: libtrust's base32 fingerprint."""
+    """Return the key ID that docker-registry uses to find a key: libtrust's base32 fingerprint."""
     text = base64.b32encode(hashlib.sha256(spki(key)).digest()[:30]).decode()
     return ":".join(text[i : i + 4] for i in range(0, len(text), 4))
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """A certificate authority: its certificate and its key."""
+    """The certificate and key of a certificate authority."""
 
     certificate: x509.Certificate
     key: PrivateKey
@@ -85,7 +85,7 @@ class Authority:
 
 
 def authority(common_name: str, key: PrivateKey | None = None) -> Authority:
-    """A new self-signed authority; its key is an EC one unless given."""
+    """Create a self-signed authority, with an EC key unless one is given."""
     key = key or ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     return Authority(_build(name, key, name, key, (), True, None, None), key)
@@ -108,7 +108,7 @@ def _build(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        # Wide, so that clock tests of some hours move the request and not the certificate.
+        # Long, so that tests with hours of clock skew do not leave the validity of the certificate.
         .not_valid_before(start or now - _DAY)
         .not_valid_after(end or now + 2 * _DAY)
         .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
@@ -149,10 +149,10 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def instance_name(instance: str, compartment: str, tenancy: str) -> x509.Name:
-    """The subject of an instance's certificate: its OCIDs as opc-... organisational units."""
+    """Return the subject of an instance certificate, with its OCIDs as opc-... organizational units."""
     units = {"certtype": "instance", "instance": instance, "compartment": compartment}
     units["tenant"] = tenancy
-    # OCIDs may be longer than X.520's 64 characters; OCI's own certificates are.
+    # OCIDs may exceed X.520's 64 characters, and they do in OCI's certificates.
     return x509.Name(
         [
             x509.NameAttribute(NameOID.COMMON_NAME, instance, _validate=False),
@@ -167,7 +167,7 @@ def instance_name(instance: str, compartment: str, tenancy: str) -> x509.Name:
 
 
 def instance_units(certificate: x509.Certificate) -> dict[str, str]:
-    """`{"instance": ocid, "compartment": ocid, "tenant": ocid, ...}` from the subject."""
+    """Parse `{"instance": ocid, "compartment": ocid, "tenant": ocid, ...}` from the subject."""
     units = {}
     for attribute in certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME):
         kind, _, ocid = str(attribute.value).partition(":")
@@ -176,8 +176,8 @@ def instance_units(certificate: x509.Certificate) -> dict[str, str]:
 
 
 def fingerprint(certificate: x509.Certificate) -> str:
-    """SHA-1 in upper-case hexadecimal with colons, as in a federation keyId."""
-    digest = certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - OCI names it so
+    """Return the SHA-1 in upper-case hexadecimal with colons, as in a federation keyId."""
+    digest = certificate.fingerprint(hashes.SHA1()).hex().upper()  # noqa: S303 - OCI uses SHA-1 as the name
     return ":".join(digest[i : i + 2] for i in range(0, len(digest), 2))
 
 
@@ -187,7 +187,7 @@ def check_chain(
     root: x509.Certificate,
     now: dt.datetime,
 ) -> None:
-    """Raises BadChain unless `leaf` leads to `root` by way of `intermediates`, valid at `now`."""
+    """Raises BadChain unless `leaf` leads to `root` through `intermediates`, all valid at `now`."""
     certificate = leaf
     for _ in range(len(intermediates) + 1):
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
@@ -214,13 +214,13 @@ def check_chain(
 def server_context(
     chain: Sequence[x509.Certificate], key: PrivateKey, *, old: bool = False
 ) -> ssl.SSLContext:
-    """A server's TLS context; `old` speaks TLS 1.0 and 1.1 only."""
+    """Return the TLS context of a server. `old` offers only TLS 1.0 and 1.1."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if old:
         context.set_ciphers("ALL:@SECLEVEL=0")
         context.minimum_version = ssl.TLSVersion.TLSv1
         context.maximum_version = ssl.TLSVersion.TLSv1_1
-    with tempfile.TemporaryDirectory() as folder:  # load_cert_chain reads only files
+    with tempfile.TemporaryDirectory() as folder:  # load_cert_chain accepts only files
         path = Path(folder) / "chain.pem"
         path.touch(mode=0o600)
         path.write_text(pem_of(key) + "".join(cert_pem(c) for c in chain))
@@ -231,7 +231,7 @@ def server_context(
 def server_chain(
     issuer: Authority, hosts: Sequence[str], *, end: dt.datetime | None = None
 ) -> tuple[list[x509.Certificate], ec.EllipticCurvePrivateKey]:
-    """A server certificate for `hosts`, ended at `end`."""
+    """Create a server certificate for `hosts` that expires at `end`."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stand-in")])
     start = None if end is None else end - 10 * _DAY

@@ -1,4 +1,4 @@
-"""Real parts: Debian's docker-registry behind the stand-in, and pulls by skopeo and containerd."""
+"""Real programs: Debian's docker-registry behind the stand-in, and pulls with skopeo and containerd."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPOSITORIES = ("ns/repo", "ns/app", "ns/public", PAUSE, "other/secret")
 
 
 class Registry:
-    """docker-registry inside the namespace, holding one small image under some repositories."""
+    """docker-registry inside the namespace, with one small image in several repositories."""
 
     def __init__(self, ns: Namespace, control: Control) -> None:
         self.ns, self._control = ns, control
@@ -62,12 +62,12 @@ class Registry:
         }
 
     def pids(self) -> set[int]:
-        """The processes of the registry and, when it runs, of containerd."""
+        """Return the PIDs of the registry and of containerd, if it runs."""
         parts = (self._process, self._containerd)
         return {part.pid for part in parts if part is not None}
 
     def reap(self) -> None:
-        """Wait for its processes, when the namespace has been closed."""
+        """Wait for its processes after the namespace is closed."""
         for part in (self._process, self._containerd):
             if part is not None:
                 part.wait(10)
@@ -75,7 +75,7 @@ class Registry:
     def push(
         self, repository: str, tags: Sequence[str] = ("latest",), layout: Path | None = None
     ) -> None:
-        """Put an image (None: the small one) into `repository`, past OCIR's access control."""
+        """Push an image (None: the small one) to `repository` without OCIR's access control."""
         token = self._control.push_token(repository)
         for tag in tags:
             self._skopeo(
@@ -89,7 +89,7 @@ class Registry:
     def pull_with_skopeo(
         self, image: str, password: str | None, user: str = REGISTRY_USER
     ) -> Completed:
-        """Copy `image` from its registry to a folder; `password` None: without credentials."""
+        """Copy `image` from its registry to a directory. `password` None: without credentials."""
         auth = self.folder / "auth.json"
         host = image.partition("/")[0]
         pair = base64.b64encode(f"{user}:{password}".encode()).decode()
@@ -101,9 +101,9 @@ class Registry:
     def pull_with_containerd(
         self, image: str, password: str | None, user: str = REGISTRY_USER
     ) -> Completed:
-        """Pull `image` by ctr into a containerd inside; `password` None: without credentials.
+        """Pull `image` with ctr into a containerd inside. `password` None: without credentials.
 
-        The image is removed again, so that each call is a whole pull.
+        Then remove the image, so that each call is a complete pull.
         """
         if self._containerd is None:
             self._containerd = self._start_containerd()
@@ -127,7 +127,7 @@ class Registry:
             disabled_plugins = ["io.containerd.grpc.v1.cri"]
             [grpc]
             address = "{self.folder}/containerd.sock"
-            # containerd 2's ctr pulls by this service, which knows only overlayfs by itself.
+            # ctr of containerd 2 pulls through this service, which supports only overlayfs by default.
             [[plugins."io.containerd.transfer.v1.local".unpack_config]]
             platform = "linux"
             snapshotter = "native"
@@ -141,7 +141,7 @@ class Registry:
         return process
 
     def _skopeo(self, *argv: str) -> Completed:
-        # It looks for settings of its own below HOME.
+        # skopeo looks for its settings below HOME.
         home = {"HOME": str(self.folder)}
         return self.ns.run(["skopeo", "--insecure-policy", *argv], env=home, timeout=30)
 
@@ -151,7 +151,7 @@ def wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
     end = time.monotonic() + 20
     while text not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > end:
-            raise RuntimeError(f"it did not start: {log.read_text()[-2000:]}")
+            raise RuntimeError(f"the program did not start: {log.read_text()[-2000:]}")
         time.sleep(0.01)
 
 
@@ -159,7 +159,7 @@ _HELLO: Mapping[str, bytes] = {"hello": b"pulled with the node's own identity\n"
 
 
 def write_image(folder: Path, files: Mapping[str, bytes] = _HELLO) -> str:
-    """Write an OCI layout with an image of these files, tag "latest"; returns the manifest's digest.
+    """Write an OCI layout with an image of these files, tag "latest". Returns the digest of the manifest.
 
     Its command is the first file.
     """

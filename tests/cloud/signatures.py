@@ -1,8 +1,8 @@
-"""Verifying signed requests, from the published scheme.
+"""Verification of signed requests, written from the published scheme without code of an SDK.
 
-draft-cavage-http-signatures-08 as OCI's "Request Signatures" page profiles it: version 1,
-rsa-sha256, `(request-target)` is the method in lower case and the target as sent, a header is
-`name: value`, the lines are joined by one newline. It shares no code with any SDK.
+The scheme is draft-cavage-http-signatures-08 with the rules of OCI's "Request Signatures" page: version 1,
+rsa-sha256; `(request-target)` is the method in lower case and the target as sent; a header is
+`name: value`; one newline joins the lines.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.cloud.http1 import Request
 
-MAX_SKEW_S = 300.0  # OCI refuses a Date that is off by more than five minutes
+MAX_SKEW_S = 300.0  # OCI refuses a Date with a skew of more than five minutes
 BODY_HEADERS = ("content-length", "content-type", "x-content-sha256")
 
 _PARAMETER = re.compile(r'\s*([A-Za-z]+)="([^"]*)"\s*(?:,|$)')
 
 
 class Refused(Exception):
-    """The request is not authentic; the text says why and quotes no secret."""
+    """The request is not authentic. The text has the reason and quotes no secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Signature:
 
 
 def parse(authorization: str | None) -> Signature:
-    """Raises Refused unless it is a whole and well-formed Signature header."""
+    """Parse a Signature header. Raises Refused if it is incomplete or malformed."""
     if authorization is None:
         raise Refused("no Authorization header")
     scheme, _, rest = authorization.partition(" ")
@@ -79,7 +79,7 @@ def parse(authorization: str | None) -> Signature:
 
 
 def signing_string(request: Request, covered: Sequence[str]) -> bytes:
-    """What the client has signed. Raises Refused when a covered header is absent or repeated."""
+    """Return the text that the client signed. Raises Refused if a covered header is absent or repeated."""
     lines = []
     for name in covered:
         if name == "(request-target)":
@@ -93,7 +93,7 @@ def signing_string(request: Request, covered: Sequence[str]) -> bytes:
 
 
 def check_covered(signature: Signature, required: Sequence[str], *, exactly: bool = False) -> None:
-    """Raises Refused unless the signature covers `required` (`exactly`: and nothing else)."""
+    """Raises Refused unless the signature covers `required` and, if `exactly`, nothing else."""
     if missing := [name for name in required if name not in signature.headers]:
         raise Refused(f"the signature does not cover {' '.join(missing)}")
     if exactly and sorted(signature.headers) != sorted(required):
@@ -118,7 +118,7 @@ def check_host(request: Request, hosts: Sequence[str]) -> None:
 
 
 def check_body(request: Request) -> None:
-    """Raises Refused unless x-content-sha256 and content-length are those of the body."""
+    """Raises Refused unless x-content-sha256 and content-length match the body."""
     digest = base64.b64encode(hashlib.sha256(request.body).digest()).decode()
     if request.get("x-content-sha256") != digest:
         raise Refused("x-content-sha256 is not the hash of the body")
@@ -127,7 +127,7 @@ def check_body(request: Request) -> None:
 
 
 def check_signature(request: Request, signature: Signature, key: rsa.RSAPublicKey) -> None:
-    """Raises Refused unless `key` made the signature over the request's covered parts."""
+    """Raises Refused unless the signature over the covered parts is from `key`."""
     try:
         key.verify(
             signature.signature,

@@ -1,7 +1,7 @@
-"""The stand-in for OCI: one process, one loop, run inside the test cloud's namespace.
+"""The stand-in for OCI: one process with one event loop, inside the namespace of the test cloud.
 
-`python -m tests.cloud.standin FOLDER` listens on every address of `model.PLACES`, takes JSON lines
-on FOLDER/control and leaves its TLS root in FOLDER/ca.pem. It prints "ready" when it serves.
+`python -m tests.cloud.standin FOLDER` listens on all addresses of `model.PLACES`, reads JSON lines from
+FOLDER/control and writes its TLS root to FOLDER/ca.pem. It prints "ready" when it serves.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from tests.cloud.state import State
 
 _HUGE = 50 * 1024 * 1024
 _CHUNK = b"x" * 65536
-# Endless answers trickle: unbounded all the same, and the machine stays usable.
+# Endless answers are sent slowly, so that the machine stays usable.
 _ENDLESS_PAUSE_S = 0.05
 _MAX_LOG = 200_000
 _PROTOCOL_VERSION_ALERT = bytes((21, 3, 2, 0, 2, 2, 70))
@@ -67,14 +67,14 @@ _PROTOCOL_VERSION_ALERT = bytes((21, 3, 2, 0, 2, 2, 70))
 
 @dataclass(slots=True)
 class _Armed:
-    """A fault in force, and how often it has struck."""
+    """An active fault, and how often it has struck."""
 
     fault: Fault
-    ready: bool  # strikes connections already (see Fault on "manifest")
+    ready: bool  # can strike connections (see Fault on "manifest")
     strikes: int = 0
 
     def strike(self, draw: random.Random) -> bool:
-        """Count a request that comes by; whether the fault strikes it."""
+        """Count a request. Returns whether the fault strikes it."""
         if self.fault.times is not None and self.strikes >= self.fault.times:
             return False
         if self.fault.rate < 1.0 and draw.random() >= self.fault.rate:
@@ -92,7 +92,7 @@ class _Listener:
 
 
 class StandIn:
-    """Listeners, faults and counters around the pure answers of imds, federation and ocir."""
+    """Listeners, faults and counters around the pure functions of imds, federation and ocir."""
 
     def __init__(self, state: State, seed: int = 0) -> None:
         self.state = state
@@ -109,7 +109,7 @@ class StandIn:
         self.numbers = itertools.count(1)
         self.reset_counters()
         self.under_way: Counter[Endpoint] = Counter()
-        self.signed: dict[int, str] = {}  # by connection: the last signed request, in one line
+        self.signed: dict[int, str] = {}  # the last signed request of each connection, in one line
         self.imds_times: list[float] = []
 
     # --- counters ---
@@ -148,10 +148,10 @@ class StandIn:
         self.match_listeners()
 
     def _connection_fault(self, group: Group) -> _Armed | None:
-        """The fault that strikes new connections to `group`, if there is one.
+        """Return the fault that strikes new connections to `group`, if any.
 
-        Within IMDS a single endpoint's black hole or reset waits for the request; nothing but the
-        whole address can refuse.
+        A black hole or reset of a single IMDS endpoint waits for its request. Only the whole address can
+        refuse connections.
         """
         for target, armed in self.faults.items():
             kind = armed.fault.kind
@@ -163,9 +163,9 @@ class StandIn:
         return None
 
     def _arm_manifest(self) -> bool:
-        """After a token was answered: let a manifest's connection fault strike from now on.
+        """After a token answer, activate a connection fault of the manifest.
 
-        Returns whether the connection must end, so that the manifest needs a new one.
+        Returns whether the connection must end, so that the manifest request needs a new one.
         """
         armed = self.faults.get("manifest")
         if armed is None or armed.fault.kind not in CONNECTION_FAULTS:
@@ -178,7 +178,7 @@ class StandIn:
     # --- listening ---
 
     def match_listeners(self) -> None:
-        """Open and close listeners so that the refused groups, and only those, are closed."""
+        """Close the listeners of the refused groups and open all others."""
         for place in PLACES:
             armed = self._connection_fault(place.group)
             refused = armed is not None and armed.fault.kind == "refused"
@@ -238,7 +238,7 @@ class StandIn:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
         except (OSError, ssl.SSLError):
             self.handshake_failures[place.group] += 1
-            if old is not None:  # asyncio drops OpenSSL's alert, by which a client knows
+            if old is not None:  # asyncio drops OpenSSL's alert, which the client needs
                 with contextlib.suppress(OSError):
                     old.send(_PROTOCOL_VERSION_ALERT)
             return
@@ -259,7 +259,7 @@ class StandIn:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> bool:
-        """Answer one request; whether the connection lives on."""
+        """Answer one request. Returns whether the connection stays open."""
         try:
             request = await read_request(reader)
         except Malformed as error:
@@ -329,7 +329,7 @@ class StandIn:
     async def _tunnel(
         self, request: Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Be an HTTP proxy: connect as asked and carry bytes until either side ends."""
+        """Act as an HTTP proxy: connect and forward bytes until either side ends."""
         host, _, port = request.target.rpartition(":")
         self._count_tunnel(request)
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
@@ -345,7 +345,7 @@ class StandIn:
         self.log.append(seen)
 
     def _strikes(self, armed: _Armed, endpoint: Endpoint) -> bool:
-        """Whether a fault strikes this request; one that struck the connection does not again."""
+        """Return whether a fault strikes this request. A fault that struck its connection does not."""
         kind = armed.fault.kind
         if kind in CONNECTION_FAULTS:
             waited = endpoint in self.faults and group_of(endpoint) == "imds"
@@ -371,7 +371,7 @@ class StandIn:
                 case _:
                     return json_response(200, {"token": "elsewhere", "expires_in": 3600})
         except Exception:
-            # A bug of the stand-in: loud, and never taken for an answer of OCI's.
+            # A bug of the stand-in: report it, so that it is not mistaken for an answer of OCI.
             traceback.print_exc()
             return refuse(599, "StandInBroken", "the stand-in itself has failed, see its stderr")
 
@@ -397,7 +397,7 @@ class StandIn:
         fault: Fault | None,
         closing: bool,
     ) -> tuple[int, bool]:
-        """Send the answer as `fault` has it: the status sent (0: none) and whether to go on."""
+        """Send the answer, changed by `fault`. Returns the sent status (0: none) and whether to continue."""
         head = head_of(response, offset=self.state.clock_offset_s, close=closing)
         body = b"" if request.method == "HEAD" else response.body
         match fault.kind if fault is not None else None:
@@ -409,7 +409,7 @@ class StandIn:
                 return 0, False
             case "reset_headers":
                 writer.write(head[: len(head) // 2])
-                await asyncio.sleep(0.02)  # let the client read that much
+                await asyncio.sleep(0.02)  # let the client read this part
                 _reset_stream(writer)
                 return 0, False
             case "reset_body":
@@ -457,7 +457,7 @@ class StandIn:
         return response.status, not closing
 
     async def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Say nothing until the client goes away or the faults are cleared."""
+        """Wait without an answer until the client leaves or the faults are cleared."""
         while self.faults and not reader.at_eof() and not writer.is_closing():
             await asyncio.sleep(0.05)
 
@@ -474,7 +474,7 @@ class StandIn:
         writer.close()
 
     def command(self, op: str, value: Any = None) -> Any:
-        """Carry out one command of `control.Control`."""
+        """Run one command of `control.Control`."""
         commands: dict[str, Callable[[Any], Any]] = {
             "fault": lambda v: self.set_fault(v["target"], from_json(Fault, v["fault"])),
             "clear_faults": lambda _: self.clear_faults(),
@@ -524,12 +524,12 @@ def _route(place: Place, request: Request) -> Endpoint:
 
 
 def _changed(request: Request, response: Response, fault: Fault, earlier: str) -> Response:
-    """The answer as the fault has it, before it is sent. ``earlier``: what was signed before."""
+    """Return the answer, changed by the fault. ``earlier`` is the previous signed request."""
     own = {name for name, _ in fault.headers}
     keep = tuple((n, v) for n, v in response.headers if n == "opc-request-id" and n not in own)
     match fault.kind:
         case "status":
-            body = fault.body or json.dumps({"code": "Fault", "message": "a fault was asked for"})
+            body = fault.body or json.dumps({"code": "Fault", "message": "a requested fault"})
             return Response(
                 fault.status, body.encode(), (*keep, *fault.headers), fault.content_type
             )
@@ -558,13 +558,13 @@ def _changed(request: Request, response: Response, fault: Fault, earlier: str) -
     return response
 
 
-# Those that a client may heed or print.
+# The headers that a client may use or print.
 _ECHOING = ("Location", "WWW-Authenticate", "Proxy-Authenticate", "Retry-After", "Server", "Set-Cookie",
             "Warning", "X-Error")  # fmt: skip
 
 
 def _all_sent(request: Request) -> str:
-    """All that the client sent, in one line."""
+    """Return everything that the client sent, in one line."""
     headers = (f"{name}: {value}" for name, value in request.headers)
     parts = (request.method, request.target, *headers, request.body.decode("latin-1"))
     return " ".join(" ".join(parts).split())
@@ -587,7 +587,7 @@ def _echoed_id(sent: str, earlier: str, right: str, fault: Fault) -> str:
         return sent
     pattern = r"[A-Za-z0-9_-]{100,}"
     if fault.echo_id in ("earlier", "received"):
-        # A token's signature. Its payload is partly that of another token, which was sent just now.
+        # The signature of a token. A part of its payload is also in the token that the client sent.
         pattern = r"(?<=\.)[A-Za-z0-9_-]{100,}(?=\")"
     text = {"earlier": earlier, "received": right}.get(fault.echo_id, sent)
     runs: list[str] = re.findall(pattern, text)
@@ -619,13 +619,13 @@ def _reset(sock: socket.socket) -> None:
 
 def _reset_stream(writer: asyncio.StreamWriter) -> None:
     sock = writer.get_extra_info("socket")
-    if sock is not None:  # else the client was faster
+    if sock is not None:  # otherwise the client was faster
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
 def _contexts(issuer: pki.Authority, hosts: Sequence[str]) -> dict[str, ssl.SSLContext]:
-    """TLS contexts by name: "good", and one for each TLS fault."""
+    """Return TLS contexts by name: "good" and one for each TLS fault."""
     good = pki.server_chain(issuer, hosts)
     yesterday = dt.datetime.now(dt.UTC) - dt.timedelta(days=1)
     unknown = pki.authority("Nobody's Root")
@@ -652,7 +652,7 @@ async def serve(folder: Path) -> None:
 
 
 def _registry_certificate(state: State) -> str:
-    """The certificate by which docker-registry knows the key of its tokens."""
+    """Return the certificate with which docker-registry verifies its tokens."""
     return pki.cert_pem(pki.authority("Stand-in Tokens", state.token_key).certificate)
 
 

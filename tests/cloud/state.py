@@ -1,4 +1,4 @@
-"""What the stand-in knows: its keys, its settings, the secrets that it has handed out."""
+"""The state of the stand-in: keys, settings and issued secrets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.cloud.model import (
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What IMDS hands an instance, as PEM, and the chain behind it."""
+    """The identity of an instance in IMDS, as PEM, with its chain."""
 
     key: rsa.RSAPrivateKey
     certificate: x509.Certificate
@@ -38,7 +38,7 @@ class Identity:
 
 @dataclass(slots=True)
 class State:
-    """Mutable, owned by the stand-in's one loop."""
+    """Mutable state, used only by the event loop of the stand-in."""
 
     tls: pki.Authority
     instances: pki.Authority
@@ -50,7 +50,7 @@ class State:
     imds: Imds = field(default_factory=Imds)
     iam: Iam = field(default_factory=Iam)
     cluster: Cluster = field(default_factory=Cluster)
-    cluster_keys: list[rsa.RSAPrivateKey] = field(default_factory=list)  # one, once it is needed
+    cluster_keys: list[rsa.RSAPrivateKey] = field(default_factory=list)  # created on first use
     clock_offset_s: float = 0.0
     security_lifetime_s: float = 1200.0
     registry_lifetime_s: float = 3600.0
@@ -60,7 +60,7 @@ class State:
 
     @classmethod
     def new(cls) -> State:
-        with ThreadPoolExecutor(4) as pool:  # key generation runs outside the GIL
+        with ThreadPoolExecutor(4) as pool:  # key generation releases the GIL
             intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
         instances = pki.authority("Stand-in Instance Identity Root")
         name = pki.authority("Stand-in Instance Identity Intermediate", intermediate_key)
@@ -81,16 +81,16 @@ class State:
         return state
 
     def now(self) -> float:
-        """The time by the stand-in's own clock, epoch seconds."""
+        """Return the time of the stand-in's clock in epoch seconds."""
         return time.time() + self.clock_offset_s
 
     def keep(self, kind: str, value: str) -> str:
-        """Note a secret that goes out, and return it."""
+        """Record an issued secret, and return it."""
         self.secrets.append(Secret(kind, value))
         return value
 
     def set_imds(self, imds: Imds) -> None:
-        """Take new metadata; a changed identity gets a new certificate."""
+        """Set the metadata. A changed identity gets a new certificate."""
         old, self.imds = self.imds, imds
         if (imds.instance, imds.compartment, imds.tenancy) != (
             old.instance,
@@ -107,7 +107,7 @@ class State:
         self._keep_identity()
 
     def security_token(self, principal: Principal, key: rsa.RSAPublicKey) -> str:
-        """A token that binds `principal` to the session key: what federation answers."""
+        """Return a security token of federation, which binds `principal` to the session key."""
         now = self.now()
         claims: dict[str, object] = {
             "sub": principal.ocid,
@@ -147,13 +147,13 @@ class State:
 
     @property
     def cluster_key(self) -> rsa.RSAPrivateKey:
-        """The key that signs the tokens of service accounts."""
+        """The key that signs service-account tokens."""
         if not self.cluster_keys:
             self.cluster_keys.append(pki.rsa_key())
         return self.cluster_keys[0]
 
     def new_resource(self) -> Session:
-        """The session of a resource principal, as OCI puts it into a container instance."""
+        """Create the session of a resource principal, as in a container instance of OCI."""
         key = pki.rsa_key()
         principal = Principal(RESOURCE, self.imds.tenancy, None, self.imds.region.realm, self.now())
         pem = self.keep("resource key", pki.pem_of(key))
@@ -163,7 +163,7 @@ class State:
     def service_account_token(
         self, account: Workload, uid: str, pod: str, audience: str, life_s: float, forged: bool
     ) -> str:
-        """What the API server answers to a TokenRequest for a pod; `forged`: by another key."""
+        """Return a pod's service-account token from a TokenRequest. `forged`: signed by another key."""
         now = self.now()
         claims: dict[str, object] = {
             "iss": "https://kubernetes.default.svc.cluster.local",

@@ -1,4 +1,4 @@
-"""OKE's workload identity endpoint: a service account's token in, a session token out."""
+"""OKE's workload identity endpoint: it exchanges a service-account token for a session token."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def answer(state: State, place: Place, request: Request) -> Response:
     tenancy, realm = state.imds.tenancy, state.imds.region.realm
     principal = Principal(ocid, tenancy, None, realm, state.now(), workload)
     token = json.dumps({"token": f"ST${state.security_token(principal, key)}"})
-    # A JSON string: the SDKs for Go and others unquote it, that for Python skips what is no base64.
+    # A JSON string: the SDK for Go unquotes it, the SDK for Python ignores characters outside base64.
     return json_response(200, base64.b64encode(token.encode()).decode())
 
 
 def verify(state: State, place: Place, request: Request) -> Workload:
-    """Whose token the request bears. Raises Refused, saying which check failed."""
+    """Return the account of the request's token. Raises Refused with the failed check."""
     hosts = [f"{host}:{PORT}" for host in (place.address, *place.hosts)]
     signatures.check_host(request, hosts)
     scheme, _, token = (request.get("authorization") or "").partition(" ")
@@ -53,7 +53,7 @@ def verify(state: State, place: Place, request: Request) -> Workload:
         raise Refused("no bearer token")
     try:
         claims = jwt.verify(state.cluster_key.public_key(), token)
-    except jwt.NotOurs as error:
+    except jwt.InvalidToken as error:
         raise Refused(str(error)) from error
     if not claims["nbf"] - 60 <= state.now() <= claims["exp"]:
         raise Refused("the service account's token is not valid now")
@@ -69,11 +69,11 @@ def _read_body(request: Request) -> rsa.RSAPublicKey:
     try:
         body = json.loads(request.body)
         if set(body) != {"podKey"}:
-            raise Refused("the body must hold podKey and nothing else")
+            raise Refused("the body must have podKey and nothing else")
         der = base64.b64decode(body["podKey"], validate=True)
         key = serialization.load_der_public_key(der)
     except (ValueError, TypeError, binascii.Error) as error:
-        raise Refused("podKey is not a public key in PEM without armour and line breaks") from error
+        raise Refused("podKey is not a public key in PEM without armor and line breaks") from error
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < 2048:
         raise Refused("podKey is not an RSA key of 2048 bits")
     return key

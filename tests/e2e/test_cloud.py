@@ -1,4 +1,4 @@
-"""The test cloud itself, seen by clients that are not the program: it must be as strict as OCI."""
+"""The test cloud itself, tested with other clients than the program: it must be as strict as OCI."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ORACLE = {"Authorization": "Bearer Oracle"}
 TOKEN = "https://fra.ocir.io/20180419/docker/token"
 MANIFEST = "https://fra.ocir.io/v2/ns/repo/manifests/latest"
 
-# What a user of the SDK would write. The SDK alone decides every byte that it sends.
+# The code of an SDK user. The SDK decides every byte that it sends.
 SDK = """
 import sys
 import oci
@@ -63,7 +63,7 @@ def sdk_token(cloud: Cloud, url: str = TOKEN, env: Mapping[str, str] | None = No
     return cloud.ns.run([sys.executable, "-c", SDK, url], env=environment, timeout=30)
 
 
-# What CRI-O and containerd say when no credentials were presented.
+# The messages of CRI-O and containerd without credentials.
 REFUSALS = {
     "pull_with_skopeo": b"denied: Anonymous users are only allowed read access on public repos",
     "pull_with_containerd": b"403 Forbidden",
@@ -75,7 +75,7 @@ def token_of(cloud: Cloud, url: str = TOKEN) -> str:
 
 
 def bearer(token: str) -> dict[str, str]:
-    """What a pull sends: the token, and that it knows OCI's manifests."""
+    """Return the headers of a pull: the token and the accepted manifest types."""
     accept = "application/vnd.oci.image.manifest.v1+json"
     return {"Authorization": f"Bearer {token}", "Accept": accept}
 
@@ -85,14 +85,14 @@ def basic(token: str, user: str = "BEARER_TOKEN") -> dict[str, str]:
     return {"Authorization": f"Basic {pair}"}
 
 
-# --- the stand-in is faithful ------------------------------------------------------------------
+# --- the stand-in acts as OCI ------------------------------------------------------------------
 
 
-def test_the_sdk_gets_a_token_with_no_switch_but_its_bundle(cloud: Cloud) -> None:
+def test_the_sdk_gets_a_token_with_only_its_ca_bundle_set(cloud: Cloud) -> None:
     token_of(cloud)
     report = cloud.control.report()
     assert report.refusals() == []
-    assert report.of_group("imds") == 7  # as the SDK does it
+    assert report.of_group("imds") == 7  # as in the SDK
     assert report.count("federation") == report.count("token") == 1
 
 
@@ -100,7 +100,7 @@ def test_the_sdk_gets_a_token_with_no_switch_but_its_bundle(cloud: Cloud) -> Non
 def test_the_sdk_gets_a_token_in_another_realm(cloud: Cloud, region: Region) -> None:
     cloud.control.imds(Imds(region=region))
     url = f"https://ocir.{region.name}.oci.{region.domain}/20180419/docker/token"
-    # The SDK knows no dedicated region unless it is told.
+    # The SDK must be told of a dedicated region.
     metadata = (
         f'{{"realmKey":"{region.realm}","realmDomainComponent":"{region.domain}",'
         f'"regionKey":"{region.key}","regionIdentifier":"{region.name}"}}'
@@ -119,7 +119,7 @@ def test_skopeo_and_containerd_pull_with_the_token_and_not_without(cloud: Cloud)
             assert pull(image, token, "someone").returncode != 0
 
 
-def test_public_images_are_pulled_by_anybody_and_others_only_by_policy(cloud: Cloud) -> None:
+def test_anyone_can_pull_public_images_and_policies_allow_others(cloud: Cloud) -> None:
     token, registry = token_of(cloud), cloud.registry
     for password in (token, None):
         registry.pull_with_skopeo(f"fra.ocir.io/{PAUSE}:v1", password).check()
@@ -143,7 +143,7 @@ def test_a_bearer_token_works_on_the_registry_itself(cloud: Cloud, client: Clien
     assert list(statuses.values()) == [200, 200, 200, 404, 403]
 
 
-def test_an_unauthenticated_request_is_told_where_the_tokens_are(client: Client) -> None:
+def test_an_unauthenticated_request_gets_the_token_endpoint(client: Client) -> None:
     answer = client.get("https://eu-frankfurt-1.ocir.io/v2/ns/repo/manifests/latest")
     assert answer.status == 401 and answer.headers is not None
     assert answer.headers["www-authenticate"] == (
@@ -152,7 +152,7 @@ def test_an_unauthenticated_request_is_told_where_the_tokens_are(client: Client)
     )
 
 
-def test_tokens_are_for_everybody_and_the_manifest_is_not(cloud: Cloud, client: Client) -> None:
+def test_anyone_gets_a_token_but_not_the_manifest(cloud: Cloud, client: Client) -> None:
     def manifest(repository: str, credentials: Mapping[str, str]) -> Outcome:
         scope = f"?service=fra.ocir.io&scope=repository:{repository}:pull"
         token = client.get(TOKEN + scope, credentials).json()["token"]
@@ -173,7 +173,7 @@ def test_tokens_are_for_everybody_and_the_manifest_is_not(cloud: Cloud, client: 
     assert client.get(TOKEN).json()["errors"][0]["code"] == "DENIED"
 
 
-def test_a_scoped_token_is_for_its_repository_alone(cloud: Cloud, client: Client) -> None:
+def test_a_scoped_token_works_for_its_repository_only(cloud: Cloud, client: Client) -> None:
     scope = "?service=fra.ocir.io&scope=repository:ns/repo:pull"
     token = client.get(TOKEN + scope, basic(token_of(cloud))).json()["token"]
     assert client.get(MANIFEST, bearer(token)).status == 200
@@ -191,7 +191,7 @@ def test_a_scoped_token_is_for_its_repository_alone(cloud: Cloud, client: Client
         ("other/absent/manifests/latest", 403, "DENIED"),
     ],
 )
-def test_an_absent_thing_has_its_code_for_who_may_read(
+def test_an_absent_object_has_its_code_if_the_principal_may_read(
     cloud: Cloud, client: Client, path: str, status: int, code: str
 ) -> None:
     answer = client.get(f"https://fra.ocir.io/v2/{path}", bearer(token_of(cloud)))
@@ -199,7 +199,7 @@ def test_an_absent_thing_has_its_code_for_who_may_read(
     assert [error["code"] for error in answer.json()["errors"]] == [code]
 
 
-def test_a_bad_token_is_refused_in_ocirs_words(client: Client) -> None:
+def test_a_bad_token_gets_ocirs_message(client: Client) -> None:
     answer = client.get(MANIFEST, bearer("a.b.c"))
     assert answer.status == 401
     assert answer.json() == {"errors": [{"code": "UNKNOWN", "message": "Unauthorized"}]}
@@ -231,9 +231,7 @@ def test_an_expired_registry_token_is_refused(cloud: Cloud, client: Client) -> N
     assert client.get(MANIFEST, bearer(token)).status == 401
 
 
-def test_a_clock_that_is_off_shows_in_the_date_and_refuses_the_sdk(
-    cloud: Cloud, client: Client
-) -> None:
+def test_clock_skew_shows_in_the_date_and_the_sdk_is_refused(cloud: Cloud, client: Client) -> None:
     cloud.control.clock(600)
     result = sdk_token(cloud)
     assert result.returncode != 0
@@ -247,14 +245,14 @@ def test_a_clock_that_is_off_shows_in_the_date_and_refuses_the_sdk(
 # --- identity and access management ------------------------------------------------------------
 
 
-def test_a_token_older_than_its_dynamic_group_stays_useless(cloud: Cloud, client: Client) -> None:
+def test_a_token_older_than_its_dynamic_group_never_works(cloud: Cloud, client: Client) -> None:
     old = token_of(cloud)
     cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
     assert client.get(MANIFEST, bearer(old)).status == 403
     assert client.get(MANIFEST, bearer(token_of(cloud))).status == 200
 
 
-def test_a_late_policy_makes_an_old_token_useful(cloud: Cloud, client: Client) -> None:
+def test_a_late_policy_makes_an_old_token_work(cloud: Cloud, client: Client) -> None:
     cloud.control.iam(Iam(policies=()))
     token = token_of(cloud)
     answer = client.get(MANIFEST, bearer(token))
@@ -272,7 +270,7 @@ def test_an_instance_of_another_compartment_is_not_in_the_group(
     assert client.get(MANIFEST, bearer(token_of(cloud))).status == 403
 
 
-def test_a_session_and_an_api_key_come_with_what_a_config_file_needs(cloud: Cloud) -> None:
+def test_a_session_and_an_api_key_have_the_values_of_a_config_file(cloud: Cloud) -> None:
     key, session = cloud.control.api_key(passphrase="correct horse"), cloud.control.session()
     assert "ENCRYPTED" in key.private_pem and key.user == session.user == USER
     assert session.token.count(".") == 2
@@ -290,7 +288,9 @@ def test_metadata_of_a_dedicated_region_names_its_realm(cloud: Cloud, client: Cl
     assert client.get(f"{IMDS}/instance/", ORACLE).json()["region"] == "us-acme-1"
 
 
-def test_a_managed_node_s_metadata_do_not_name_its_api_server(cloud: Cloud, client: Client) -> None:
+def test_a_managed_nodes_metadata_does_not_name_its_api_server(
+    cloud: Cloud, client: Client
+) -> None:
     metadata = client.get(f"{IMDS}/instance/metadata/", ORACLE).json()
     assert {"ansible_args", "bootstrap-kubelet-conf", "oke-cluster-id"} < set(metadata)
     assert not {"apiserver_host", "cluster_ca_cert"} & set(metadata)
@@ -312,7 +312,7 @@ def test_a_managed_node_s_metadata_do_not_name_its_api_server(cloud: Cloud, clie
         ("/latest/meta-data", ORACLE, 404),
     ],
 )
-def test_metadata_is_refused_to_what_the_service_refuses(
+def test_metadata_requests_that_oci_refuses_are_refused(
     client: Client, path: str, headers: dict[str, str], status: int
 ) -> None:
     answer = client.get(f"http://169.254.169.254{path}", headers)
@@ -324,14 +324,14 @@ def test_version_1_needs_no_header(client: Client) -> None:
     assert answer.body == b"eu-frankfurt-1"
 
 
-def test_metadata_is_throttled_above_so_many_a_second(cloud: Cloud, client: Client) -> None:
+def test_metadata_is_throttled_above_a_rate(cloud: Cloud, client: Client) -> None:
     cloud.control.imds(Imds(max_per_second=2))
     answers = [client.get(f"{IMDS}/instance/region", ORACLE) for _ in range(3)]
     assert [answer.status for answer in answers] == [200, 200, 429]
     assert answers[2].headers is not None and answers[2].headers["content-type"] == "text/html"
 
 
-def test_metadata_is_throttled_above_so_many_at_once(cloud: Cloud) -> None:
+def test_metadata_is_throttled_above_a_number_of_parallel_requests(cloud: Cloud) -> None:
     cloud.control.imds(Imds(max_under_way=1))
     cloud.control.latency(300)
     code = f"""
@@ -369,12 +369,13 @@ def test_a_rotated_identity_still_proves_the_instance(cloud: Cloud, client: Clie
         (Fault("tls_expired"), Outcome(error="certificate has expired")),
         (Fault("tls_wrong_name"), Outcome(error="Hostname mismatch")),
         (Fault("tls_unknown_ca"), Outcome(error="unable to get local issuer")),
-        (Fault("tls_old"), Outcome(error="SSLError")),  # in OpenSSL's words, by its version
+        # The message depends on the version of OpenSSL.
+        (Fault("tls_old"), Outcome(error="SSLError")),
         (Fault("status", status=503, body="later"), Outcome(503, body=b"later")),
         (Fault("echo", status=401), Outcome(401, body=b"Bearer tell-me")),
         (Fault("redirect"), Outcome(302)),
         (Fault("redirect", status=308), Outcome(308)),
-        # Some versions of OpenSSL make an end of a reset.
+        # Some versions of OpenSSL report a reset as an end of file.
         (Fault("reset_body"), Outcome(error="IncompleteRead|ConnectionResetError")),
         (Fault("slow_headers"), Outcome(error="TimeoutError")),
         (Fault("slow_body"), Outcome(error="TimeoutError")),
@@ -389,12 +390,12 @@ def test_a_rotated_identity_still_proves_the_instance(cloud: Cloud, client: Clie
     ],
     ids=lambda value: value.kind if isinstance(value, Fault) else "",
 )
-def test_a_fault_looks_to_a_client_as_it_should(
+def test_a_client_sees_each_fault(
     cloud: Cloud, client: Client, fault: Fault, outcome: Outcome
 ) -> None:
     cloud.control.fault("token", replace(fault, interval_s=0.5))
-    patience = 0.3 if "Timeout" in outcome.error else 5
-    answer = client.get(TOKEN, bearer("tell-me"), timeout=patience)
+    timeout = 0.3 if "Timeout" in outcome.error else 5
+    answer = client.get(TOKEN, bearer("tell-me"), timeout=timeout)
     assert re.search(outcome.error, answer.error) and bool(outcome.error) == bool(answer.error)
     assert answer.status == outcome.status or answer.error
     assert outcome.body in answer.body
@@ -409,7 +410,7 @@ def test_a_reset_is_a_reset_in_each_phase(cloud: Cloud, client: Client, kind: Fa
     assert "ConnectionResetError" in answer.error
 
 
-def test_an_endless_body_goes_on_for_as_long_as_it_is_read(cloud: Cloud) -> None:
+def test_an_endless_body_continues_while_it_is_read(cloud: Cloud) -> None:
     cloud.control.fault("token", Fault("endless_body"))
     code = f"""
 import http.client, ssl
@@ -421,7 +422,7 @@ print(len(connection.getresponse().read(500_000)))
     assert cloud.ns.run([sys.executable, "-c", code]).check().stdout == b"500000\n"
 
 
-def test_latency_delays_every_answer_by_what_was_asked(cloud: Cloud, client: Client) -> None:
+def test_latency_delays_every_answer(cloud: Cloud, client: Client) -> None:
     cloud.control.latency(80)
     began = time.perf_counter()
     client.get(f"{IMDS}/instance/region", ORACLE)
@@ -433,14 +434,14 @@ def test_latency_delays_every_answer_by_what_was_asked(cloud: Cloud, client: Cli
     assert 0.08 <= time.perf_counter() - began < 1
 
 
-def test_a_fault_heals_after_so_many_tries(cloud: Cloud, client: Client) -> None:
+def test_a_fault_ends_after_its_number_of_requests(cloud: Cloud, client: Client) -> None:
     cloud.control.fault("token", Fault("status", status=500, times=2))
     assert [client.get(TOKEN).status for _ in range(4)] == [500, 500, 403, 403]
     cloud.control.fault("token", Fault("reset_accept", times=1))
     assert [bool(client.get(TOKEN).error) for _ in range(2)] == [True, False]
 
 
-def test_a_random_fault_strikes_its_share_and_the_same_ones_again(
+def test_a_random_fault_hits_its_share_of_requests_reproducibly(
     cloud: Cloud, client: Client
 ) -> None:
     cloud.control.fault("token", Fault("status", status=500, rate=0.5))
@@ -479,7 +480,7 @@ def test_one_metadata_endpoint_fails_alone(
 
 
 @pytest.mark.parametrize("kind", ["refused", "black_hole", "reset_accept", "tls_expired"])
-def test_a_connection_fault_of_the_manifest_spares_the_token(
+def test_a_connection_fault_of_the_manifest_does_not_affect_the_token(
     cloud: Cloud, client: Client, kind: FaultKind
 ) -> None:
     cloud.control.fault("manifest", Fault(kind))
@@ -505,7 +506,7 @@ def test_a_whole_group_of_hosts_can_be_refused_and_comes_back(
 
 
 def test_a_refused_connection_cannot_be_counted() -> None:
-    with pytest.raises(ValueError, match="not seen"):
+    with pytest.raises(ValueError, match="cannot count"):
         Fault("refused", times=3)
 
 
@@ -525,7 +526,9 @@ for text in (b"GARBAGE\\r\\n\\r\\n", b"GET / HTTP/1.1\\r\\n bad: 1\\r\\n\\r\\n",
 # --- counters and secrets ----------------------------------------------------------------------
 
 
-def test_the_log_says_what_came_and_why_it_was_refused(cloud: Cloud, client: Client) -> None:
+def test_the_request_log_has_each_request_and_the_reason_of_a_refusal(
+    cloud: Cloud, client: Client
+) -> None:
     client.get(f"{IMDS}/instance/region", {"X-Marker": "secret-value"})
     (seen,) = cloud.control.report().requests
     assert (seen.endpoint, seen.method, seen.status) == ("imds.region", "GET", 401)
@@ -541,7 +544,7 @@ def test_connections_are_counted_by_group_and_reused_ones_once(cloud: Cloud) -> 
     assert 1 <= report.connections["imds"] <= 7
 
 
-def test_a_client_that_gives_up_on_a_black_hole_is_no_longer_under_way(
+def test_a_client_that_gives_up_on_a_black_hole_is_no_longer_counted(
     cloud: Cloud, client: Client
 ) -> None:
     cloud.control.fault("imds.cert", Fault("black_hole"))
@@ -552,14 +555,14 @@ def test_a_client_that_gives_up_on_a_black_hole_is_no_longer_under_way(
     assert (count.requests, count.peak, count.statuses) == (2, 1, {"0": 2})
 
 
-def test_everything_handed_out_is_on_the_list_of_secrets(cloud: Cloud, client: Client) -> None:
+def test_each_issued_secret_is_listed(cloud: Cloud, client: Client) -> None:
     token = token_of(cloud)
     key = client.get(f"{IMDS}/identity/key.pem", ORACLE).body.decode()
     values = {secret.value for secret in cloud.control.secrets()}
     assert {token, key} <= values
 
 
-def test_a_secret_is_found_when_it_was_wrapped_escaped_or_cut() -> None:
+def test_a_wrapped_escaped_or_cut_secret_is_found() -> None:
     pem = "-----BEGIN RSA PRIVATE KEY-----\n" + "A" * 64 + "\nBB==\n-----END RSA PRIVATE KEY-----\n"
     assert Secret("key", pem).needles() == ("A" * 64,)
     token = ".".join(("h" * 60, "p" * 100, "s" * 100))
@@ -567,13 +570,13 @@ def test_a_secret_is_found_when_it_was_wrapped_escaped_or_cut() -> None:
     assert Secret("passphrase", "x").needles() == ("x",)
 
 
-def test_nothing_reaches_elsewhere_unseen(cloud: Cloud, client: Client) -> None:
+def test_requests_to_other_hosts_are_recorded(cloud: Cloud, client: Client) -> None:
     client.get("https://fra.ocir.io.elsewhere.example/20180419/docker/token")
     client.get("http://elsewhere.example/")
     assert cloud.control.report().count("elsewhere") == 2
 
 
-def test_a_proxy_tunnels_and_is_seen(cloud: Cloud) -> None:
+def test_a_proxy_tunnels_and_is_counted(cloud: Cloud) -> None:
     token_of_proxy = sdk_token(cloud, env={"HTTPS_PROXY": "http://proxy.example:3128"})
     token_of_proxy.check()
     report = cloud.control.report()
@@ -610,7 +613,7 @@ def test_a_run_that_takes_too_long_is_killed_with_its_children(cloud: Cloud) -> 
     assert cloud.strays() == []
 
 
-def test_the_root_is_trusted_by_bundle_and_by_hashed_folder(cloud: Cloud) -> None:
+def test_the_root_is_in_the_bundle_and_in_the_hashed_directory(cloud: Cloud) -> None:
     code = """
 import socket, ssl, sys
 for where in ({"cafile": "/etc/ssl/certs/ca-certificates.crt"}, {"capath": "/etc/ssl/certs"}):
@@ -622,7 +625,7 @@ for where in ({"cafile": "/etc/ssl/certs/ca-certificates.crt"}, {"capath": "/etc
     assert output == b"TLSv1.3\nTLSv1.3\n"
 
 
-def test_every_host_is_served_under_a_certificate_of_its_own_name(client: Client) -> None:
+def test_each_host_has_a_certificate_for_its_name(client: Client) -> None:
     for region in REGIONS:
         assert client.get(f"https://ocir.{region.name}.oci.{region.domain}/v2/").status == 401
         assert client.get(f"https://auth.{region.name}.{region.domain}/").status == 404
@@ -654,7 +657,7 @@ socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto({data!r}, {path!r})
 """
 
 
-def test_what_is_sent_to_journald_is_recorded_once(cloud: Cloud) -> None:
+def test_a_journal_entry_is_recorded_once(cloud: Cloud) -> None:
     data = b"MESSAGE=one line\nPRIORITY=6\nLONG\n\x03\0\0\0\0\0\0\0a\nb\n"
     code = send("/run/systemd/journal/socket", data)
     cloud.ns.run([sys.executable, "-c", code]).check()
@@ -677,7 +680,7 @@ socket.send_fds(s, [b""], [fd])
     assert entry.fields == {"MESSAGE": "x" * 300000}
 
 
-def test_a_storm_of_log_lines_loses_none(cloud: Cloud) -> None:
+def test_many_log_lines_are_all_recorded(cloud: Cloud) -> None:
     code = """
 import socket
 for n in range(100):
@@ -708,18 +711,18 @@ def test_a_fresh_tmp_hides_the_machines_own_and_may_be_noexec(tmp_path: Path) ->
         assert ns.path(str(REPOSITORY / "tests")).is_dir()
 
 
-def test_run_is_a_tmpfs_and_the_machines_own_is_left_alone(cloud: Cloud) -> None:
+def test_run_is_a_tmpfs_and_the_machines_own_is_untouched(cloud: Cloud) -> None:
     kind = cloud.ns.run(["stat", "--file-system", "--format=%T", "/run"]).stdout
     assert kind == b"tmpfs\n"
     cloud.ns.run(["mkdir", "/run/oke-credential-provider"]).check()
-    # What a program made on this machine itself may stand there; ours was made inside.
+    # The directory may exist on this machine too. This one was created inside.
     made = cloud.ns.path("/run/oke-credential-provider")
     assert made.stat().st_dev != Path("/run").stat().st_dev
     cloud.reset()
     assert not cloud.ns.path("/run/oke-credential-provider").exists()
 
 
-def test_clouds_stand_side_by_side(cloud: Cloud, client: Client) -> None:
+def test_two_clouds_run_in_parallel(cloud: Cloud, client: Client) -> None:
     with Cloud() as other:
         other.control.fault("token", Fault("status", status=500))
         assert (other.client.get(TOKEN).status, client.get(TOKEN).status) == (500, 403)
@@ -735,7 +738,7 @@ def test_a_cloud_starts_fast() -> None:
             pass
         return used() - began
 
-    # Processor time: what else the machine does, does not count.
+    # CPU time: other processes on the machine do not count.
     assert min(start() for _ in range(3)) < 1.5
 
 
@@ -760,13 +763,13 @@ time.sleep(60)
     harness.kill()
     harness.wait()
     harness.stdout.close()
-    end = time.monotonic() + 30  # a busy machine
+    end = time.monotonic() + 30  # on a busy machine
     while any(Path(f"/proc/{pid}").exists() for pid in pids) or Path(folder).exists():
         assert time.monotonic() < end
         time.sleep(0.02)
 
 
-def test_a_command_runs_in_a_cloud_by_hand() -> None:
+def test_the_command_line_runs_a_command_in_a_cloud() -> None:
     code = "import urllib.request as r; r.urlopen('http://169.254.169.254/opc/v1/instance/id')"
     argv = [sys.executable, "-m", "tests.cloud", "--latency-ms", "1", "--"]
     argv += [sys.executable, "-c", code + "; exit(7)"]
@@ -775,7 +778,7 @@ def test_a_command_runs_in_a_cloud_by_hand() -> None:
 
 
 def test_without_root_a_cloud_says_what_it_needs() -> None:
-    """Root imports: the clone may lie where no other user may enter."""
+    """The test imports as root, because the clone may be in a directory closed to other users."""
     code = f"""
 import os, sys
 sys.path.insert(0, {str(REPOSITORY)!r})

@@ -263,7 +263,7 @@ providers:
     run = node.run(World(MANAGED, files), script)
     assert run.returncode == 0
     assert joined_with(node) == []
-    assert f"no provider is this program; the names are: {ECR}" in run.stderr
+    assert f"no entry is for this program; the names: {ECR}" in run.stderr
     assert f"the kubelet cannot use the provider with /{CONFIG}" in run.stderr
     assert NOT_INSTALLED in run.stderr and NOT_INSTALLED in node.console
     run = node.run(World(MANAGED, files), script, "install")

@@ -1,4 +1,4 @@
-"""Container tools get credentials by the docker credential helper protocol."""
+"""Container tools get credentials through the docker credential helper protocol."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NOT_FOUND = b"credentials not found in native keychain\n"
 
 @pytest.fixture
 def helper(program: Program, tmp_path: Path) -> Program:
-    """The program under the name by which tools start it."""
+    """Return the program under the name that tools run."""
     path = tmp_path / "docker-credential-ocir"
     if len(program.argv) == 1:
         path.symlink_to(program.argv[0])
@@ -60,7 +60,7 @@ def secret(result: Completed) -> str:
         "ocir.eu-frankfurt-1.oci.oraclecloud.com",
     ],
 )
-def test_an_ocir_host_gets_the_nodes_credentials_and_its_name_back_as_it_came(
+def test_an_ocir_host_gets_the_nodes_credentials_and_its_name_unchanged(
     cloud: Cloud, helper: Program, server: str
 ) -> None:
     answer = json.loads(get(cloud, helper, server).check().stdout)
@@ -94,7 +94,7 @@ def test_an_ocir_host_gets_the_nodes_credentials_and_its_name_back_as_it_came(
         "://",
     ],
 )
-def test_another_server_is_not_found_and_nobody_is_asked(
+def test_another_server_is_not_found_without_a_request(
     cloud: Cloud, helper: Program, server: str
 ) -> None:
     result = get(cloud, helper, server)
@@ -108,12 +108,14 @@ def test_a_dedicated_region_is_known_by_imds(cloud: Cloud, helper: Program) -> N
 
 
 @pytest.mark.parametrize("server", ["", "\n", " \n "])
-def test_no_server_is_called_that(cloud: Cloud, helper: Program, server: str) -> None:
+def test_a_missing_server_is_reported(cloud: Cloud, helper: Program, server: str) -> None:
     result = get(cloud, helper, server)
     assert (result.returncode, result.stdout) == (1, b"no credentials server URL\n")
 
 
-def test_a_tool_gets_what_the_kubelet_got(cloud: Cloud, program: Program, helper: Program) -> None:
+def test_a_tool_and_the_kubelet_share_a_token(
+    cloud: Cloud, program: Program, helper: Program
+) -> None:
     stdin = request("fra.ocir.io/ns/repo")
     password = read_response(program.run(cloud, stdin=stdin).check().stdout).password
     cloud.control.reset_counters()
@@ -135,7 +137,7 @@ def test_a_users_profile_gets_credentials(cloud: Cloud, helper: Program, tmp_pat
     assert cloud.control.report().connections == {"registry": 1}
 
 
-def test_a_failure_is_told_where_tools_look_for_it(cloud: Cloud, helper: Program) -> None:
+def test_a_failure_is_printed_where_tools_read_it(cloud: Cloud, helper: Program) -> None:
     cloud.control.fault("federation", Fault("status", status=401))
     result = get(cloud, helper, "fra.ocir.io")
     assert (result.returncode, result.stderr) == (31, b"")
@@ -143,7 +145,7 @@ def test_a_failure_is_told_where_tools_look_for_it(cloud: Cloud, helper: Program
     assert cloud.ns.log()[-1].fields["OKE_CODE"] == "federation-refused"
 
 
-def test_wrong_settings_are_told_too(cloud: Cloud, helper: Program) -> None:
+def test_invalid_settings_are_printed_there_too(cloud: Cloud, helper: Program) -> None:
     result = get(cloud, helper, "fra.ocir.io", OCIR_AUTH_METHOD="NOBODY")
     assert result.returncode == 11
     assert result.stdout.startswith(b"oke-credential-provider: bad-settings: ")
@@ -164,7 +166,7 @@ def test_version_has_the_protocols_form(cloud: Cloud, helper: Program) -> None:
 
 
 @pytest.mark.parametrize("action", ["store", "erase"])
-def test_store_and_erase_refuse_in_words_and_keep_nothing(
+def test_store_and_erase_are_refused_with_a_reason_and_keep_nothing(
     cloud: Cloud, helper: Program, action: str, tmp_path: Path
 ) -> None:
     given = b'{"ServerURL": "https://fra.ocir.io", "Username": "u", "Secret": "hunter2"}'
@@ -174,7 +176,7 @@ def test_store_and_erase_refuse_in_words_and_keep_nothing(
     argv = [*strace, *helper.argv, action]
     result = cloud.ns.run(argv, stdin=given * 500, env=helper.env)
     assert "stores no credentials" in output.read_text()
-    assert "hunter2" not in output.read_text()  # in no file and no socket
+    assert "hunter2" not in output.read_text()  # in no file, through no socket
     assert result.returncode == 1
     assert result.stdout == (
         b"docker-credential-ocir stores no credentials: it gets them from OCI\n"
@@ -206,7 +208,7 @@ def test_the_command_is_the_same_helper(cloud: Cloud, program: Program, helper: 
     assert (refused.returncode, refused.stdout) == (1, NOT_FOUND)
 
 
-def test_under_its_name_the_helper_loads_no_more_than_a_kubelets_call() -> None:
+def test_the_helper_loads_no_more_than_a_kubelet_call() -> None:
     script = """
 import os, sys
 from provider.__main__ import run
@@ -239,12 +241,12 @@ TOOLS = {
 
 
 class Tool:
-    """A container tool with a folder of its own, in which the helper is set up."""
+    """A container tool with its own directory, where the helper is configured."""
 
     def __init__(self, cloud: Cloud, helper: Program, tool: str) -> None:
         self._cloud = cloud
         self._tool = tool
-        self._folder = cloud.ns.folder / f"{tool}-{helper.name}"  # each form pulls anew
+        self._folder = cloud.ns.folder / f"{tool}-{helper.name}"  # each form pulls again
         self._folder.mkdir(exist_ok=True)
         policy = '{"default": [{"type": "insecureAcceptAnything"}]}'
         (self._folder / "policy.json").write_text(policy)

@@ -1,4 +1,4 @@
-"""The main job: a kubelet request in, credentials out, a private image pulled with them."""
+"""The main job: a kubelet request in, credentials out, a pull of a private image with them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ DIGEST = "sha256:" + "a" * 64
 IMAGE = "fra.ocir.io/ns/repo"
 
 
-def test_each_form_of_ocirs_host_names_gets_a_token_that_the_registry_honours(
-    cloud: Cloud, program: Program
-) -> None:
+def test_each_kind_of_ocir_host_gets_a_working_token(cloud: Cloud, program: Program) -> None:
     registry = cloud.registry
     for image in (
         "fra.ocir.io/ns/repo",
@@ -51,7 +49,7 @@ def test_each_form_of_ocirs_host_names_gets_a_token_that_the_registry_honours(
         assert list(answer.auth) == [host]
         assert answer.auth[host][0] == "BEARER_TOKEN"
         assert answer.cache_key_type == "Image"
-        # Less its age: later calls get the first one's token.
+        # Minus the age of the token: later calls get the token of the first one.
         assert answer.cache_seconds == pytest.approx(3300, abs=60)
         pull = image if "@" not in image else f"{host}/ns/repo@{registry.digest}"
         registry.pull_with_skopeo(pull.lower(), answer.password).check()
@@ -102,7 +100,7 @@ def test_a_cold_call_makes_four_imds_requests_one_federation_and_one_token_reque
         "ocir.eu-frankfurt-1.oci.oraclecloud.com.elsewhere.example:5000/ns/repo",
     ],
 )
-def test_another_registry_gets_an_empty_answer_without_a_packet_sent(
+def test_another_registry_gets_an_empty_response_without_a_packet(
     cloud: Cloud, program: Program, image: str, tmp_path: Path
 ) -> None:
     sends = "trace=connect,sendto,sendmsg,?sendmmsg"
@@ -113,11 +111,11 @@ def test_another_registry_gets_an_empty_answer_without_a_packet_sent(
     assert answer.cache_seconds == 0
     assert cloud.control.report().connections == {}
     sent = (tmp_path / "sent").read_text()
-    assert "AF_UNIX" in sent  # the journal's socket
-    assert "AF_INET" not in sent  # not to a DNS server either
+    assert "AF_UNIX" in sent  # the socket of the journal
+    assert "AF_INET" not in sent  # nor to a DNS server
 
 
-def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says(
+def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_after_asking_imds(
     cloud: Cloud, program: Program
 ) -> None:
     image = "ocir.eu-frankfurt-1.oci.elsewhere.example/ns/repo"
@@ -153,7 +151,7 @@ def test_the_government_realm_works(cloud: Cloud, program: Program) -> None:
 # --- the pull check ----------------------------------------------------------------------------
 
 
-def test_a_denied_image_is_kept_for_two_minutes_and_the_log_says_why(
+def test_a_denied_image_is_cached_for_two_minutes_and_the_log_says_why(
     cloud: Cloud, program: Program
 ) -> None:
     cloud.control.iam(Iam(policies=()))
@@ -186,7 +184,7 @@ OTHER_404 = [
     '{"errors": []}',
     '{"errors": [{"code": ["MANIFEST_UNKNOWN"]}]}',
     '{"errors": [{"code": "NAME_UNKNOWN"}]}',
-    '{"errors": [{"code": "no code of ours", "message": "MANIFEST_UNKNOWN"}]}',
+    '{"errors": [{"code": "unknown code", "message": "MANIFEST_UNKNOWN"}]}',
     '{"code": "NotAuthorizedOrNotFound", "message": "Authorization failed or resource not found"}',
 ]
 
@@ -199,7 +197,7 @@ def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str)
     assert answer.cache_seconds == pytest.approx(120, abs=5)
     (entry,) = cloud.ns.log()
     assert entry.fields["OKE_PULL_CHECK"].startswith("unclear: GET ")
-    assert "no code of ours" not in entry.text
+    assert "unknown code" not in entry.text
 
 
 @pytest.mark.parametrize(
@@ -207,12 +205,12 @@ def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str)
     [
         (403, "DENIED", "User UserId(x) not authorized", "policy or the dynamic group is missing"),
         (403, "DENIED", "User UserId(x) not authorized", "the repository does not exist there"),
-        (403, "FREE_TIER_NOT_SUPPORTED", "Free tier", "this tenancy's tier or region"),
+        (403, "FREE_TIER_NOT_SUPPORTED", "Free tier", "this tenancy's tier does not include"),
         (401, "UNKNOWN", "Unauthorized", "does not accept the token itself"),
         (401, "UNAUTHORIZED", "authentication required", "does not accept the token itself"),
     ],
 )
-def test_a_refusal_is_named_by_its_code_and_never_by_the_registrys_text(
+def test_a_refusal_is_reported_by_its_code_without_the_registrys_text(
     cloud: Cloud, program: Program, status: int, code: str, message: str, reason: str
 ) -> None:
     body = json.dumps({"errors": [{"code": code, "message": message}]})
@@ -228,8 +226,8 @@ def test_a_refusal_is_named_by_its_code_and_never_by_the_registrys_text(
     assert message not in entry.text
 
 
-def test_a_manifest_that_comes_by_get_alone_is_proof(cloud: Cloud, program: Program) -> None:
-    """Some proxies refuse HEAD."""
+def test_a_manifest_that_only_get_returns_is_proof(cloud: Cloud, program: Program) -> None:
+    """Some proxies refuse HEAD requests."""
     cloud.control.fault("manifest", Fault("status", status=405, times=1))
     answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
     assert answer.cache_seconds == 3300
@@ -245,18 +243,20 @@ def test_a_pull_check_without_an_answer_never_costs_the_credentials(
     assert answer.cache_seconds == pytest.approx(120, abs=10)
 
 
-def test_the_pull_check_can_be_switched_off(cloud: Cloud, program: Program) -> None:
+def test_the_pull_check_can_be_disabled(cloud: Cloud, program: Program) -> None:
     env = {"TOKEN_VALIDATION": "Disabled"}
     answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
     assert answer.cache_seconds == 3300
     assert cloud.control.report().count("manifest") == 0
 
 
-@pytest.mark.parametrize(("life", "cached"), [(90_000, 89_700), (3600, 3300), (300, 150), (3, 1)])
-def test_the_cache_duration_is_shorter_than_the_token_lives(
-    cloud: Cloud, program: Program, life: int, cached: int
+@pytest.mark.parametrize(
+    ("lifetime", "cached"), [(90_000, 89_700), (3600, 3300), (300, 150), (3, 1)]
+)
+def test_the_cache_duration_is_shorter_than_the_tokens_lifetime(
+    cloud: Cloud, program: Program, lifetime: int, cached: int
 ) -> None:
-    cloud.control.fault("token", Fault("patch", patch={"expires_in": life}))
+    cloud.control.fault("token", Fault("patch", patch={"expires_in": lifetime}))
     answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
     assert answer.cache_seconds == cached
 
@@ -310,7 +310,7 @@ def test_a_failure_has_its_own_code_and_prints_no_password(
 
 
 @pytest.mark.parametrize("offset", [600, -600])
-def test_a_wrong_clock_is_called_that(cloud: Cloud, program: Program, offset: float) -> None:
+def test_a_wrong_clock_is_reported(cloud: Cloud, program: Program, offset: float) -> None:
     cloud.control.clock(offset)
     result = program.run(cloud, stdin=request(IMAGE))
     assert result.returncode == 50
@@ -327,14 +327,14 @@ def test_one_deadline_ends_a_call_that_hangs(cloud: Cloud, program: Program) -> 
     assert "auth.eu-frankfurt-1.oraclecloud.com" in result.stderr.decode()
 
 
-def test_what_heals_is_tried_again(cloud: Cloud, program: Program) -> None:
+def test_a_temporary_failure_is_retried(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("imds.key", Fault("status", status=429, times=2))
     cloud.control.fault("federation", Fault("reset_accept", times=1))
     cloud.control.fault("token", Fault("status", status=503, times=1))
     assert read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout).password
 
 
-def test_retry_after_is_honoured_within_the_deadline(cloud: Cloud, program: Program) -> None:
+def test_retry_after_is_honored_within_the_deadline(cloud: Cloud, program: Program) -> None:
     wait = Fault("status", status=429, headers=(("Retry-After", "1"),), times=1)
     cloud.control.fault("token", wait)
     assert program.run(cloud, stdin=request(IMAGE)).check().seconds > 1
@@ -362,7 +362,7 @@ def test_sigterm_ends_a_call_with_a_reason(cloud: Cloud, program: Program) -> No
     assert b"terminated" in stderr
 
 
-def test_a_traceback_is_shown_only_on_demand(cloud: Cloud, program: Program) -> None:
+def test_a_traceback_is_shown_only_with_verbose(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("token", Fault("status", status=401))
     quiet = program.run(cloud, stdin=request(IMAGE)).stderr.decode()
     cloud.reset()
@@ -398,7 +398,7 @@ def test_a_traceback_is_shown_only_on_demand(cloud: Cloud, program: Program) -> 
     ],
     ids=range(16),
 )
-def test_a_bad_request_is_refused_without_a_packet_sent(
+def test_a_bad_request_is_refused_without_a_packet(
     cloud: Cloud, program: Program, stdin: bytes
 ) -> None:
     result = program.run(cloud, stdin=stdin)
@@ -434,7 +434,7 @@ def test_a_terminal_on_standard_input_gets_an_explanation(cloud: Cloud, program:
 # --- settings ----------------------------------------------------------------------------------
 
 
-def test_a_settings_file_is_used_alone_in_each_form_of_the_option(
+def test_a_settings_file_replaces_the_environment_in_each_spelling_of_the_option(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     settings = tmp_path / "config.yaml"
@@ -445,13 +445,13 @@ def test_a_settings_file_is_used_alone_in_each_form_of_the_option(
         [f"-config={settings}"],
         [f"--config={settings}"],
     ):
-        # What the environment says counts no more.
+        # The environment is ignored.
         env = {"DEFAULT_USER": "other", "OCIR_AUTH_METHOD": "nonsense"}
         result = program.run(cloud, *words, stdin=request(IMAGE), env=env).check()
         assert read_response(result.stdout).auth["fra.ocir.io"][0] == "somebody"
 
 
-def test_a_settings_file_alone_says_which_oci_config_is_read(
+def test_only_the_settings_file_selects_the_oci_config(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     session = cloud.control.session()
@@ -486,7 +486,7 @@ def test_a_settings_file_alone_says_which_oci_config_is_read(
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_a_wrong_setting_is_named_with_what_is_allowed(
+def test_an_invalid_setting_is_named_with_the_allowed_values(
     cloud: Cloud, program: Program, env: dict[str, str], named: str
 ) -> None:
     result = program.run(cloud, stdin=request(IMAGE), env=env)
@@ -496,7 +496,7 @@ def test_a_wrong_setting_is_named_with_what_is_allowed(
     assert report.of_group("federation") == report.of_group("registry") == 0
 
 
-# --- who asks ----------------------------------------------------------------------------------
+# --- principals --------------------------------------------------------------------------------
 
 
 def config_file(folder: Path, text: str, key: str) -> Path:
@@ -524,7 +524,7 @@ def test_a_user_with_an_api_key(
         "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
         "OCI_CONFIG_FILE": str(config),
         "OCI_CLI_PROFILE": "WORK",
-        "HOME": str(home),  # the file that is named decides
+        "HOME": str(home),  # the configured file is used
     }
     result = program.run(cloud, stdin=request(IMAGE), env=env).check()
     assert read_response(result.stdout).password
@@ -573,7 +573,7 @@ def test_a_bad_user_configuration_says_what_is_wrong(
     assert expected in result.stderr.decode()
 
 
-def test_an_oci_config_never_takes_the_instances_place(
+def test_an_oci_config_never_replaces_the_instance_principal(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / ".oci").mkdir()
@@ -610,12 +610,12 @@ def test_success_is_one_structured_line_in_the_journal(cloud: Cloud, program: Pr
     assert read_response(result.stdout).password not in entry.text
 
 
-def test_the_log_level_is_honoured(cloud: Cloud, program: Program) -> None:
+def test_the_log_level_is_honored(cloud: Cloud, program: Program) -> None:
     program.run(cloud, stdin=request(IMAGE), env={"LOG_LEVEL": "Warning"}).check()
     assert cloud.ns.log() == []
 
 
-def test_without_a_journal_it_is_syslog_and_without_both_nothing_fails(program: Program) -> None:
+def test_syslog_is_used_without_a_journal_and_nothing_fails_without_both(program: Program) -> None:
     with Cloud(log="devlog") as cloud:
         program.run(cloud, stdin=request(IMAGE)).check()
         (entry,) = cloud.ns.log()
@@ -627,7 +627,7 @@ def test_without_a_journal_it_is_syslog_and_without_both_nothing_fails(program: 
 # --- the commands ------------------------------------------------------------------------------
 
 
-def test_version_is_told_to_people_and_to_machines(cloud: Cloud, program: Program) -> None:
+def test_version_prints_text_and_json(cloud: Cloud, program: Program) -> None:
     text = program.run(cloud, "version").check().stdout.decode()
     told = json.loads(program.run(cloud, "version", "--output", "json").check().stdout)
     assert text.startswith(f"oke-credential-provider {told['version']}\n")
@@ -635,7 +635,7 @@ def test_version_is_told_to_people_and_to_machines(cloud: Cloud, program: Progra
     assert told["version"].encode() in program.run(cloud, "--version").check().stdout
 
 
-def test_help_tells_of_the_kubelet_and_the_commands(cloud: Cloud, program: Program) -> None:
+def test_help_describes_the_kubelet_and_the_commands(cloud: Cloud, program: Program) -> None:
     text = program.run(cloud, "--help").check().stdout.decode()
     assert "CredentialProviderRequest" in text
     assert "version" in text
@@ -645,7 +645,7 @@ def test_an_unknown_command_is_refused(cloud: Cloud, program: Program) -> None:
     assert program.run(cloud, "nonsense").returncode == 2
 
 
-def test_nothing_is_written_into_the_working_directory(
+def test_nothing_is_written_to_the_working_directory(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     folder = tmp_path / "here"
@@ -656,13 +656,13 @@ def test_nothing_is_written_into_the_working_directory(
     shutil.rmtree(folder)
 
 
-def test_a_late_dynamic_group_is_honoured_by_the_next_call(cloud: Cloud, program: Program) -> None:
+def test_the_next_call_uses_a_late_dynamic_group(cloud: Cloud, program: Program) -> None:
     env = {"TOKEN_CACHE": "disabled"}
     late = Iam(dynamic_groups=(DynamicGroup(compartment="ocid1.compartment.oc1..other"),))
     cloud.control.iam(late)
     answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
     assert answer.cache_seconds == pytest.approx(120, abs=10)
-    time.sleep(1.1)  # the stand-in's tokens tell their age in whole seconds
+    time.sleep(1.1)  # the stand-in's tokens have whole seconds
     group = DynamicGroup(compartment=COMPARTMENT, since=time.time() - 1)
     cloud.control.iam(Iam(dynamic_groups=(group,), policies=(Policy(),)))
     answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)

@@ -1,6 +1,6 @@
-"""Calls at the same time, and one after the other: who makes an exchange, and who gets what.
+"""The credential cache: which calls make an exchange, and which token each call gets.
 
-The stand-in's counters are the witness of how often OCI was asked.
+The counters of the stand-in show the number of requests to OCI.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from tests.support.kubelet import Credentials, Kubelet, later, read_response, re
 
 pytestmark = pytest.mark.every_form
 
-STORE, IN_SHARED_MEMORY = STORES
+CACHE_DIR, IN_SHARED_MEMORY = STORES
 IMAGE = "fra.ocir.io/ns/repo"
 
 
@@ -57,11 +57,9 @@ def start(
     cloud: Cloud, program: Program, image: str, env: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
     process = cloud.ns.popen(
-        [*program.argv],
+        program.argv,
         env={**program.env, **(env or {})},
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
     process.stdin.write(request(image))
@@ -89,7 +87,7 @@ def call(cloud: Cloud, program: Program, image: str = IMAGE, **env: str) -> Cred
 
 
 def call_after(cloud: Cloud, program: Program, seconds: float, image: str = IMAGE) -> Credentials:
-    """Call the program as if so many seconds had passed."""
+    """Call the program with the boot clock moved ahead by `seconds`."""
     return call(cloud, replace(program, argv=(*later(seconds), *program.argv)), image)
 
 
@@ -102,7 +100,7 @@ def kubelet(cloud: Cloud, program: Program) -> Kubelet:
 
 
 def pulls(cloud: Cloud, image: str, credentials: Credentials | None) -> bool:
-    """Whether the registry gives the image for these credentials."""
+    """Report whether the registry returns the image for these credentials."""
     host, _, repository = image.partition("/")
     assert credentials is not None
     headers = {"Authorization": f"Bearer {credentials.password}"}
@@ -111,12 +109,12 @@ def pulls(cloud: Cloud, image: str, credentials: Credentials | None) -> bool:
 
 
 def entries(cloud: Cloud) -> list[Path]:
-    """The tokens in the store."""
-    return [path for path in cloud.ns.path(STORE).iterdir() if '"token"' in path.read_text()]
+    """Return the cache files with tokens."""
+    return [path for path in cloud.ns.path(CACHE_DIR).iterdir() if '"token"' in path.read_text()]
 
 
 def edit(cloud: Cloud, **values: Any) -> None:
-    """Change the entry in the store, or its one token."""
+    """Change values of the only cache entry or of its only token."""
     (entry,) = entries(cloud)
     content = json.loads(entry.read_text())
     (token,) = content["tokens"]
@@ -132,15 +130,15 @@ def boot_clock() -> float:
 def wait_for(cloud: Cloud, endpoint: Endpoint) -> None:
     end = time.monotonic() + 20
     while not cloud.control.report().endpoints.get(endpoint, Count()).peak:
-        assert time.monotonic() < end, f"{endpoint} was not asked"
+        assert time.monotonic() < end, f"no request to {endpoint}"
         time.sleep(0.01)
 
 
-# --- storms ------------------------------------------------------------------------------------
+# --- parallel calls ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("count", [30, 100])
-def test_a_storm_makes_one_exchange_and_everybody_gets_credentials(
+def test_a_storm_makes_one_exchange_and_all_calls_get_credentials(
     cloud: Cloud, program: Program, count: int
 ) -> None:
     cloud.control.imds(Imds(max_under_way=8))
@@ -150,21 +148,21 @@ def test_a_storm_makes_one_exchange_and_everybody_gets_credentials(
     report = cloud.control.report()
     assert report.of_group("imds") == 4
     assert report.count("federation") == report.count("token") == 1
-    # One repository was proven, the others are asked about again when the token is two minutes old.
+    # One repository has its proof. The others are checked when the token is two minutes old.
     *others, proven = sorted(result.credentials.cache_seconds for result in results)
     assert 90 < others[0] <= others[-1] <= 120
     assert proven > 3000
     assert report.count("manifest") == 1
 
 
-def test_registries_are_apart(cloud: Cloud, program: Program) -> None:
+def test_registries_have_separate_tokens(cloud: Cloud, program: Program) -> None:
     images = [IMAGE, "eu-frankfurt-1.ocir.io/ns/repo"]
     results = ended([start(cloud, program, image) for image in images])
     assert len({result.credentials.password for result in results}) == 2
     assert cloud.control.report().count("token") == 2
 
 
-def test_imds_that_throttles_gets_its_pause(cloud: Cloud, program: Program) -> None:
+def test_throttling_by_imds_is_retried(cloud: Cloud, program: Program) -> None:
     cloud.control.imds(Imds(max_under_way=3))
     cloud.control.latency(50)
     assert call(cloud, program).password
@@ -183,10 +181,10 @@ def test_a_storm_shares_one_failure(cloud: Cloud, program: Program) -> None:
     assert cloud.control.report().count("federation") == 1
 
 
-# --- a token that is there ---------------------------------------------------------------------
+# --- cached tokens -----------------------------------------------------------------------------
 
 
-def test_a_warm_call_asks_nobody(cloud: Cloud, program: Program) -> None:
+def test_a_warm_call_makes_no_request(cloud: Cloud, program: Program) -> None:
     first = call(cloud, program)
     cloud.control.reset_counters()
     again = call(cloud, program)
@@ -196,14 +194,14 @@ def test_a_warm_call_asks_nobody(cloud: Cloud, program: Program) -> None:
     assert cloud.ns.log()[-1].fields["OKE_TOKEN"] == "shared"
 
 
-def test_sharing_can_be_switched_off(cloud: Cloud, program: Program) -> None:
+def test_the_cache_can_be_disabled(cloud: Cloud, program: Program) -> None:
     first = call(cloud, program, TOKEN_CACHE="disabled")
     second = call(cloud, program, TOKEN_CACHE="disabled")
     assert first.password != second.password
-    assert not cloud.ns.path(STORE).exists()
+    assert not cloud.ns.path(CACHE_DIR).exists()
 
 
-def test_another_repository_is_checked_once_by_itself(cloud: Cloud, program: Program) -> None:
+def test_another_repository_is_checked_once(cloud: Cloud, program: Program) -> None:
     first = call(cloud, program)
     cloud.control.reset_counters()
     for _ in range(2):
@@ -215,49 +213,49 @@ def test_another_repository_is_checked_once_by_itself(cloud: Cloud, program: Pro
     assert report.count("token") == 0
 
 
-def test_a_token_near_its_end_is_shared_no_more(cloud: Cloud, program: Program) -> None:
+def test_a_token_near_its_expiry_is_not_reused(cloud: Cloud, program: Program) -> None:
     first = call(cloud, program)
     assert call_after(cloud, program, 3200).password == first.password
     assert call_after(cloud, program, 3250).password != first.password
 
 
-# --- each answer rests on its own image's proof ------------------------------------------------
+# --- pull checks -------------------------------------------------------------------------------
 
 
-def test_an_answer_is_for_its_image_alone(cloud: Cloud, program: Program) -> None:
+def test_a_response_is_for_its_image_only(cloud: Cloud, program: Program) -> None:
     assert call(cloud, program).cache_key_type == "Image"
     assert call(cloud, program, "docker.io/library/nginx").cache_key_type == "Image"
 
 
 @pytest.mark.parametrize("public", OKE_PUBLIC)
-def test_what_a_public_image_proves_is_not_kept_for_a_private_one(
+def test_the_proof_for_a_public_image_does_not_count_for_a_private_one(
     cloud: Cloud, program: Program, public: str
 ) -> None:
-    """A booting node pulls a public image first, with a token that is older than the dynamic group."""
+    """A booting node pulls a public image first, with a token older than the dynamic group."""
     node = kubelet(cloud, program)
     cloud.control.iam(Iam(dynamic_groups=()))
-    kept = node.credentials(f"fra.ocir.io/{public}")
-    assert kept is not None and kept.cache_seconds > 3000
+    cached = node.credentials(f"fra.ocir.io/{public}")
+    assert cached is not None and cached.cache_seconds > 3000
     assert not pulls(cloud, IMAGE, node.credentials(IMAGE))
     cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
     node.now = 120
     healed = node.credentials(IMAGE)
     assert healed is not None and healed.cache_seconds > 3000
     assert pulls(cloud, IMAGE, healed)
-    # The public image's answer is still its own.
-    assert node.credentials(f"fra.ocir.io/{public}") == kept
+    # The public image keeps its own cache duration.
+    assert node.credentials(f"fra.ocir.io/{public}") == cached
     assert node.calls == 3
 
 
-def test_a_denied_image_heals_within_two_minutes_while_another_one_is_proved(
+def test_a_denied_image_recovers_within_two_minutes_while_another_one_is_allowed(
     cloud: Cloud, program: Program
 ) -> None:
-    """A second dynamic group allows the denied image later; the first one allows its neighbor."""
+    """A second dynamic group later allows the denied image. The first one allows the other image."""
     neighbor, denied = "fra.ocir.io/ns/app", "fra.ocir.io/other/secret"
     first = Iam(policies=(Policy(prefix="ns/"), Policy(subject="late", prefix="other/")))
     cloud.control.iam(first)
     node = kubelet(cloud, program)
-    kept = node.credentials(neighbor)
+    cached = node.credentials(neighbor)
     for node.now in (60.0, 180.0, 300.0):
         assert not pulls(cloud, denied, node.credentials(denied))
         assert node.expiry(denied) == pytest.approx(node.now + 120, abs=3)
@@ -267,17 +265,15 @@ def test_a_denied_image_heals_within_two_minutes_while_another_one_is_proved(
     healed = node.credentials(denied)
     assert healed is not None and healed.cache_seconds > 3000
     assert pulls(cloud, denied, healed)
-    # The neighbor's token was never given up.
-    assert node.credentials(neighbor) == kept
+    # The other image kept its token.
+    assert node.credentials(neighbor) == cached
     node.restart()
     again = node.credentials(neighbor)
-    assert kept is not None and again is not None and again.password == kept.password
+    assert cached is not None and again is not None and again.password == cached.password
     assert again.cache_seconds == pytest.approx(3300 - 421, abs=60)
 
 
-def test_denied_images_share_a_new_token_and_do_not_each_make_one(
-    cloud: Cloud, program: Program
-) -> None:
+def test_denied_images_share_a_new_token(cloud: Cloud, program: Program) -> None:
     cloud.control.iam(Iam(policies=(Policy(prefix="ns/repo"),)))
     node = kubelet(cloud, program)
     node.credentials(IMAGE)
@@ -289,16 +285,20 @@ def test_denied_images_share_a_new_token_and_do_not_each_make_one(
     assert cloud.control.report().count("token") <= 1 + 6
     for node.now in (500.0, 700.0):
         cloud.control.reset_counters()
+        began = time.monotonic()
         for image in images:
             node.credentials(image)
     report = cloud.control.report()
-    assert report.count("token") == report.count("federation") == 1
-    assert report.of_group("imds") == 4
-    # Each is asked about once more, and why it is denied.
+    # One every 30 s: on a busy machine the calls themselves take longer than that.
+    exchanges = report.count("token")
+    assert 1 <= exchanges <= 1 + (time.monotonic() - began) // 30
+    assert report.count("federation") == exchanges
+    assert report.of_group("imds") == 4 * exchanges
+    # Each image is checked once more, with a GET for the reason.
     assert report.count("manifest") <= 2 * len(images)
 
 
-def test_denied_images_at_once_make_one_exchange(cloud: Cloud, program: Program) -> None:
+def test_parallel_calls_for_denied_images_make_one_exchange(cloud: Cloud, program: Program) -> None:
     call(cloud, program)
     cloud.control.reset_counters()
     cloud.control.iam(Iam(policies=()))
@@ -311,10 +311,10 @@ def test_denied_images_at_once_make_one_exchange(cloud: Cloud, program: Program)
     assert report.of_group("imds") == 4
 
 
-def test_one_denied_image_does_not_keep_the_others_from_being_proved(
+def test_a_denied_image_does_not_prevent_checks_of_other_images(
     cloud: Cloud, program: Program
 ) -> None:
-    """It renews the token just when the others are asked about again."""
+    """It renews the token when the checks of the other images are due."""
     cloud.control.iam(Iam(policies=(Policy(prefix="ns/"),)))
     node = kubelet(cloud, program)
     denied, others = "fra.ocir.io/other/secret", [f"fra.ocir.io/ns/many/{n}" for n in range(3)]
@@ -322,7 +322,7 @@ def test_one_denied_image_does_not_keep_the_others_from_being_proved(
         node.credentials(denied)
         for image in others:
             node.credentials(image)
-    # The denied image each time; the others twice: unchecked at first, and then proved.
+    # The denied image is checked each time. The others are checked twice: first not at all, then proven.
     assert node.calls == 3 + 2 * len(others)
 
 
@@ -337,15 +337,17 @@ def test_a_denied_image_gets_what_a_late_policy_allows(cloud: Cloud, program: Pr
     assert pulls(cloud, IMAGE, healed)
 
 
-def test_a_slow_exchange_s_token_is_as_old_as_its_beginning(cloud: Cloud, program: Program) -> None:
-    """The group may have been created while the exchange was under way."""
+def test_the_age_of_a_token_counts_from_the_start_of_a_slow_exchange(
+    cloud: Cloud, program: Program
+) -> None:
+    """The group may have been created during the exchange."""
     cloud.control.iam(Iam(policies=()))
     cloud.control.fault("token", Fault("latency", delay_ms=4000, times=1))
     assert call(cloud, program).cache_seconds <= 117
 
 
 def test_a_restarted_kubelet_gets_a_token_that_works(cloud: Cloud, program: Program) -> None:
-    """The group was deleted and created again, so no older token is worth anything."""
+    """The group was deleted and created again, so older tokens do not work."""
     node = kubelet(cloud, program)
     assert pulls(cloud, IMAGE, node.credentials(IMAGE))
     cloud.control.iam(Iam(dynamic_groups=(DynamicGroup(since=time.time()),)))
@@ -354,7 +356,7 @@ def test_a_restarted_kubelet_gets_a_token_that_works(cloud: Cloud, program: Prog
     assert pulls(cloud, IMAGE, node.credentials(IMAGE))
 
 
-def test_without_a_newer_token_the_one_that_there_is_is_kept_for_seconds(
+def test_without_a_newer_token_the_cached_one_is_returned_for_seconds(
     cloud: Cloud, program: Program
 ) -> None:
     first = call(cloud, program)
@@ -368,10 +370,8 @@ def test_without_a_newer_token_the_one_that_there_is_is_kept_for_seconds(
     assert check.endswith("; no newer token: federation-refused")
 
 
-def test_a_tool_gets_no_token_that_is_older_than_two_minutes(
-    cloud: Cloud, program: Program
-) -> None:
-    """It names no image, so nothing proves that the token is of any use."""
+def test_a_tool_gets_no_token_older_than_two_minutes(cloud: Cloud, program: Program) -> None:
+    """It names no image, so nothing proves that the token works."""
     first = call(cloud, program).password
 
     def secret(after: float) -> str:
@@ -387,7 +387,7 @@ def test_a_tool_gets_no_token_that_is_older_than_two_minutes(
 
 
 @pytest.mark.parametrize(("endpoint", "exit_code"), [("federation", 31), ("token", 41)])
-def test_a_failure_is_remembered_for_seconds_and_a_repair_shows(
+def test_a_failure_is_cached_for_seconds_and_a_repair_takes_effect(
     cloud: Cloud, program: Program, endpoint: Endpoint, exit_code: int
 ) -> None:
     cloud.control.fault(endpoint, Fault("status", status=401))
@@ -395,16 +395,14 @@ def test_a_failure_is_remembered_for_seconds_and_a_repair_shows(
         assert program.run(cloud, stdin=request(IMAGE)).returncode == exit_code
     assert cloud.control.report().count(endpoint) == 1
     cloud.control.clear_faults()
-    files = cloud.ns.path(STORE).iterdir()
+    files = cloud.ns.path(CACHE_DIR).iterdir()
     (failure,) = [path for path in files if '"code"' in path.read_text()]
     content = json.loads(failure.read_text())
     failure.write_text(json.dumps({**content, "at": content["at"] - 6}))
     assert call(cloud, program).password
 
 
-def test_a_remembered_failure_never_hides_a_token_that_is_there(
-    cloud: Cloud, program: Program
-) -> None:
+def test_a_cached_failure_never_hides_a_cached_token(cloud: Cloud, program: Program) -> None:
     call(cloud, program)
     (entry,) = entries(cloud)
     owner = {k: v for k, v in json.loads(entry.read_text()).items() if k in ("host", "identity")}
@@ -415,11 +413,11 @@ def test_a_remembered_failure_never_hides_a_token_that_is_there(
     assert call(cloud, program).password
 
 
-# --- the winner dies ---------------------------------------------------------------------------
+# --- a killed winner ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", ["imds.region", "imds.key", "federation", "token", "manifest"])
-def test_when_the_winner_is_killed_a_waiter_takes_over(
+def test_a_waiting_call_takes_over_when_the_winner_is_killed(
     cloud: Cloud, program: Program, phase: Endpoint
 ) -> None:
     cloud.control.fault(phase, Fault("latency", delay_ms=8000, times=1))
@@ -434,7 +432,7 @@ def test_when_the_winner_is_killed_a_waiter_takes_over(
     assert cloud.control.report().count("federation") <= 2
 
 
-def test_waiting_draws_from_the_deadline(cloud: Cloud, program: Program) -> None:
+def test_waiting_counts_against_the_deadline(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("latency", delay_ms=8000))
     winner = start(cloud, program, IMAGE, {"DEADLINE_SECONDS": "20"})
     wait_for(cloud, "federation")
@@ -447,30 +445,30 @@ def test_waiting_draws_from_the_deadline(cloud: Cloud, program: Program) -> None
     winner.communicate(timeout=10)
 
 
-# --- a hostile store ---------------------------------------------------------------------------
+# --- an unsafe cache ---------------------------------------------------------------------------
 
 
-def test_the_store_is_private(cloud: Cloud, program: Program) -> None:
+def test_the_cache_is_private(cloud: Cloud, program: Program) -> None:
     call(cloud, program)
-    folder = cloud.ns.path(STORE)
+    folder = cloud.ns.path(CACHE_DIR)
     assert folder.stat().st_mode & 0o777 == 0o700
     for path in folder.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-def spoil(cloud: Cloud, how: str) -> None:
-    folder = cloud.ns.path(STORE)
+def corrupt(cloud: Cloud, how: str) -> None:
+    folder = cloud.ns.path(CACHE_DIR)
     (entry,) = entries(cloud)
     text = entry.read_text()
     match how:
-        case "folder open to others":
+        case "directory open to others":
             folder.chmod(0o755)
-        case "folder of another user":
+        case "directory of another user":
             os.chown(folder, 65534, 65534)
-        case "folder is a link":
+        case "directory is a link":
             elsewhere = folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
             folder.symlink_to(elsewhere.name)
-        case "folder is a file":
+        case "directory is a file":
             folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
             folder.write_text("")
         case "entry open to others":
@@ -483,12 +481,12 @@ def spoil(cloud: Cloud, how: str) -> None:
         case "entry is a pipe":
             entry.unlink()
             os.mkfifo(entry, 0o600)
-            # Held open by this process, so that the pipe gives the entry's text.
+            # This process holds the pipe open, so that a reader gets the text of the entry.
             os.write(os.open(entry, os.O_RDWR), text.encode())
-        case "entry is a folder":
+        case "entry is a directory":
             entry.unlink()
             entry.mkdir(0o700)
-        case "entry is cut":
+        case "entry is truncated":
             entry.write_text(text[:50])
         case "entry is huge":
             entry.write_text(text + " " * (1 << 20))
@@ -500,54 +498,54 @@ def spoil(cloud: Cloud, how: str) -> None:
             edit(cloud, identity="USER_PRINCIPAL")
         case "token from the future":
             edit(cloud, made=boot_clock() + 60)
-        case "token of no number":
+        case "token time is text":
             edit(cloud, made="yesterday")
-        case "token is not a number":
+        case "token time is NaN":
             edit(cloud, made=float("nan"))
-        case "token is infinite":
+        case "token lifetime is infinite":
             edit(cloud, expires_in=float("inf"))
         case "token is empty":
             edit(cloud, token="")
         case "token has a line break":
             edit(cloud, token="a\nb")
-        case "checks are nonsense":
+        case "checks is a list":
             edit(cloud, checks=[1])
-        case "tokens are nonsense":
+        case "tokens is an object":
             edit(cloud, tokens={"token": 1})
 
 
 @pytest.mark.parametrize(
     "how",
     [
-        "folder open to others",
-        "folder of another user",
-        "folder is a link",
-        "folder is a file",
+        "directory open to others",
+        "directory of another user",
+        "directory is a link",
+        "directory is a file",
         "entry open to others",
         "entry of another user",
         "entry is a link",
         "entry is a pipe",
-        "entry is a folder",
-        "entry is cut",
+        "entry is a directory",
+        "entry is truncated",
         "entry is huge",
         "entry is a list",
         "entry of another host",
         "entry of another identity",
         "token from the future",
-        "token of no number",
-        "token is not a number",
-        "token is infinite",
+        "token time is text",
+        "token time is NaN",
+        "token lifetime is infinite",
         "token is empty",
         "token has a line break",
-        "checks are nonsense",
-        "tokens are nonsense",
+        "checks is a list",
+        "tokens is an object",
     ],
 )
-def test_an_odd_store_is_a_miss_and_never_a_failure(
+def test_an_unsafe_cache_is_a_miss_and_never_a_failure(
     cloud: Cloud, program: Program, how: str
 ) -> None:
     first = call(cloud, program)
-    spoil(cloud, how)
+    corrupt(cloud, how)
     assert call(cloud, program).password != first.password
     shared = [e for e in cloud.ns.log() if "tokens are not shared" in e.text]
     assert bool(shared) == (
@@ -559,47 +557,47 @@ def test_an_odd_store_is_a_miss_and_never_a_failure(
 
 
 def files(disk: Path) -> list[Path]:
-    """What the program left there."""
+    """Return the files in the directory."""
     return [path for path in disk.rglob("*") if "oke-credential-provider" in str(path)]
 
 
-def test_without_tmpfs_there_is_no_store(program: Program, tmp_path: Path) -> None:
+def test_without_tmpfs_there_is_no_cache(program: Program, tmp_path: Path) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run", "/dev/shm")
         first = call(cloud, program)
         assert call(cloud, program).password != first.password
         assert files(tmp_path) == []
-        # Somebody made the folder there, for example an image's build.
-        made = cloud.ns.path(STORE)
+        # The directory already exists, for example from the build of a container image.
+        made = cloud.ns.path(CACHE_DIR)
         made.mkdir(mode=0o700)
         assert call(cloud, program).password != call(cloud, program).password
         assert list(made.iterdir()) == []
-        odd = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
-        assert len(odd) == 4
+        lines = [entry for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(lines) == 4
 
 
 # --- containers --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("leftover", [False, True], ids=["new", "leftover"])
-def test_where_run_is_no_tmpfs_calls_share_by_dev_shm(
+def test_calls_share_the_cache_in_dev_shm_if_run_is_not_tmpfs(
     program: Program, tmp_path: Path, leftover: bool
 ) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run")
-        if leftover:  # versions before left an empty folder in images
-            cloud.ns.path(STORE).mkdir(0o700)
+        if leftover:  # earlier versions left an empty directory in images
+            cloud.ns.path(CACHE_DIR).mkdir(0o700)
         first = call(cloud, program, XDG_RUNTIME_DIR="/run")
         assert call(cloud, program).password == first.password
         assert cloud.control.report().count("token") == 1
-        assert files(tmp_path) == ([tmp_path / "-run" / Path(STORE).name] if leftover else [])
+        assert files(tmp_path) == ([tmp_path / "-run" / Path(CACHE_DIR).name] if leftover else [])
         folder = cloud.ns.path(IN_SHARED_MEMORY)
         assert folder.stat().st_mode & 0o777 == 0o700
         assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o600}
         assert not any("tokens are not shared" in entry.text for entry in cloud.ns.log())
 
 
-def test_each_user_has_a_folder_of_his_own_in_dev_shm(program: Program, tmp_path: Path) -> None:
+def test_each_user_has_a_separate_directory_in_dev_shm(program: Program, tmp_path: Path) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run")
         passwords = [call(cloud, program).password]
@@ -610,32 +608,36 @@ def test_each_user_has_a_folder_of_his_own_in_dev_shm(program: Program, tmp_path
         assert cloud.ns.path("/dev/shm/oke-credential-provider-65534").stat().st_uid == 65534
 
 
-@pytest.mark.parametrize("kind", ["folder", "open folder", "private folder", "file", "link"])
-def test_what_somebody_else_put_into_dev_shm_is_a_miss(
+@pytest.mark.parametrize(
+    "kind", ["directory", "open directory", "private directory", "file", "link"]
+)
+def test_another_users_files_in_dev_shm_are_a_miss(
     program: Program, tmp_path: Path, kind: str
 ) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run")
-        squatted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
+        planted = cloud.ns.path("/dev/shm/oke-credential-provider-65534")
         match kind:
             case "file":
-                squatted.write_text("")
+                planted.write_text("")
             case "link":
-                target = squatted.with_name("target")
+                target = planted.with_name("target")
                 target.mkdir(0o700)
                 os.chown(target, 65534, 65534)
-                squatted.symlink_to(target.name)
+                planted.symlink_to(target.name)
             case _:
-                squatted.mkdir()
-                squatted.chmod({"private folder": 0o700, "open folder": 0o777}.get(kind, 0o755))
+                planted.mkdir()
+                planted.chmod(
+                    {"private directory": 0o700, "open directory": 0o777}.get(kind, 0o755)
+                )
         argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
         user = Program(program.name, tuple(argv), program.env)
         first = call(cloud, user)
         assert call(cloud, user).password != first.password
-        odd = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
-        assert len(odd) == 2  # one line a call
-        assert all("/dev/shm/oke-credential-provider-65534" in line for line in odd)
-        assert not squatted.is_dir() or list(squatted.iterdir()) == []
+        lines = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
+        assert len(lines) == 2  # one line per call
+        assert all("/dev/shm/oke-credential-provider-65534" in line for line in lines)
+        assert not planted.is_dir() or list(planted.iterdir()) == []
 
 
 # --- identities --------------------------------------------------------------------------------
@@ -643,22 +645,22 @@ def test_what_somebody_else_put_into_dev_shm_is_a_miss(
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """An OCI config file with two profiles, and the files that they name: KEY and SESSION."""
+    """An OCI config file with two profiles, and their files: KEY and SESSION."""
 
     folder: Path
 
-    def write(self, kept: ApiKey | Session, **more: str) -> dict[str, str]:
-        """Write the files for one user. Returns the settings, which are always the same."""
-        (self.folder / "key").write_text(kept.private_pem)
-        values = {"tenancy": kept.tenancy, "region": "eu-frankfurt-1"}
+    def write(self, user: ApiKey | Session, **more: str) -> dict[str, str]:
+        """Write the files for one user. Returns the settings, which never change."""
+        (self.folder / "key").write_text(user.private_pem)
+        values = {"tenancy": user.tenancy, "region": "eu-frankfurt-1"}
         values |= {"key_file": str(self.folder / "key"), **more}
-        if isinstance(kept, Session):
-            (self.folder / "session").write_text(kept.token)
+        if isinstance(user, Session):
+            (self.folder / "session").write_text(user.token)
             values["security_token_file"] = str(self.folder / "session")
         else:
-            values |= {"user": kept.user, "fingerprint": kept.fingerprint}
-            if kept.passphrase:
-                values = {"pass_phrase": kept.passphrase, **values}
+            values |= {"user": user.user, "fingerprint": user.fingerprint}
+            if user.passphrase:
+                values = {"pass_phrase": user.passphrase, **values}
         lines = [f"{name}={value}" for name, value in values.items()]
         config = self.folder / "config"
         config.write_text("\n".join(["[OTHER]", "", "[WORK]", *lines, ""]))
@@ -673,13 +675,13 @@ def users(*names: str) -> tuple[str, ...]:
     return tuple(f"ocid1.user.oc1..aaaaaaaastandin{name}" for name in names)
 
 
-def whose(password: str) -> str:
-    """The OCID in a token of the stand-in's."""
+def subject_of(password: str) -> str:
+    """Return the OCID in a token of the stand-in."""
     payload = password.split(".")[1]
     return str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["sub"])
 
 
-def test_what_is_proved_decides_who_shares_a_token(
+def test_the_proven_identity_decides_who_shares_a_token(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     files = Files(tmp_path)
@@ -687,9 +689,9 @@ def test_what_is_proved_decides_who_shares_a_token(
     first, second = (cloud.control.api_key(user=user) for user in users("first", "second"))
     settings = files.write(first)
     mine = call(cloud, program, **settings).password
-    assert whose(mine) == first.user
-    assert whose(call(cloud, program, **files.write(second)).password) == second.user
-    # The same user again, with what does not matter changed: the token is still there.
+    assert subject_of(mine) == first.user
+    assert subject_of(call(cloud, program, **files.write(second)).password) == second.user
+    # The same user with irrelevant changes: the token is still in the cache.
     assert call(cloud, program, **files.write(first)).password == mine
     config = tmp_path / "config"
     config.write_text(f"# a comment\n{config.read_text()}")
@@ -702,11 +704,11 @@ def test_another_session_in_the_same_file_is_another_identity(
 ) -> None:
     files = Files(tmp_path)
     first, second = (cloud.control.session(user=user) for user in users("first", "second"))
-    assert whose(call(cloud, program, **files.write(first)).password) == first.user
-    assert whose(call(cloud, program, **files.write(second)).password) == second.user
+    assert subject_of(call(cloud, program, **files.write(first)).password) == first.user
+    assert subject_of(call(cloud, program, **files.write(second)).password) == second.user
 
 
-def test_a_link_that_leads_to_another_session_is_another_identity(
+def test_a_link_to_another_session_is_another_identity(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     sessions = [cloud.control.session(user=user) for user in users("first", "second")]
@@ -719,22 +721,22 @@ def test_a_link_that_leads_to_another_session_is_another_identity(
     for number in (0, 1, 0):
         current.unlink(missing_ok=True)
         current.symlink_to(f"{number}")
-        assert whose(call(cloud, program, **settings).password) == sessions[number].user
+        assert subject_of(call(cloud, program, **settings).password) == sessions[number].user
     assert cloud.control.report().count("token") == 2
 
 
 @pytest.mark.parametrize(("spoiled", "code"), [("key", 41), ("session", 41), ("pass phrase", 12)])
-def test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof(
+def test_a_cached_token_requires_every_part_of_its_proof(
     cloud: Cloud, program: Program, tmp_path: Path, spoiled: str, code: int
 ) -> None:
     files = Files(tmp_path)
-    kept: ApiKey | Session
+    user: ApiKey | Session
     match spoiled:
         case "pass phrase":
-            kept = cloud.control.api_key(passphrase="a-long-secret-phrase")
+            user = cloud.control.api_key(passphrase="a-long-secret-phrase")
         case _:
-            kept = cloud.control.session()
-    settings = files.write(kept)
+            user = cloud.control.session()
+    settings = files.write(user)
     assert call(cloud, program, **settings).password
     other = cloud.control.session()
     match spoiled:
@@ -750,7 +752,7 @@ def test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof(
 
 
 @pytest.mark.parametrize("spoiled", ["", "RPST", "PRIVATE_PEM"])
-def test_a_resource_principal_is_known_by_what_its_files_hold(
+def test_a_resource_principal_is_identified_by_the_contents_of_its_files(
     cloud: Cloud, program: Program, tmp_path: Path, spoiled: str
 ) -> None:
     env = {"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL", "OCI_RESOURCE_PRINCIPAL_VERSION": "2.2"}
@@ -763,13 +765,13 @@ def test_a_resource_principal_is_known_by_what_its_files_hold(
         if spoiled != name:
             (tmp_path / name).write_text(text)
     if spoiled:
-        # One half of each: nobody's proof.
+        # One half of each proof is no proof.
         assert program.run(cloud, stdin=request(IMAGE), env=env).returncode == 41
     else:
         assert call(cloud, program, **env).password != password
 
 
-def test_what_is_signed_is_what_the_token_is_shared_under(
+def test_the_bytes_that_sign_are_the_bytes_in_the_cache_key(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     files = Files(tmp_path)
@@ -779,16 +781,16 @@ def test_what_is_signed_is_what_the_token_is_shared_under(
     winner = start(cloud, program, IMAGE, settings)
     wait_for(cloud, "token")
     waiter = start(cloud, program, IMAGE, settings)
-    time.sleep(2)  # it has read the files, and waits for the winner
+    time.sleep(2)  # it has read the files and waits for the winner
     files.write(second)
     os.kill(winner.pid, signal.SIGKILL)
     winner.communicate(timeout=10)
     (result,) = ended([waiter])
-    assert whose(result.credentials.password) == first.user
-    assert whose(call(cloud, program, **settings).password) == second.user
+    assert subject_of(result.credentials.password) == first.user
+    assert subject_of(call(cloud, program, **settings).password) == second.user
 
 
-def test_the_store_tells_nothing_of_what_proves_an_identity(
+def test_the_cache_reveals_no_proof_of_an_identity(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     files = Files(tmp_path)
@@ -798,16 +800,16 @@ def test_the_store_tells_nothing_of_what_proves_an_identity(
     inline = {"RPST": resource.token, "PRIVATE_PEM": resource.private_pem, "VERSION": "2.2"}
     env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in inline.items()}
     call(cloud, program, **env, OCIR_AUTH_METHOD="RESOURCE_PRINCIPAL")
-    kept = [path.name for path in cloud.ns.path(STORE).iterdir()]
+    texts = [path.name for path in cloud.ns.path(CACHE_DIR).iterdir()]
     for path in entries(cloud):
         text = path.read_text()
         for token in json.loads(text)["tokens"]:
             text = text.replace(token["token"], "")
-        kept.append(text)
+        texts.append(text)
     needles = [needle for secret in cloud.control.secrets() for needle in secret.needles()]
     assert "a-long-secret-phrase" in needles
     assert len(entries(cloud)) == 3
-    assert not [needle for needle in needles for text in kept if needle in text]
+    assert not [needle for needle in needles for text in texts if needle in text]
 
 
 def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
@@ -815,14 +817,14 @@ def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
 ) -> None:
     env = {**Files(tmp_path).write(cloud.control.session()), "PYTHONPROFILEIMPORTTIME": "1"}
     cold, warm = (program.run(cloud, stdin=request(IMAGE), env=env).check() for _ in range(2))
-    if program.name == "source":  # the frozen forms heed no variables of Python's
+    if program.name == "source":  # the frozen forms ignore Python's variables
         assert re.search(rb"\| +oci\n", cold.stderr)
         assert b"configparser" in warm.stderr
     for name in (b"oci", b"cryptography", b"ssl"):
         assert not re.search(rb"\| +" + name + rb"\n", warm.stderr)
 
 
-def test_two_versions_of_the_store_live_side_by_side(cloud: Cloud, program: Program) -> None:
+def test_two_versions_of_the_cache_coexist(cloud: Cloud, program: Program) -> None:
     first = call(cloud, program)
     (entry,) = entries(cloud)
     newer = entry.with_name(entry.name.replace("v2-", "v3-", 1))
@@ -832,9 +834,9 @@ def test_two_versions_of_the_store_live_side_by_side(cloud: Cloud, program: Prog
     assert newer.exists()
 
 
-def test_the_store_stays_small(cloud: Cloud, program: Program) -> None:
+def test_the_cache_stays_small(cloud: Cloud, program: Program) -> None:
     call(cloud, program)
-    folder = cloud.ns.path(STORE)
+    folder = cloud.ns.path(CACHE_DIR)
     old = time.time() - 3 * 3600
     for number in range(50):
         path = folder / f"v2-{number}.ocir.io-00000000.failure"
@@ -842,6 +844,6 @@ def test_the_store_stays_small(cloud: Cloud, program: Program) -> None:
         path.chmod(0o600)
         os.utime(path, (old, old))
     call_after(cloud, program, 3500)
-    kept = {path.name[:6] for path in folder.iterdir()}
-    assert kept == {"v2-fra", "v2-ide", "v2-ins"}
+    names = {path.name[:6] for path in folder.iterdir()}
+    assert names == {"v2-fra", "v2-ide", "v2-ins"}
     assert len(list(folder.iterdir())) == 5

@@ -1,4 +1,4 @@
-"""A pod pulls as its own service account; and the other principals that are no node's."""
+"""Workload identity, where a pod pulls as its own service account; resource principals."""
 
 from __future__ import annotations
 
@@ -75,10 +75,10 @@ def credentials(
     return read_response(call(cloud, program, token, image, **env).check().stdout)
 
 
-# --- the main way ------------------------------------------------------------------------------
+# --- the main case -----------------------------------------------------------------------------
 
 
-def test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read(
+def test_a_pod_pulls_as_its_service_account_and_only_what_that_may_pull(
     cloud: Cloud, program: Program
 ) -> None:
     registry = cloud.registry
@@ -93,7 +93,7 @@ def test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read(
     assert registry.pull_with_skopeo(IMAGE, theirs.password).returncode != 0
 
 
-def test_a_cold_call_asks_the_cluster_once_and_no_metadata_service(
+def test_a_cold_call_queries_the_cluster_once_and_never_imds(
     cloud: Cloud, program: Program
 ) -> None:
     credentials(cloud, program, cloud.control.service_account_token(APP))
@@ -103,7 +103,7 @@ def test_a_cold_call_asks_the_cluster_once_and_no_metadata_service(
     assert report.refusals() == []
 
 
-def test_the_clusters_endpoint_is_asked_as_the_sdk_asks(cloud: Cloud, program: Program) -> None:
+def test_the_clusters_endpoint_gets_the_sdks_request(cloud: Cloud, program: Program) -> None:
     token = cloud.control.service_account_token(APP)
     script = """
 import sys
@@ -118,7 +118,7 @@ assert signer.api_key.startswith("ST$ey"), signer.api_key[:3]
     cloud.ns.run([sys.executable, "-c", script, CLUSTER_ADDRESS, ca, token]).check()
     credentials(cloud, program, token)
     sdk, ours = (r for r in cloud.control.report().requests if r.endpoint == "workload")
-    # The stand-in takes no body but {"podKey": <base64 of an RSA key>}, and no other content type.
+    # The stand-in accepts no body except {"podKey": <base64 of an RSA key>}, and no other content type.
     assert (sdk.status, sdk.refusal) == (ours.status, ours.refusal) == (200, None)
     assert (sdk.method, sdk.path, sdk.host) == (ours.method, ours.path, ours.host)
     clients_own = {"accept", "accept-encoding", "connection", "user-agent"}
@@ -132,16 +132,14 @@ def test_a_dedicated_region_is_known_by_imds(cloud: Cloud, program: Program) -> 
     assert credentials(cloud, program, token, image).password
 
 
-def test_the_endpoint_is_never_reached_by_a_proxy(cloud: Cloud, program: Program) -> None:
+def test_no_proxy_is_used_for_the_clusters_endpoint(cloud: Cloud, program: Program) -> None:
     token = cloud.control.service_account_token(APP)
     credentials(cloud, program, token, HTTPS_PROXY="http://proxy.example:3128")
     proxied = [r.path for r in cloud.control.report().requests if r.endpoint == "proxy"]
     assert proxied == ["fra.ocir.io:443"]
 
 
-def test_a_denied_pull_is_logged_as_the_experiment_that_it_is(
-    cloud: Cloud, program: Program
-) -> None:
+def test_the_log_of_a_denied_pull_says_experimental(cloud: Cloud, program: Program) -> None:
     cloud.control.iam(Iam(policies=()))
     denied = credentials(cloud, program, cloud.control.service_account_token(APP))
     assert denied.cache_seconds == pytest.approx(120, abs=10)
@@ -149,10 +147,10 @@ def test_a_denied_pull_is_logged_as_the_experiment_that_it_is(
     assert "experimental" in entry.fields["OKE_PULL_CHECK"]
 
 
-# --- no token ----------------------------------------------------------------------------------
+# --- no service-account token ------------------------------------------------------------------
 
 
-def test_without_a_token_nothing_is_given_and_nobody_is_asked(
+def test_without_a_service_account_token_there_are_no_credentials_and_no_requests(
     cloud: Cloud, program: Program
 ) -> None:
     result = call(cloud, program, None)
@@ -162,13 +160,13 @@ def test_without_a_token_nothing_is_given_and_nobody_is_asked(
     assert cloud.control.report().connections == {}
 
 
-def test_another_registry_needs_no_token_to_be_told_that_there_is_nothing(
+def test_another_registry_gets_an_empty_response_without_a_token(
     cloud: Cloud, program: Program
 ) -> None:
     assert credentials(cloud, program, None, "docker.io/library/busybox").auth == {}
 
 
-def test_the_nodes_identity_takes_over_only_where_that_was_asked_for_and_there_is_no_account(
+def test_the_nodes_identity_is_used_only_if_configured_and_without_an_account(
     cloud: Cloud, program: Program
 ) -> None:
     cloud.control.iam(Iam())
@@ -180,7 +178,7 @@ def test_the_nodes_identity_takes_over_only_where_that_was_asked_for_and_there_i
     assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
 
 
-def test_the_nodes_identity_never_replaces_an_account_that_was_refused(
+def test_the_nodes_identity_never_replaces_a_refused_account(
     cloud: Cloud, program: Program
 ) -> None:
     either = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL"}
@@ -189,14 +187,14 @@ def test_the_nodes_identity_never_replaces_an_account_that_was_refused(
     assert cloud.control.report().of_group("imds") == 0
 
 
-# --- one account, another account --------------------------------------------------------------
+# --- separate accounts -------------------------------------------------------------------------
 
 
 def test_two_accounts_never_share_a_token(cloud: Cloud, program: Program) -> None:
     tokens = [
         cloud.control.service_account_token(APP),
         cloud.control.service_account_token(OTHER),
-        # Deleted and made anew: the same name, and not the same account.
+        # Deleted and created again: the same name, but another account.
         cloud.control.service_account_token(APP, uid="another-uid"),
         cloud.control.service_account_token(APP, pod="pod-2"),
     ]
@@ -216,7 +214,7 @@ def test_the_node_and_its_pods_never_share_a_token(cloud: Cloud, program: Progra
     )
 
 
-def test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared(
+def test_a_forged_token_with_an_accounts_claims_never_gets_a_cached_token(
     cloud: Cloud, program: Program
 ) -> None:
     credentials(cloud, program, cloud.control.service_account_token(APP))
@@ -224,7 +222,7 @@ def test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared(
     assert (result.returncode, result.stdout) == (34, b"")
 
 
-def test_annotations_choose_nothing(cloud: Cloud, program: Program) -> None:
+def test_annotations_are_ignored(cloud: Cloud, program: Program) -> None:
     token = cloud.control.service_account_token(APP)
     annotations = {
         "OCIR_AUTH_METHOD": "INSTANCE_PRINCIPAL",
@@ -239,15 +237,15 @@ def test_annotations_choose_nothing(cloud: Cloud, program: Program) -> None:
     assert cloud.control.report().connections == {}
 
 
-@pytest.mark.parametrize(("life", "cached"), [(7200, 3300), (1000, 700), (100, 50)])
-def test_credentials_are_kept_no_longer_than_the_accounts_token_lives(
-    cloud: Cloud, program: Program, life: float, cached: int
+@pytest.mark.parametrize(("lifetime", "cached"), [(7200, 3300), (1000, 700), (100, 50)])
+def test_credentials_never_outlive_the_service_account_token(
+    cloud: Cloud, program: Program, lifetime: float, cached: int
 ) -> None:
-    token = cloud.control.service_account_token(APP, life_s=life)
+    token = cloud.control.service_account_token(APP, life_s=lifetime)
     assert credentials(cloud, program, token).cache_seconds == pytest.approx(cached, abs=6)
 
 
-def test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone(
+def test_the_service_account_token_is_never_written_and_sent_only_to_the_cluster(
     cloud: Cloud, program: Program
 ) -> None:
     cloud.ns.log()
@@ -313,7 +311,7 @@ def test_a_failure_at_the_cluster_has_its_own_code(
 
 
 @pytest.mark.parametrize("kind", ["black_hole", "slow_body", "endless_headers"])
-def test_the_endpoint_draws_from_the_one_deadline(
+def test_the_clusters_endpoint_shares_the_deadline(
     cloud: Cloud, program: Program, kind: FaultKind
 ) -> None:
     cloud.control.fault("workload", Fault(kind))
@@ -323,7 +321,7 @@ def test_the_endpoint_draws_from_the_one_deadline(
     assert result.seconds < 5
 
 
-def test_a_basic_cluster_is_called_that(cloud: Cloud, program: Program) -> None:
+def test_a_basic_cluster_is_named_in_the_error(cloud: Cloud, program: Program) -> None:
     cloud.control.cluster(Cluster(enhanced=False))
     result = call(cloud, program, cloud.control.service_account_token(APP))
     assert result.returncode == 35
@@ -331,7 +329,7 @@ def test_a_basic_cluster_is_called_that(cloud: Cloud, program: Program) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"audience": "sts.example"}, {"life_s": -100.0}])
-def test_a_token_that_the_cluster_does_not_take_is_refused_with_its_audience(
+def test_a_token_that_the_cluster_rejects_is_reported_with_its_audience(
     cloud: Cloud, program: Program, wrong: dict[str, str]
 ) -> None:
     token = cloud.control.service_account_token(APP, **wrong)  # type: ignore[arg-type] # each its own
@@ -341,7 +339,7 @@ def test_a_token_that_the_cluster_does_not_take_is_refused_with_its_audience(
     assert wrong.get("audience", "").encode() in result.stderr
 
 
-def test_a_refused_registry_token_says_that_this_is_experimental(
+def test_the_error_of_a_refused_registry_token_says_experimental(
     cloud: Cloud, program: Program
 ) -> None:
     cloud.control.fault("token", Fault("status", status=401))
@@ -353,7 +351,7 @@ def test_a_refused_registry_token_says_that_this_is_experimental(
 def test_a_foreign_ca_is_refused_before_the_token_is_sent(cloud: Cloud, program: Program) -> None:
     ca = {
         "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "ca.pem"),
-        # Whom the node trusts does not count here.
+        # The node's CA certificates are not used here.
         "SSL_CERT_FILE": str(cloud.ns.folder / "cluster-ca.pem"),
     }
     result = call(cloud, program, cloud.control.service_account_token(APP), **ca)
@@ -362,7 +360,7 @@ def test_a_foreign_ca_is_refused_before_the_token_is_sent(cloud: Cloud, program:
     assert cloud.control.report().count("workload") == 0
 
 
-# --- where the cluster is ----------------------------------------------------------------------
+# --- address of the cluster --------------------------------------------------------------------
 
 NO_SETTINGS = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}
 
@@ -370,16 +368,16 @@ NO_SETTINGS = {"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}
 def started_by_a_kubelet(
     program: Program, folder: Path, *flags: str, name: str = "kubelet"
 ) -> Program:
-    """The program as the child of a process whose executable is ``name``, with the kubelet's flags."""
+    """Return the program as a child of a process with executable ``name`` and the kubelet's flags."""
     kubelet = folder / name
     shutil.copy(os.path.realpath("/bin/sh"), kubelet)
-    # The exit keeps the shell from executing the program in its own place.
+    # The exit prevents the shell from replacing itself with the program.
     script = f"{shlex.join(program.argv)}; exit $?"
     return Program(program.name, (str(kubelet), "-c", script, name, *flags), program.env)
 
 
 def kubeconfig(cloud: Cloud, server: str = f"https://{CLUSTER_ADDRESS}:6443") -> dict[str, Any]:
-    """As the kubelet's own looks, with its CA inline."""
+    """Return a kubeconfig like the kubelet's own, with an inline CA."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -398,7 +396,7 @@ def ca(cloud: Cloud) -> str:
 
 
 def cluster_of(config: dict[str, Any]) -> dict[str, Any]:
-    """The cluster of a kubeconfig's current context, to be changed."""
+    """Return the cluster of the current context, for changes."""
     cluster = config["clusters"][1]["cluster"]
     assert isinstance(cluster, dict)
     return cluster
@@ -411,7 +409,7 @@ def ask(cloud: Cloud, program: Program, **env: str) -> Completed:
 
 
 @pytest.mark.parametrize("form", ["yaml", "json", "file", "link", "bootstrap", "last"])
-def test_the_kubelets_kubeconfig_tells_where_the_cluster_is(
+def test_the_kubelets_kubeconfig_gives_the_clusters_address(
     cloud: Cloud, program: Program, tmp_path: Path, form: str
 ) -> None:
     config, file = kubeconfig(cloud), tmp_path / "kubelet.conf"
@@ -422,7 +420,7 @@ def test_the_kubelets_kubeconfig_tells_where_the_cluster_is(
             cluster_of(config)["certificate-authority"] = "pki/ca.crt"
             (tmp_path / "pki").mkdir()
             shutil.copy(cloud.ns.folder / "cluster-ca.pem", tmp_path / "pki" / "ca.crt")
-        case "bootstrap":  # as long as the kubelet has no certificate of its own
+        case "bootstrap":  # until the kubelet has its own certificate
             flags = ["--kubeconfig=/none", f"--bootstrap-kubeconfig={file}"]
         case "last":
             flags = ["--kubeconfig=/none", f"--kubeconfig={file}"]
@@ -435,7 +433,7 @@ def test_the_kubelets_kubeconfig_tells_where_the_cluster_is(
     assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
 
 
-def test_a_setting_wins_over_the_kubelets_kubeconfig(
+def test_a_setting_overrides_the_kubelets_kubeconfig(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / "kubelet.conf").write_text(
@@ -449,7 +447,7 @@ def test_a_setting_wins_over_the_kubelets_kubeconfig(
     assert ask(cloud, kubelet, **chosen, **foreign).returncode == 51
 
 
-def test_okes_files_tell_where_there_is_no_kubeconfig(
+def test_okes_files_are_used_without_a_kubeconfig(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / "etc").mkdir()
@@ -469,19 +467,19 @@ exec "$@"
     assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
 
 
-# What whoever stands before the metadata service would say.
-LIES: list[Callable[[Cloud], dict[str, object]]] = [
+# The answers of an attacker between the node and the metadata service.
+FORGED_METADATA: list[Callable[[Cloud], dict[str, object]]] = [
     lambda _: {},
     lambda cloud: {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)},
     lambda cloud: {"apiserver_host": "elsewhere.example", "cluster_ca_cert": ca(cloud)},
 ]
 
 
-@pytest.mark.parametrize("lie", LIES, ids=range(len(LIES)))
-def test_the_metadata_service_never_says_whom_to_trust(
-    cloud: Cloud, program: Program, lie: Callable[[Cloud], dict[str, object]]
+@pytest.mark.parametrize("forged", FORGED_METADATA, ids=range(len(FORGED_METADATA)))
+def test_the_metadata_service_never_supplies_the_ca(
+    cloud: Cloud, program: Program, forged: Callable[[Cloud], dict[str, object]]
 ) -> None:
-    cloud.control.imds(Imds(metadata=lie(cloud)))
+    cloud.control.imds(Imds(metadata=forged(cloud)))
     result = ask(cloud, program)
     assert result.returncode == 15
     assert b"KUBERNETES_SERVICE_HOST" in result.stderr
@@ -489,7 +487,7 @@ def test_the_metadata_service_never_says_whom_to_trust(
     assert cloud.control.report().requests == ()
 
 
-def test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate(
+def test_an_address_from_the_metadata_service_needs_the_clusters_certificate(
     cloud: Cloud, program: Program
 ) -> None:
     known = {"OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": str(cloud.ns.folder / "cluster-ca.pem")}
@@ -505,38 +503,38 @@ def others_own(path: Path) -> None:
     os.chown(path, 65534, 65534)
 
 
-def spoil(cloud: Cloud, file: Path, how: str) -> None:
-    """Make of a good kubeconfig one that must not be believed, or cannot be used."""
+def corrupt(cloud: Cloud, file: Path, how: str) -> None:
+    """Make a valid kubeconfig untrusted or unusable."""
     config = kubeconfig(cloud)
     folder = file.parent
     match how:
         case "server without TLS":
             cluster_of(config)["server"] = f"http://{CLUSTER_ADDRESS}:6443"
-        case "server is no URL":
+        case "server is not a URL":
             cluster_of(config)["server"] = "https://[::1"
         case "server has a line break":
             cluster_of(config)["server"] = "https://a b\r\nx: y/"
         case "server is a list":
             cluster_of(config)["server"] = [CLUSTER_ADDRESS]
-        case "nobody verified":
+        case "insecure-skip-tls-verify":
             cluster_of(config)["insecure-skip-tls-verify"] = True
         case "no CA":
             del cluster_of(config)["certificate-authority-data"]
-        case "CA is no base64":
+        case "CA is not base64":
             cluster_of(config)["certificate-authority-data"] = "%"
-        case "CA is no certificate":
+        case "CA is not a certificate":
             cluster_of(config)["certificate-authority-data"] = base64.b64encode(b"x").decode()
-        case "CA of another user's":
+        case "CA file of another user":
             del cluster_of(config)["certificate-authority-data"]
             cluster_of(config)["certificate-authority"] = "ca.crt"
             shutil.copy(cloud.ns.folder / "cluster-ca.pem", folder / "ca.crt")
             others_own(folder / "ca.crt")
-        case "CA that never ends":
+        case "CA file is endless":
             del cluster_of(config)["certificate-authority-data"]
             cluster_of(config)["certificate-authority"] = "/dev/zero"
         case "no current context":
             del config["current-context"]
-        case "context of another name":
+        case "unknown current context":
             config["current-context"] = "other"
         case "clusters is text":
             config["clusters"] = "oke"
@@ -544,32 +542,32 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
     match how:
         case "a list":
             text = "[]"
-        case "no YAML":
+        case "not YAML":
             text = "{"
-        case "deep":
+        case "deeply nested":
             text = "[" * 100_000
         case "too large":
             text += "#" * 300_000
-        case "an object of Python's":
+        case "a Python object":
             text = text.replace("kind: Config", "kind: !!python/object/apply:os.system [exit]")
         case "aliases":
             chain = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
             text = "\n".join(["a0: &a0 [x]", *chain, "current-context: *a39"])
-        case "no UTF-8":
+        case "not UTF-8":
             text = text.replace("Config", "\udcff")
     file.write_bytes(text.encode(errors="surrogateescape"))
     match how:
-        case "another user's":
+        case "file of another user":
             others_own(file)
-        case "open to a group":
+        case "file open to a group":
             file.chmod(0o664)
-        case "open to all":
+        case "file open to all":
             file.chmod(0o666)
-        case "folder of another user's":
+        case "directory of another user":
             others_own(folder)
-        case "folder open to all":
+        case "directory open to all":
             folder.chmod(0o777)
-        case "link of another user's":
+        case "link of another user":
             (folder / "real").mkdir()
             file.rename(folder / "real" / "kubelet.conf")
             file.symlink_to("real/kubelet.conf")
@@ -577,7 +575,7 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
         case "a pipe":
             file.unlink()
             os.mkfifo(file, 0o600)
-        case "a folder":
+        case "a directory":
             file.unlink()
             file.mkdir()
 
@@ -585,45 +583,45 @@ def spoil(cloud: Cloud, file: Path, how: str) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        "another user's",
-        "open to a group",
-        "open to all",
-        "folder of another user's",
-        "folder open to all",
-        "link of another user's",
+        "file of another user",
+        "file open to a group",
+        "file open to all",
+        "directory of another user",
+        "directory open to all",
+        "link of another user",
         "a pipe",
-        "a folder",
+        "a directory",
         "server without TLS",
-        "server is no URL",
+        "server is not a URL",
         "server has a line break",
         "server is a list",
-        "nobody verified",
+        "insecure-skip-tls-verify",
         "no CA",
-        "CA is no base64",
-        "CA is no certificate",
-        "CA of another user's",
-        "CA that never ends",
+        "CA is not base64",
+        "CA is not a certificate",
+        "CA file of another user",
+        "CA file is endless",
         "no current context",
-        "context of another name",
+        "unknown current context",
         "clusters is text",
         "a list",
-        "no YAML",
-        "deep",
+        "not YAML",
+        "deeply nested",
         "too large",
-        "an object of Python's",
+        "a Python object",
         "aliases",
-        "no UTF-8",
+        "not UTF-8",
     ],
 )
-def test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token(
+def test_an_untrusted_kubeconfig_gets_no_token(
     cloud: Cloud, program: Program, tmp_path: Path, how: str
 ) -> None:
     folder = tmp_path / "kubernetes"
     folder.mkdir()
-    spoil(cloud, folder / "kubelet.conf", how)
-    # Not even with what the metadata service would add.
-    lie: dict[str, object] = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)}
-    cloud.control.imds(Imds(metadata=lie))
+    corrupt(cloud, folder / "kubelet.conf", how)
+    # Not even with an address from the metadata service.
+    forged: dict[str, object] = {"apiserver_host": CLUSTER_ADDRESS, "cluster_ca_cert": ca(cloud)}
+    cloud.control.imds(Imds(metadata=forged))
     kubelet = started_by_a_kubelet(program, tmp_path, f"--kubeconfig={folder}/kubelet.conf")
     result = ask(cloud, kubelet)
     assert (result.returncode, result.stdout) == (15, b"")
@@ -632,7 +630,7 @@ def test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token(
 
 
 @pytest.mark.parametrize("parent", ["name", "user"])
-def test_only_a_kubelet_of_roots_is_believed(
+def test_only_roots_kubelet_is_trusted(
     cloud: Cloud, program: Program, open_folder: Path, parent: str
 ) -> None:
     file = open_folder / "kubelet.conf"
@@ -641,7 +639,7 @@ def test_only_a_kubelet_of_roots_is_believed(
     flags = f"--kubeconfig={file}"
     kubelet = started_by_a_kubelet(program, open_folder, flags, name=name)
     if parent == "user":
-        # As a set-uid program: its effective user is root, its real one is not.
+        # Like a set-uid program: the effective user is root, the real user is not.
         shell, option, *rest = kubelet.argv
         argv = ("setpriv", "--ruid=65534", shell, "-p", option, *rest)
         kubelet = Program(kubelet.name, argv, kubelet.env)
@@ -653,7 +651,7 @@ def test_only_a_kubelet_of_roots_is_believed(
 
 
 @pytest.mark.parametrize(("version", "cache_type"), [("1.33", ""), ("1.34", "ServiceAccount")])
-def test_config_asks_the_kubelet_for_tokens_by_the_rules_of_its_version(
+def test_config_requests_tokens_by_the_rules_of_the_kubelets_version(
     cloud: Cloud, program: Program, version: str, cache_type: str
 ) -> None:
     args = ("config", "--realm", "oc1", "--workload-identity", "aud.example")
@@ -662,19 +660,17 @@ def test_config_asks_the_kubelet_for_tokens_by_the_rules_of_its_version(
     (provider,) = load(text).providers
     assert provider.token_attributes == TokenAttributes("aud.example", cache_type)
     assert dict(provider.env)["OCIR_AUTH_METHOD"] == "WORKLOAD_IDENTITY"
-    # The settings that it makes are those of a call that works.
+    # The generated settings make a call succeed.
     env = {**settings(cloud), **dict(provider.env)}
     stdin = request(IMAGE, serviceAccountToken=cloud.control.service_account_token(APP))
     assert read_response(program.run(cloud, stdin=stdin, env=env).check().stdout).password
 
 
-def test_config_ends_with_what_kubernetes_and_oci_must_be_told(
-    cloud: Cloud, program: Program
-) -> None:
+def test_config_ends_with_the_steps_for_kubernetes_and_oci(cloud: Cloud, program: Program) -> None:
     args = ("config", "--realm", "oc1", "--workload-identity", "https://aud.example")
     text = program.run(cloud, *args).check().stdout.decode()
-    _, _, note = text.partition("\n# The nodes must be allowed")
-    rbac, _, policy = note.partition("And OCI must be told")
+    _, _, note = text.partition("\n# The nodes need permission")
+    rbac, _, policy = note.partition("each service account needs an OCI policy")
     lines = [line[4:] for line in rbac.splitlines() if line.startswith("#   ")]
     role, binding = yaml.safe_load_all("\n".join(lines))
     assert role["rules"] == [
@@ -688,7 +684,7 @@ def test_config_ends_with_what_kubernetes_and_oci_must_be_told(
     assert binding["subjects"][0]["name"] == "system:nodes"
     for part in ("cluster_id", "namespace", "service_account", "type = 'workload'"):
         assert f"request.principal.{part}" in policy
-    assert "experimental" in policy
+    assert "Experimental" in policy
 
 
 @pytest.mark.parametrize(
@@ -701,14 +697,14 @@ def test_config_ends_with_what_kubernetes_and_oci_must_be_told(
         ("--workload-identity", "a", "--kubelet-version", "new"),
     ],
 )
-def test_config_refuses_what_no_kubelet_would_take(
+def test_config_refuses_what_kubelets_reject(
     cloud: Cloud, program: Program, args: tuple[str, ...]
 ) -> None:
     result = program.run(cloud, "config", "--realm", "oc1", *args)
     assert (result.returncode, result.stdout) == (2, b"")
 
 
-# --- the pure parts ----------------------------------------------------------------------------
+# --- pure functions ----------------------------------------------------------------------------
 
 
 def jwt(claims: object) -> str:
@@ -749,7 +745,7 @@ def test_a_tokens_claims_name_the_account() -> None:
     ],
     ids=range(10),
 )
-def test_a_token_that_names_no_account_is_refused_and_not_quoted(claims: object) -> None:
+def test_a_token_without_an_account_is_refused_and_not_quoted(claims: object) -> None:
     token = jwt(claims)
     with pytest.raises(NoServiceAccountToken) as caught:
         service_account(token)
@@ -757,7 +753,7 @@ def test_a_token_that_names_no_account_is_refused_and_not_quoted(claims: object)
 
 
 @pytest.mark.parametrize("token", ["a.b", "a b.c.d", "a.b.c\n", "a.b.c\r\nx: y", "é.b.c"])
-def test_what_is_no_web_token_never_becomes_a_header(token: str) -> None:
+def test_text_that_is_not_a_jwt_never_becomes_a_header(token: str) -> None:
     with pytest.raises(NoServiceAccountToken, match="not a JSON web token"):
         service_account(token)
 
@@ -780,7 +776,7 @@ def metadata(**values: str) -> Callable[[], bytes]:
 
 
 def never() -> bytes:
-    raise AssertionError("the metadata service was asked")
+    raise AssertionError("request to the metadata service")
 
 
 def no_kubeconfig() -> Kubeconfig:
@@ -813,9 +809,11 @@ def test_the_cluster_is_found_by_settings_then_kubeconfig_then_files(tmp_path: P
     assert find_cluster(Settings(), no_kubeconfig, never, conf)[:2] == ("10.0.0.8", "disk")
 
 
-def test_the_metadata_service_adds_an_address_at_most() -> None:
-    told = metadata(apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode())
-    found = find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
+def test_the_metadata_service_adds_only_an_address() -> None:
+    forged = metadata(
+        apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode()
+    )
+    found = find_cluster(Settings(), no_kubeconfig, forged, files(ca="disk"))
     assert found == (
         "10.0.0.5",
         "disk",
@@ -829,28 +827,28 @@ def test_the_metadata_service_adds_an_address_at_most() -> None:
     ("text", "host"),
     [("10.0.0.5:6443", "10.0.0.5"), ("fd00::5", "fd00::5"), ("API.example", "api.example")],
 )
-def test_the_api_servers_own_port_is_left_out(text: str, host: str) -> None:
+def test_the_api_servers_port_is_dropped(text: str, host: str) -> None:
     found = find_cluster(Settings(), no_kubeconfig, never, files(host=text, ca="disk"))
     assert found.host == host
 
 
 @pytest.mark.parametrize(
-    "told",
+    "metadata",
     [
         metadata(),
         metadata(apiserver_host="a b\r\nx: y"),
         lambda: b'{"apiserver_host": 7}',
-        lambda: b"no JSON",
+        lambda: b"not JSON",
         lambda: b"[]",
     ],
     ids=range(5),
 )
-def test_a_cluster_that_is_told_wrongly_is_unknown(told: Callable[[], bytes]) -> None:
+def test_an_invalid_cluster_address_is_an_unknown_cluster(metadata: Callable[[], bytes]) -> None:
     with pytest.raises(ClusterUnknown):
-        find_cluster(Settings(), no_kubeconfig, told, files(ca="disk"))
+        find_cluster(Settings(), no_kubeconfig, metadata, files(ca="disk"))
 
 
-def test_a_ca_file_that_was_named_must_be_there() -> None:
+def test_a_configured_ca_file_must_exist() -> None:
     chosen = Settings(kubernetes_host="api.example", kubernetes_ca_file="/none")
     with pytest.raises(ClusterUnknown, match="/none"):
         find_cluster(chosen, a_kubeconfig, never, files(ca="disk"))
@@ -882,7 +880,7 @@ def test_a_resource_principal_gets_a_token(
     assert cloud.control.report().connections == {"registry": 1}
     again = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
     assert again.password == answer.password
-    # Another resource's token does not fit this key: nothing may be shared with it.
+    # Another resource's token does not match this key, so it gets no cached token.
     other = {**env, "OCI_RESOURCE_PRINCIPAL_RPST": cloud.control.resource().token}
     assert program.run(cloud, stdin=request(IMAGE), env=other).returncode == 41
 
@@ -901,7 +899,7 @@ def test_a_resource_principal_gets_a_token(
     ],
     ids=range(4),
 )
-def test_an_environment_without_a_resource_principal_is_called_that(
+def test_a_missing_resource_principal_is_reported(
     cloud: Cloud, program: Program, env: dict[str, str]
 ) -> None:
     method = {"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL"}

@@ -386,7 +386,7 @@ runpy.run_module("tests.demo", run_name="__main__")
     told = done.stdout
     parts = [
         "skopeo: refused, as expected: ",
-        "the kubelet has its answer",
+        "the kubelet has the response",
         "ctr: pulled",
         "skopeo: pulled",
     ]

@@ -1,7 +1,7 @@
-"""The program in its built forms, as ``make binary`` left it in dist/.
+"""The built forms of the program, from ``make binary`` in dist/.
 
-While coverage measures, the program in the binary is the source: same launcher, same files, same
-way to install. Coverage cannot see into the frozen program.
+During ``make coverage``, the binary contains the source form instead of the frozen program, which
+coverage cannot measure. Launcher, files and installation stay the same.
 """
 
 import atexit
@@ -34,17 +34,17 @@ _PROGRAM = "bin/program/oke-credential-provider"
 
 
 def exists() -> bool:
-    """True when there is a binary."""
+    """Report whether the binary exists."""
     return _ONE_FILE.exists()
 
 
 def is_measured() -> bool:
-    """True while coverage measures: the binary runs the source."""
+    """Report whether ``make coverage`` is running, so that the binary runs the source form."""
     return "COVERAGE_PROCESS_CONFIG" in os.environ
 
 
 def one_file() -> Path:
-    """The one-file form."""
+    """Return the path of the one-file form."""
     if not exists():
         raise FileNotFoundError(f"{_ONE_FILE}: run make binary first")
     return _measured() if is_measured() else _ONE_FILE
@@ -52,17 +52,17 @@ def one_file() -> Path:
 
 @cache
 def tree() -> Path:
-    """The installed form: a folder with MANIFEST and bin/, for this test run only."""
+    """Return the directory of the installed form, with MANIFEST and bin/. It exists for this test run only."""
     return _unpacked(one_file())
 
 
 def installed() -> Path:
-    """The installed form's executable."""
+    """Return the executable of the installed form."""
     return tree() / "bin" / "oke-credential-provider"
 
 
 def write_manifest(folder: Path) -> None:
-    """Write MANIFEST for the files that are in the folder now."""
+    """Write MANIFEST for the files in the directory."""
     file = folder / "MANIFEST"
     file.unlink(missing_ok=True)
     file.write_text(build.manifest(folder))
@@ -79,7 +79,7 @@ def _unpacked(binary: Path) -> Path:
 
 def _folder(prefix: str) -> Path:
     place = Path(tempfile.mkdtemp(prefix=prefix))
-    place.chmod(0o755)  # for every user, as ``install`` makes it
+    place.chmod(0o755)  # readable for every user, as after ``install``
     atexit.register(shutil.rmtree, place)
     return place
 

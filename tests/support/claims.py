@@ -1,8 +1,8 @@
-"""What SECURITY.md and README.md claim, each claim made false in one place or more.
+"""The claims of SECURITY.md and README.md, with mutations that make each claim false.
 
-The keys are the tests that hold the claims: every test that SECURITY.md names, and those of README's
-claims. `python -m tests.campaigns.mutations` makes each claim false in a copy of the tree, where its test must
-fail. `test_security.py` holds the list complete and each `old` current.
+The keys are the tests of the claims: all tests that SECURITY.md names, and tests of README's claims.
+`python -m tests.campaigns.mutations` applies each mutation to a copy of the tree, where the test must then
+fail. `test_security.py` checks that the list is complete and that each `old` is in its file.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Mutation:
-    """In `file`, `old` (which stands there once) becomes `new`."""
+    """In `file`, `new` replaces `old`, which must occur exactly once."""
 
     file: str
     old: str
     new: str
 
 
-_REALM = "provider/ocir/hosts.py"
+_HOSTS = "provider/ocir/hosts.py"
 _PLUGIN = "provider/plugin/credentials.py"
 _IMAGE = "provider/image.py"
 _IMDS = "provider/auth/imds.py"
-_STORE = "provider/cache/tmpfs.py"
-_SHARING = "provider/cache/token_cache.py"
-_TRANSPORT = "provider/net/http.py"
-_TRUST = "provider/net/tls.py"
+_TMPFS = "provider/cache/tmpfs.py"
+_TOKEN_CACHE = "provider/cache/token_cache.py"
+_HTTP = "provider/net/http.py"
+_TLS_FILE = "provider/net/tls.py"
 _TOKEN_ENDPOINT = "provider/ocir/token.py"
 _FLIGHT = "provider/cache/single_flight.py"
 _ENTRIES = "provider/cache/entries.py"
@@ -39,8 +39,8 @@ _LOG = "provider/log.py"
 _LAUNCHER = "packaging/freeze/launcher.c"
 _ROOT_ONLY = "provider/root_only.py"
 _PROCESSES = "provider/commands/node/processes.py"
-_JUDGED = "provider/commands/check/kubelet.py"
-_WALK = "provider/commands/check/runner.py"
+_CHECK_KUBELET = "provider/commands/check/kubelet.py"
+_CHECK_RUNNER = "provider/commands/check/runner.py"
 _INSTALL = "provider/commands/install/install.py"
 _UNINSTALL = "provider/commands/install/uninstall.py"
 _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
@@ -66,164 +66,164 @@ _NETRC = (
 )
 
 CLAIMS: dict[str, tuple[Mutation, ...]] = {
-    # --- a pod's author ---
-    "test_no_host_outside_the_grammar_is_signed_for": (
-        Mutation(_REALM, 'if len(labels) == 3 and labels[1:] == ["ocir", "io"]', 'if labels[-2:] == ["ocir", "io"]'),
-        Mutation(_REALM, "return claimed_realm_domain(image_host) in REALM_DOMAINS.values()", "return claimed_realm_domain(image_host) is not None"),
-        Mutation(_REALM, "    if port not in (None, HTTPS_PORT):\n        return False\n    labels", "    labels"),
+    # --- author of a pod ---
+    "test_nothing_is_signed_for_a_host_outside_the_grammar": (
+        Mutation(_HOSTS, 'if len(labels) == 3 and labels[1:] == ["ocir", "io"]', 'if labels[-2:] == ["ocir", "io"]'),
+        Mutation(_HOSTS, "return claimed_realm_domain(image_host) in REALM_DOMAINS.values()", "return claimed_realm_domain(image_host) is not None"),
+        Mutation(_HOSTS, "    if port not in (None, HTTPS_PORT):\n        return False\n    labels", "    labels"),
     ),
-    "test_another_registry_gets_an_empty_answer_without_a_packet_sent": (
+    "test_another_registry_gets_an_empty_response_without_a_packet": (
         Mutation(_PLUGIN, "            return NO_CREDENTIALS", '            return Response(image.host, "u", "p", 0)'),
         Mutation(_PLUGIN, "            return NO_CREDENTIALS", "            import contextlib, socket\n            with contextlib.suppress(OSError):\n                socket.getaddrinfo(image.host, 443)\n            return NO_CREDENTIALS"),
         Mutation(_PLUGIN, "return bool(claimed) and on_a_node and claimed == instance_region(invocation).realm_domain", "return claimed == instance_region(invocation).realm_domain and on_a_node"),
         Mutation("provider/plugin/response.py", "    cache_seconds: int = 0", "    cache_seconds: int = 300"),
     ),
-    "test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_by_what_imds_says": (
+    "test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_after_asking_imds": (
         Mutation(_PLUGIN, " and claimed == instance_region(invocation).realm_domain", ""),
     ),
-    "test_a_name_in_a_foreign_domain_asks_imds_once": (
-        Mutation(_SHARING, "                flight.remember(known)\n", ""),
+    "test_names_in_foreign_domains_query_imds_once": (
+        Mutation(_TOKEN_CACHE, "                flight.remember(known)\n", ""),
     ),
-    "test_twelve_invented_registries_cost_no_identity": (
-        Mutation(_SHARING, "        if not self._is_known():", "        if False:"),
-        Mutation(_SHARING, "    if not is_known_registry(image.host, invocation.settings.ocir_hosts):", "    if False:"),
+    "test_invented_registries_use_no_identity": (
+        Mutation(_TOKEN_CACHE, "        if not self._is_known():", "        if False:"),
+        Mutation(_TOKEN_CACHE, "    if not is_known_registry(image.host, invocation.settings.ocir_hosts):", "    if False:"),
     ),
-    "test_an_invented_registry_that_somebody_answers_for_costs_no_identity": (
-        Mutation(_SHARING, "        if not self._is_known():", "        if False:"),
+    "test_an_invented_registry_with_a_server_uses_no_identity": (
+        Mutation(_TOKEN_CACHE, "        if not self._is_known():", "        if False:"),
     ),
-    "test_one_unknown_registry_a_minute_gets_an_identity": (
+    "test_one_unknown_registry_per_minute_uses_an_identity": (
         Mutation(_FLIGHT, "if recent and admitted != host:", "if False:"),
     ),
-    "test_registries_that_never_answer_delay_no_other": (
-        Mutation(_SHARING, "            exchange.connect(image, invocation)\n            self._flight", "            with self._flight:\n                exchange.connect(image, invocation)\n            self._flight"),
+    "test_registries_that_hang_delay_no_other_registry": (
+        Mutation(_TOKEN_CACHE, "            exchange.connect(image, invocation)\n            self._flight", "            with self._flight:\n                exchange.connect(image, invocation)\n            self._flight"),
     ),
-    "test_the_store_is_bounded_in_files_and_keeps_what_is_useful": (
-        Mutation(_STORE, "count > _MAX_FILES or", "False or"),
-        Mutation(_STORE, "(entry_of(name) in files, files[name].st_mtime)", "files[name].st_mtime"),
+    "test_the_cache_has_a_file_limit_and_keeps_useful_tokens": (
+        Mutation(_TMPFS, "count > _MAX_FILES or", "False or"),
+        Mutation(_TMPFS, "(entry_of(name) in files, files[name].st_mtime)", "files[name].st_mtime"),
     ),
-    "test_the_store_is_bounded_in_bytes": (
-        Mutation(_STORE, "or size > _MAX_TOTAL_BYTES", "or False"),
+    "test_the_cache_has_a_size_limit": (
+        Mutation(_TMPFS, "or size > _MAX_TOTAL_BYTES", "or False"),
     ),
-    "test_a_failed_exchange_sweeps_too": (
-        Mutation(_SHARING, "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
+    "test_a_failed_exchange_cleans_the_cache": (
+        Mutation(_TOKEN_CACHE, "        finally:\n            self._store.sweep()", "        finally:\n            pass"),
     ),
     "test_registries_share_a_failure_of_federation": (
         Mutation(_FLIGHT, "            self._slot.write(failure_content(error))", "            pass"),
     ),
-    "test_a_repository_cannot_climb_out_of_its_place": (
+    "test_a_repository_cannot_escape_its_path": (
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9./_-]+"'),
         Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+|[\\r\\n: ]+)[a-z0-9]+)*"'),
     ),
-    "test_anything_is_answered_or_refused_by_its_own_error": (
+    "test_any_input_is_answered_or_refused_with_an_expected_error": (
         Mutation(_IMAGE, "(not colon or _TAG.fullmatch(tag))", "True"),
         Mutation(_IMAGE, "(not at or _DIGEST.fullmatch(digest))", "True"),
         Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
     ),
-    "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_read": (
+    "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_pull": (
         Mutation(_PLUGIN, "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        invocation = invocation._replace(settings=settings)\n        subject = subject_of(settings,'),
     ),
-    "test_a_forged_token_with_an_accounts_claims_never_gets_what_is_shared": (
+    "test_a_forged_token_with_an_accounts_claims_never_gets_a_cached_token": (
         Mutation("provider/auth/service_account.py", "digest = hashlib.sha256(self.token.encode()).hexdigest()", 'digest = ""'),
     ),
     "test_two_accounts_never_share_a_token": (
         Mutation("provider/auth/service_account.py", 'return f"{self.namespace}/{self.name} {self.uid} {self.audience} {digest}"', 'return f"{self.namespace}/{self.name}"'),
     ),
-    "test_a_storm_makes_one_exchange_and_everybody_gets_credentials": (
-        Mutation(_SHARING, "        if lock.acquire():\n            try:", "        if lock.acquire() or True:\n            try:"),
+    "test_a_storm_makes_one_exchange_and_all_calls_get_credentials": (
+        Mutation(_TOKEN_CACHE, "        if lock.acquire():\n            try:", "        if lock.acquire() or True:\n            try:"),
     ),
     "test_a_storm_shares_one_failure": (
         Mutation(_ENTRIES, "        if arrived <= at <= now() or 0 <= now() - at < shared:", "        if False:"),
     ),
-    # --- who owns the node's network ---
-    "test_a_fault_ends_in_time_with_its_code_and_few_requests": (
-        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False"),
-        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
-        Mutation(_TRUST, _TLS, "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
+    # --- owner of the node's network ---
+    "test_a_fault_ends_in_time_with_the_right_code_and_few_requests": (
+        Mutation(_TLS_FILE, _TLS, f"{_TLS}; context.check_hostname = False"),
+        Mutation(_TLS_FILE, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+        Mutation(_TLS_FILE, _TLS, "context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED; context.set_ciphers('ALL:@SECLEVEL=0')"),
         Mutation(_CLIENT, "                return self._try(method, target, headers(), body, seconds)\n", "                answer = self._try(method, target, headers(), body, seconds)\n                if answer.status in (301, 302, 307, 308):\n                    from urllib.parse import urlsplit\n                    to = urlsplit(answer.headers['location'])\n                    self.origin = Origin(to.scheme, to.hostname or '', to.port or 443)\n                    self._connection = None\n                    answer = self._try(method, target, headers(), body, seconds)\n                return answer\n"),
-        Mutation(_TRANSPORT, 'self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))', "self._sock.settimeout(600)"),
+        Mutation(_HTTP, 'self._sock.settimeout(self._deadline.left(f"waiting for {self._asked}"))', "self._sock.settimeout(600)"),
         Mutation(_TOKEN_ENDPOINT, "    if not is_token(text):", "    if text is None:"),
     ),
-    "test_a_name_without_an_end_is_waited_for_only_as_long_as_the_deadline": (
+    "test_a_dns_lookup_that_hangs_ends_at_the_deadline": (
         Mutation(_CLIENT, '        opening = Background(lambda: self._open(limit))\n        return opening.result(limit, f"connecting to {self.origin.netloc}")', "        return self._open(limit)"),
     ),
-    "test_tls_is_retried_only_where_a_connection_was_lost": (
-        Mutation(_TRANSPORT, "            raise (UnknownIssuer if unknown else TlsUntrusted)(", "            raise Failure("),
+    "test_tls_is_retried_only_after_a_lost_connection": (
+        Mutation(_HTTP, "            raise (UnknownIssuer if unknown else TlsUntrusted)(", "            raise Failure("),
         Mutation(_CLIENT, "        except UnknownIssuer:\n            if not others", "        except TlsUntrusted:\n            if not others"),
-        Mutation(_TRANSPORT, '{error.reason}", retryable=False\n            ) from error', '{error.reason}"\n            ) from error'),
-        Mutation(_TRANSPORT, '        except OSError as error:\n            raise Failure(f"TLS with {self.origin.host}: {error.strerror or error}") from error', '        except OSError as error:\n            raise TlsUntrusted("lost") from error'),
+        Mutation(_HTTP, '{error.reason}", retryable=False\n            ) from error', '{error.reason}"\n            ) from error'),
+        Mutation(_HTTP, '        except OSError as error:\n            raise Failure(f"TLS with {self.origin.host}: {error.strerror or error}") from error', '        except OSError as error:\n            raise TlsUntrusted("lost") from error'),
     ),
-    "test_a_root_that_neither_holds_is_not_trusted": (
-        Mutation(_TRUST, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
+    "test_a_root_in_neither_is_not_trusted": (
+        Mutation(_TLS_FILE, _TLS, f"{_TLS}; context.check_hostname = False; context.verify_mode = ssl.CERT_NONE"),
     ),
-    "test_a_get_is_signed_as_by_the_sdk": (
+    "test_a_get_has_the_sdks_signature": (
         Mutation("provider/auth/signer.py", '("date", "(request-target)", "host"))', '("date", "(request-target)"))'),
         Mutation("provider/auth/signer.py", '("date", "(request-target)", "host"))', '("(request-target)", "host"))'),
     ),
-    "test_a_post_to_federation_is_signed_as_by_the_sdk": (
+    "test_a_federation_post_has_the_sdks_signature": (
         Mutation("provider/auth/signer.py", '"content-type", "x-content-sha256")\n        return', '"content-type")\n        return'),
     ),
-    "test_a_wrong_setting_is_named_with_what_is_allowed": (
+    "test_an_invalid_setting_is_named_with_the_allowed_values": (
         Mutation(_EXCHANGE, 'if scheme == "http" and host not in LOOPBACK:', "if False:"),
     ),
-    "test_an_answer_without_an_end_is_read_within_bounds": (
-        Mutation(_TRANSPORT, "self._most -= count", "pass"),
-        Mutation(_TRANSPORT, "MAX_BODY = 1 << 20", "MAX_BODY = 1 << 26"),
+    "test_an_endless_answer_is_read_within_bounds": (
+        Mutation(_HTTP, "self._most -= count", "pass"),
+        Mutation(_HTTP, "MAX_BODY = 1 << 20", "MAX_BODY = 1 << 26"),
     ),
-    "test_no_text_of_somebody_else_s_becomes_a_field": (
+    "test_external_text_never_becomes_a_log_field": (
         Mutation(_LOG, """    return f'"{escaped}"'""", """    return f'"{text}"'"""),
         Mutation(_LOG, "_quoted(_printable(message))", "_printable(message)"),
-        Mutation(_TRANSPORT, '    if not _REQUEST_ID.fullmatch(given):\n        return "withheld"\n', ""),
+        Mutation(_HTTP, '    if not _REQUEST_ID.fullmatch(given):\n        return "withheld"\n', ""),
     ),
-    "test_the_metadata_service_never_says_whom_to_trust": (
+    "test_the_metadata_service_never_supplies_the_ca": (
         Mutation(_WORKLOAD, "    if not ca:\n        raise ClusterUnknown(", "    ca = ca or base64.b64decode(json.loads(metadata()).get('cluster_ca_cert', '')).decode()\n    if not ca:\n        raise ClusterUnknown("),
     ),
-    "test_an_address_of_the_metadata_services_must_have_the_clusters_own_certificate": (
+    "test_an_address_from_the_metadata_service_needs_the_clusters_certificate": (
         Mutation(_WORKLOAD, "    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)\n", "    context = ssl._create_unverified_context()\n"),
     ),
-    "test_a_kubeconfig_that_is_not_to_be_believed_gets_no_token": (
+    "test_an_untrusted_kubeconfig_gets_no_token": (
         Mutation(_KUBECONFIG, "if others := who_can_replace(path):", "if others := None:"),
         Mutation(_KUBECONFIG, "    if unverified:", "    if False:"),
         Mutation(_KUBECONFIG, 'if parts.scheme != "https" or not', "if not"),
     ),
-    "test_only_a_kubelet_of_roots_is_believed": (
+    "test_only_roots_kubelet_is_trusted": (
         Mutation(_KUBECONFIG, 'if program == "kubelet" and users', "if users"),
         Mutation(_KUBECONFIG, ' and users == [b"0"] * 4 else', " else"),
     ),
-    "test_a_shared_token_is_only_for_who_holds_every_part_of_its_proof": (
+    "test_a_cached_token_requires_every_part_of_its_proof": (
         Mutation(_OCI_FILES, "self.key, self.session))", "self.session))"),
         Mutation(_OCI_FILES, "self.key, self.session))", "self.key))"),
         Mutation(_OCI_FILES, "sorted(self.values.items()), self.key", "self.key"),
     ),
-    "test_what_is_signed_is_what_the_token_is_shared_under": (
+    "test_the_bytes_that_sign_are_the_bytes_in_the_cache_key": (
         Mutation("provider/auth/sdk_principals.py", "            token = profile.session.decode", '            profile = profile._replace(session=open(values["security_token_file"], "rb").read(), key=open(values["key_file"], "rb").read())\n            token = profile.session.decode'),
     ),
     "test_no_outcome_shows_a_secret": (
-        Mutation(_TRANSPORT, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
-        Mutation(_TRANSPORT, "(opc-request-id {self.request_id})", "({dict(self.headers.items())})"),
+        Mutation(_HTTP, 'return f"{self.asked} answered {self.status} (opc-request-id {self.request_id})"', 'return f"{self.asked} answered {self.status} {self.body!r}"'),
+        Mutation(_HTTP, "(opc-request-id {self.request_id})", "({dict(self.headers.items())})"),
         Mutation(_PLUGIN, '"token_request_id": credentials.token.request_id', '"token_request_id": credentials.token.text'),
         Mutation("provider/auth/instance_principal.py", 'raise FederationMalformed(f"{answer.describe()} without a token")', 'raise FederationMalformed(f"{answer.describe()} without a token {token}")'),
     ),
     "test_a_proxy_is_for_servers_and_never_for_the_metadata_service": (
         Mutation(_IMDS, "connection = Connection(self._origin)", "import os\n        from provider.net.tls import proxy_for\n        connection = Connection(self._origin, None, proxy_for(self._origin.host, os.environ))"),
-        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy")'),
+        Mutation(_TLS_FILE, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy")'),
     ),
-    "test_a_region_of_any_shape_names_a_host_or_none": (
+    "test_region_info_of_any_shape_gives_a_valid_host_or_none": (
         Mutation(_IMDS, 'if is_domain_name(f"{region}.{domain}") and "." not in region and is_domain_name(domain):', "if True:"),
     ),
     # --- another user of the node ---
-    "test_the_store_is_private": (
-        Mutation(_STORE, "os.mkdir(path, 0o700)", "os.mkdir(path, 0o755); os.chmod(path, 0o755)"),
-        Mutation(_STORE, "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600", "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o644"),
+    "test_the_cache_is_private": (
+        Mutation(_TMPFS, "os.mkdir(path, 0o700)", "os.mkdir(path, 0o755); os.chmod(path, 0o755)"),
+        Mutation(_TMPFS, "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600", "os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o644"),
     ),
-    "test_an_odd_store_is_a_miss_and_never_a_failure": (
-        Mutation(_STORE, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
-        Mutation(_STORE, "if status.st_uid != os.geteuid():", "if False:"),
-        Mutation(_STORE, "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
-        Mutation(_STORE, "if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:", "if status.st_size > _MAX_BYTES:"),
-        Mutation(_SHARING, "    except CacheUnavailable as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)", "    except KeyError as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)"),
+    "test_an_unsafe_cache_is_a_miss_and_never_a_failure": (
+        Mutation(_TMPFS, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
+        Mutation(_TMPFS, "if status.st_uid != os.geteuid():", "if False:"),
+        Mutation(_TMPFS, "if stat.S_IMODE(status.st_mode) & 0o077:", "if False:"),
+        Mutation(_TMPFS, "if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:", "if status.st_size > _MAX_BYTES:"),
+        Mutation(_TOKEN_CACHE, "    except CacheUnavailable as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)", "    except KeyError as error:\n        invocation.log.cache_unavailable(error)\n        return _fetch_uncached(image, invocation)"),
     ),
-    "test_without_tmpfs_there_is_no_store": (
-        Mutation(_STORE, "            if _in_memory(fd):", "            if True:"),
+    "test_without_tmpfs_there_is_no_cache": (
+        Mutation(_TMPFS, "            if _in_memory(fd):", "            if True:"),
     ),
     "test_processes_show_no_secret_to_who_looks_at_them": (
         Mutation(_TOKEN_ENDPOINT, _TOKEN, f"    import subprocess\n    subprocess.run(['sh', '-c', 'sleep 0.3; true', text])\n{_TOKEN}"),
@@ -244,8 +244,8 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_LAUNCHER, " && (status.st_mode & 07777) == 0700\n", "\n"),
         Mutation(_LAUNCHER, "        if (!mkdtemp(name)) {", '        snprintf(name, sizeof name, "%s/" PREFIX "cccccc", path);\n        if (mkdir(name, 0700) && errno != EEXIST) {'),
     ),
-    "test_what_somebody_else_put_into_dev_shm_is_a_miss": (
-        Mutation(_STORE, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
+    "test_another_users_files_in_dev_shm_are_a_miss": (
+        Mutation(_TMPFS, "_SAFE = os.O_NOFOLLOW | os.O_CLOEXEC", "_SAFE = os.O_CLOEXEC"),
     ),
     "test_who_only_calls_himself_kubelet_is_neither_believed_nor_run": (
         Mutation(_PROCESSES, "if os.path.basename(path).removesuffix(_DELETED) != _NAME:", "if False:"),
@@ -257,23 +257,20 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_PROCESSES, "    if replaceable := _who_can_replace(program, path):", "    if replaceable := None:"),
         Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
         Mutation(_ROOT_ONLY, "mode & (stat.S_IWGRP | stat.S_IWOTH)", "mode & stat.S_IWOTH"),
-        Mutation(_PROCESSES, "if replaceable := _who_can_replace(program, path):", "if replaceable := None:"),
     ),
     "test_a_provider_that_another_user_can_replace_is_a_finding_and_not_run": (
-        Mutation("provider/commands/check/runner.py", "and not found.replaceable", ""),
-        Mutation("provider/commands/check/kubelet.py", "        if not wrong and program.replaceable:", "        if False:"),
+        Mutation(_CHECK_RUNNER, "and not found.replaceable", ""),
+        Mutation(_CHECK_KUBELET, "        if not wrong and program.replaceable:", "        if False:"),
         Mutation(_ROOT_ONLY, "if status.st_uid not in (0, user):", "if False:"),
         Mutation(_ROOT_ONLY, "sticky = stat.S_ISDIR", "sticky = True or stat.S_ISDIR"),
-        Mutation(_WALK, "and not found.replaceable", ""),
     ),
     "test_a_config_that_another_user_can_replace_is_a_finding_and_not_believed": (
         Mutation("provider/commands/node/files.py", "        replaceable = _others(path, *paths.values())", "        replaceable = None"),
         Mutation("provider/commands/node/files.py", "_others(path, *paths.values())", "_others(path)"),
-        Mutation(_JUDGED, "    if files.replaceable:\n", "    if False:\n"),
+        Mutation(_CHECK_KUBELET, "    if files.replaceable:\n", "    if False:\n"),
     ),
     "test_a_settings_file_that_another_user_can_replace_is_a_finding": (
-        Mutation("provider/commands/check/runner.py", "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
-        Mutation(_WALK, "others := who_can_replace(call.settings_file)", 'others := ""'),
+        Mutation(_CHECK_RUNNER, "if call.settings_file and (others := who_can_replace(call.settings_file)):", "if others := None:"),
     ),
     "test_a_provider_that_is_swapped_all_the_time_is_never_run": (
         Mutation(_ROOT_ONLY, "left = _names(os.path.join(os.getcwd(), path))", "left = _names(os.path.realpath(path))"),
@@ -292,16 +289,13 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_uninstall_believes_no_record_that_another_user_can_replace": (
         Mutation(_UNINSTALL, "        refuse_replaceable(prefix, record_path(prefix))", "        pass"),
         Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path, [*record.bin_dirs, *(path for path, _ in record.configs)]))\n", ""),
-        Mutation(_UNINSTALL, "        refuse_replaceable(*map(Path,", "        print(*map(Path,"),
     ),
     "test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them": (
-        Mutation(_STORE, '            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "            if True:"),
+        Mutation(_TMPFS, '            if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "            if True:"),
         Mutation(_UNINSTALL, '"removed", store.remove)', '"removed", store.names)'),
-        Mutation(_STORE, 'if name.startswith("v") and name[1:].partition("-")[0].isdecimal():', "if True:"),
     ),
     "test_where_another_user_could_put_other_files_nothing_is_installed": (
-        Mutation("provider/commands/install/install.py", "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
-        Mutation(_INSTALL, "        refuse_replaceable(*directories, record_path(paths.prefix))", "        pass"),
+        Mutation(_INSTALL, "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
     ),
     "test_another_user_who_swaps_the_folder_below_his_own_has_nothing_run": (
         Mutation(_LAUNCHER, "return !*name;", "return true;"),
@@ -309,10 +303,9 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder": (
         Mutation(_LAUNCHER, "    if ((status->st_uid && status->st_uid != geteuid())\n        ||", "    if ("),
         Mutation(_LAUNCHER, "mode & 022 && !(mode & S_ISVTX)", "0"),
-        Mutation(_LAUNCHER, "if ((status->st_uid && status->st_uid != geteuid())\n        ||", "if ("),
     ),
-    # --- who writes into the store, or sets the environment ---
-    "test_a_store_entry_of_any_shape_is_a_miss": (
+    # --- user with access to the credential cache or the kubelet's environment ---
+    "test_a_cache_entry_of_any_shape_is_a_miss": (
         Mutation(_ENTRIES, "not is_token(text) or type(expires_in) is not int or expires_in > MAX_EXPIRES_IN", "not is_token(text)"),
     ),
     "test_the_environment_turns_nothing_against_the_node": (
@@ -320,18 +313,18 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_IMDS, "        content = json.loads(body)\n", '        import os\n        content = json.loads(os.environ.get("OCI_REGION_METADATA") or body)\n'),
         Mutation(_IMDS, "            return RegionInfo(region, domain, ", '            import os\n            return RegionInfo(os.environ.get("OCI_REGION", region), domain, '),
         Mutation(_EXCHANGE, "    method = invocation.settings.ocir_auth_method\n", '    import os\n    method = "RESOURCE_PRINCIPAL" if "OCI_RESOURCE_PRINCIPAL_VERSION" in os.environ else invocation.settings.ocir_auth_method\n'),
-        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("HTTP_PROXY")'),
-        Mutation(_TRUST, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("all_proxy")'),
-        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")'),
-        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR")'),
-        Mutation(_TRUST, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
+        Mutation(_TLS_FILE, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("HTTP_PROXY")'),
+        Mutation(_TLS_FILE, 'environ.get("https_proxy") or environ.get("HTTPS_PROXY")', 'environ.get("https_proxy") or environ.get("HTTPS_PROXY") or environ.get("all_proxy")'),
+        Mutation(_TLS_FILE, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")'),
+        Mutation(_TLS_FILE, _CHOICES, '_CHOICES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "SSL_CERT_DIR")'),
+        Mutation(_TLS_FILE, "context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)", "context = ssl.create_default_context()"),
         Mutation("provider/__main__.py", "        os.environ.pop(name, None)", "        pass"),
         Mutation(_TOKEN_ENDPOINT, _SIGN, _NETRC.replace("FILE", "")),
-        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
+        Mutation(_TMPFS, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', 'parents = [environ.get("XDG_RUNTIME_DIR") or "", SYSTEM_PARENT]'),
         Mutation(_TOKEN_ENDPOINT, _SIGN, _NETRC.replace("FILE", 'os.environ["NETRC"] if "NETRC" in os.environ else "/nowhere"')),
     ),
     "test_a_users_cache_is_in_the_users_runtime_directory": (
-        Mutation(_STORE, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
+        Mutation(_TMPFS, 'parents = [SYSTEM_PARENT, environ.get("XDG_RUNTIME_DIR") or ""]', "parents = [SYSTEM_PARENT]"),
     ),
     "test_no_variable_reaches_python_inside_a_frozen_program": (
         Mutation(_LAUNCHER, '    unsetenv("LD_PRELOAD");\n', ""),
@@ -342,69 +335,68 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     ),
     # --- README: proxies and CA certificates ---
     "test_no_proxy_is_honored": (
-        Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("no_proxy") or ""'),
-        Mutation(_TRUST, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("NO_PROXY") or ""'),
+        Mutation(_TLS_FILE, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("no_proxy") or ""'),
+        Mutation(_TLS_FILE, 'environ.get("no_proxy") or environ.get("NO_PROXY") or ""', 'environ.get("NO_PROXY") or ""'),
     ),
     "test_only_the_configured_bundle_is_trusted": (
-        Mutation(_TRUST, _CHOICES, '_CHOICES = ("SSL_CERT_FILE",)'),
-        Mutation(_TRUST, "    if not any(environ.get(name) for name in _CHOICES):\n", "    if True:\n"),
+        Mutation(_TLS_FILE, _CHOICES, '_CHOICES = ("SSL_CERT_FILE",)'),
+        Mutation(_TLS_FILE, "    if not any(environ.get(name) for name in _CHOICES):\n", "    if True:\n"),
     ),
-    # --- README: how it works, how long credentials are kept ---
-    "test_a_warm_call_asks_nobody": (
+    # --- README: how it works, how long credentials are cached ---
+    "test_a_warm_call_makes_no_request": (
         Mutation(_PLUGIN, "        subject = subject_of(settings,", "        from provider.ocir import exchange\n        exchange.instance_region(invocation.deadline)\n        subject = subject_of(settings,"),
     ),
-    "test_sharing_can_be_switched_off": (
-        Mutation(_SHARING, "    if not invocation.settings.token_cache:\n        return _fetch_uncached(image, invocation)\n", ""),
+    "test_the_cache_can_be_disabled": (
+        Mutation(_TOKEN_CACHE, "    if not invocation.settings.token_cache:\n        return _fetch_uncached(image, invocation)\n", ""),
     ),
-    "test_a_token_near_its_end_is_shared_no_more": (
+    "test_a_token_near_its_expiry_is_not_reused": (
         Mutation(_ENTRIES, "_LEAST_SECONDS = 360", "_LEAST_SECONDS = 0"),
     ),
-    "test_a_failure_is_remembered_for_seconds_and_a_repair_shows": (
+    "test_a_failure_is_cached_for_seconds_and_a_repair_takes_effect": (
         Mutation(_ENTRIES, "_FAILURE_SECONDS = 5", "_FAILURE_SECONDS = 600"),
     ),
-    "test_an_errors_line_is_one_line": (
+    "test_an_error_is_one_printable_line": (
         Mutation("provider/errors.py", 'c if c.isprintable() else "?" for c', "c for c"),
     ),
-    "test_nothing_is_written_into_the_working_directory": (
+    "test_nothing_is_written_to_the_working_directory": (
         Mutation("provider/log.py", '        self.lines.append(f"{level}: {line}")', '        self.lines.append(f"{level}: {line}")\n        with open("provider.log", "a") as file:\n            file.write(line)'),
     ),
-    "test_an_oci_config_never_takes_the_instances_place": (
+    "test_an_oci_config_never_replaces_the_instance_principal": (
         Mutation(_EXCHANGE, "    method = invocation.settings.ocir_auth_method\n", '    import os\n    method = "USER_PRINCIPAL" if os.path.exists(os.path.expanduser("~/.oci/config")) else invocation.settings.ocir_auth_method\n'),
     ),
     "test_a_user_with_an_api_key": (
         Mutation(_OCI_FILES, "    file, name = file or _CONFIG_FILE,", "    file, name = _CONFIG_FILE,"),
     ),
-    # --- README: each pod as itself ---
-    "test_without_a_token_nothing_is_given_and_nobody_is_asked": (
+    # --- README: per-pod identity ---
+    "test_without_a_service_account_token_there_are_no_credentials_and_no_requests": (
         Mutation("provider/settings.py", "if self.ocir_auth_method != WORKLOAD_OR_INSTANCE:", "if self.ocir_auth_method not in (WORKLOAD_OR_INSTANCE, WORKLOAD_IDENTITY):"),
     ),
-    "test_the_nodes_identity_never_replaces_an_account_that_was_refused": (
+    "test_the_nodes_identity_never_replaces_a_refused_account": (
         Mutation(_PLUGIN, "        credentials = get_or_fetch(image, invocation._replace(subject=subject))\n", '        try:\n            credentials = get_or_fetch(image, invocation._replace(subject=subject))\n        except ProviderError:\n            settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n            credentials = get_or_fetch(image, invocation._replace(settings=settings))\n'),
     ),
     "test_the_node_and_its_pods_never_share_a_token": (
         Mutation(_FLIGHT, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
     ),
-    "test_the_endpoint_is_never_reached_by_a_proxy": (
+    "test_no_proxy_is_used_for_the_clusters_endpoint": (
         Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),
     ),
     "test_a_foreign_ca_is_refused_before_the_token_is_sent": (
         Mutation(_WORKLOAD, "[lambda: context(cluster)]", "[lambda: context(cluster), *network._trust]"),
         Mutation(_WORKLOAD, _TLS, "context.check_hostname = False\n    context.verify_mode = ssl.CERT_NONE"),
     ),
-    "test_the_accounts_token_is_written_nowhere_and_sent_to_the_cluster_alone": (
+    "test_the_service_account_token_is_never_written_and_sent_only_to_the_cluster": (
         Mutation(_WORKLOAD, '    name = f"service account {account.namespace}/{account.name}"', '    name = f"service account {account.namespace}/{account.name} {account.token}"'),
         Mutation(_EXCHANGE, "    principal, registry = proof\n", '    principal, registry = proof\n    token = getattr(invocation.subject, "token", "")\n    registry.request("GET", "/v2/", lambda: {"authorization": f"Bearer {token}"})\n'),
     ),
-    "test_credentials_are_kept_no_longer_than_the_accounts_token_lives": (
+    "test_credentials_never_outlive_the_service_account_token": (
         Mutation(_EXCHANGE, "        token = token._replace(expires_in=min(token.expires_in, principal.expires_in))\n", "        pass\n"),
     ),
-    # --- README: every container tool ---
-    "test_store_and_erase_refuse_in_words_and_keep_nothing": (
+    # --- README: container tools ---
+    "test_store_and_erase_are_refused_with_a_reason_and_keep_nothing": (
         Mutation("provider/plugin/docker_helper.py", '    if action != "get":\n', '    if action != "get":\n        with open("/run/kept", "w") as file:\n            file.write(server)\n'),
         Mutation("provider/plugin/docker_helper.py", "        return 1, STORES_NOTHING\n", "        return 0, STORES_NOTHING\n"),
     ),
-    # --- another user of the node: what root runs, believes and writes ---
-    # --- SECURITY.md: the way from a tag to a node ---
+    # --- SECURITY.md: from a tag to a node ---
     "test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run": (
         Mutation(_CLOUD_INIT, '[ -z "$sha256" ] && [ -s', "[ -s"),
     ),

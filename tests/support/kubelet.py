@@ -1,6 +1,6 @@
-"""The kubelet's side of the protocol: its bytes, and its strict reading of the answer.
+"""The kubelet's side of the protocol: its request, and its strict parser of the response.
 
-The reading follows measurements of kubelet 1.36 and shares nothing with the program.
+The parser follows measurements of kubelet 1.36 and shares no code with the program.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 
 
 def request(image: str, **more: object) -> bytes:
-    """The line that the kubelet writes to standard input."""
+    """Return the line that the kubelet writes to standard input."""
     content = {"kind": "CredentialProviderRequest", "apiVersion": API_VERSION, "image": image}
     return json.dumps({**content, **more}, separators=(",", ":")).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the kubelet understood."""
+    """A response as the kubelet understands it."""
 
     auth: Mapping[str, tuple[str, str]]
     cache_key_type: str
@@ -32,13 +32,13 @@ class Credentials:
 
     @property
     def password(self) -> str:
-        """The one registry's password."""
+        """The password of the only registry in the response."""
         ((_, password),) = self.auth.values()
         return password
 
 
 def read_response(stdout: bytes) -> Credentials:
-    """Decode a response as the kubelet does. Raises ValueError for what it would refuse."""
+    """Parse a response as the kubelet does. Raises ValueError if the kubelet would refuse it."""
     content = json.loads(stdout.decode("utf-8"), object_pairs_hook=_no_duplicates)
     if not isinstance(content, dict) or set(content) - _FIELDS:
         raise ValueError(f"unknown fields: {set(content) - _FIELDS}")
@@ -56,45 +56,42 @@ def read_response(stdout: bytes) -> Credentials:
 
 @dataclass
 class Kubelet:
-    """A kubelet's cache: each answer for its image, on a clock that is set and not waited for.
+    """A kubelet's cache: one response per image, with a simulated clock.
 
-    ``run`` starts the plugin by a prefix of its command line, with a request on standard input; it
+    ``run`` starts the plugin with a prefix for its command line and a request on standard input. It
     returns standard output, or None after a failure. ``now`` is in seconds.
     """
 
     run: Callable[[tuple[str, ...], bytes], bytes | None]
     now: float = 0.0
     calls: int = 0
-    _kept: dict[str, tuple[Credentials, float]] = field(default_factory=dict)
+    _cached: dict[str, tuple[Credentials, float]] = field(default_factory=dict)
 
     def credentials(self, image: str) -> Credentials | None:
-        """The kept answer for ``image``, or a new one; None when the plugin failed."""
-        if image in self._kept and self.now < self._kept[image][1]:
-            return self._kept[image][0]
+        """Return the cached response for ``image`` or a new one; None if the plugin failed."""
+        if image in self._cached and self.now < self._cached[image][1]:
+            return self._cached[image][0]
         self.calls += 1
         stdout = self.run(later(self.now), request(image))
         if stdout is None:
             return None
         answer = read_response(stdout)
         if answer.cache_key_type != "Image":
-            raise ValueError("this kubelet keeps answers by image alone")
-        self._kept[image] = answer, self.now + answer.cache_seconds
+            raise ValueError("this kubelet caches responses by image only")
+        self._cached[image] = answer, self.now + answer.cache_seconds
         return answer
 
     def expiry(self, image: str) -> float:
-        """When the answer for ``image`` is kept no longer."""
-        return self._kept[image][1]
+        """Return when the cached response for ``image`` expires."""
+        return self._cached[image][1]
 
     def restart(self) -> None:
-        """Forget all answers."""
-        self._kept.clear()
+        """Drop all cached responses."""
+        self._cached.clear()
 
 
 def later(seconds: float) -> tuple[str, ...]:
-    """A prefix for a command line: the program sees the clock since boot, by which tokens are shared,
-
-    so many seconds ahead.
-    """
+    """Return a command-line prefix that moves the boot clock ahead. The credential cache uses that clock."""
     return ("unshare", "--time", f"--boottime={seconds:.0f}") if seconds else ()
 
 
@@ -105,7 +102,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def go_duration(text: str) -> float:
-    """Seconds of a Go duration string."""
+    """Return the seconds of a Go duration string."""
     if not isinstance(text, str) or not re.fullmatch(r"(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+", text):
         raise ValueError(f"not a Go duration: {text!r}")
     return sum(

@@ -1,4 +1,4 @@
-"""The parts of the README that the program knows better: ``--write`` puts them in place."""
+"""The generated parts of the README. ``--write`` updates them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ README = Path(__file__).parents[2] / "README.md"
 
 
 def parts() -> dict[str, str]:
-    """Name of each part -> its text."""
+    """Return the text of each part, by name."""
     return {"settings": _settings(), "errors": _errors(), "commands": _commands()}
 
 
 def parts_of(text: str) -> dict[str, str]:
-    """The same parts as a README has them."""
+    """Return the parts that are in a README."""
     return {
         name: match[1].strip("\n")
         for name in parts()
@@ -57,7 +57,7 @@ def _commands() -> str:
 
 
 def main() -> int:
-    """Write the parts into the README, or say whether they are as they should be."""
+    """Update the README, or report whether it is up to date."""
     text = README.read_text()
     if "--write" in sys.argv:
         for name, part in parts().items():

@@ -1,4 +1,4 @@
-"""The pure core by itself, and its copies of OCI's facts against the SDK's."""
+"""Pure functions, and their copies of OCI's facts compared with the SDK's."""
 
 from __future__ import annotations
 
@@ -61,22 +61,22 @@ def test_image_references(text: str, expected: Image) -> None:
     ["", "/", "h.io/", "h.io/A", "h.io/a:", "h.io/a@", "h.io/a@sha256:1", "h.io//a", "h.io/a b",
      "u@h.io/a", "h.io/a?x", "h.io/../a", "h.io/a/", "h.io/a\n", "h.io:x/a", "a" * 1100],
 )  # fmt: skip
-def test_what_is_no_image_reference(text: str) -> None:
+def test_invalid_image_references(text: str) -> None:
     with pytest.raises(BadRequest):
         parse_image(text)
 
 
-def test_the_manifest_asked_for_is_the_digest_the_tag_or_latest() -> None:
+def test_the_manifest_reference_is_the_digest_the_tag_or_latest() -> None:
     assert parse_image(f"h.io/a:t@{DIGEST}").reference == DIGEST
     assert parse_image("h.io/a:t").reference == "t"
     assert parse_image("h.io/a").reference == "latest"
 
 
-def test_the_realms_are_those_of_the_sdk() -> None:
+def test_realms_match_the_sdk() -> None:
     assert regions_definitions.REALMS == REALM_DOMAINS
 
 
-def test_the_regions_are_those_of_the_sdk() -> None:
+def test_regions_match_the_sdk() -> None:
     assert {
         key: region for regions in REGIONS.values() for key, region in regions.items()
     } == regions_definitions.REGIONS_SHORT_NAMES
@@ -103,16 +103,16 @@ def test_every_region_of_the_sdk_has_registry_hosts() -> None:
     [
         ("no1.ocir.io", False),
         ("ocir.no-1.oci.oraclecloud.com", False),
-        ("ocir.eu-frankfurt-1.oci.oraclegovcloud.com", False),  # a region of another realm
-        ("ocir.fra.oci.oraclecloud.com", False),  # only short names have keys
+        ("ocir.eu-frankfurt-1.oci.oraclegovcloud.com", False),  # this region is in another realm
+        ("ocir.fra.oci.oraclecloud.com", False),  # a region key is valid only in short names
         ("lfi.ocir.io", False),  # only OC1 has short names
         (".ocir.io", False),
         ("registry.my.cloud", True),
         ("registry.my.cloud:8443", False),
-        ("ocir.no-1.oci.my.cloud", False),  # a pattern names no region
+        ("ocir.no-1.oci.my.cloud", False),  # a pattern lists no region
     ],
 )
-def test_which_registries_are_known(host: str, known: bool) -> None:
+def test_known_registries(host: str, known: bool) -> None:
     listed = [parse_host_pattern(text) for text in ("registry.my.cloud", "ocir.*.oci.my.cloud")]
     assert is_known_registry(host, tuple(pattern for pattern in listed if pattern)) is known
 
@@ -125,11 +125,11 @@ def test_which_registries_are_known(host: str, known: bool) -> None:
      "ocir.x.oci.evil-oraclecloud.com", "ocir.x.oci.oraclecloud7.com", "xocir.x.oci.oraclecloud.com",
      "ocir..oci.oraclecloud.com", "fra.ocir.io/", "fra_1.ocir.io", "frä.ocir.io", "", "localhost"],
 )  # fmt: skip
-def test_what_is_not_ocirs(host: str) -> None:
+def test_hosts_outside_ocir(host: str) -> None:
     assert not is_ocir(host, ())
 
 
-def test_a_claim_on_a_realm_is_told_apart_from_other_hosts() -> None:
+def test_only_a_name_of_ocirs_form_claims_a_realm_domain() -> None:
     assert claimed_realm_domain("ocir.r-1.oci.acme.cloud") == "acme.cloud"
     assert claimed_realm_domain("ocir.r-1.oci.acme.cloud:8443") is None
     assert claimed_realm_domain("docker.io") is None
@@ -137,7 +137,7 @@ def test_a_claim_on_a_realm_is_told_apart_from_other_hosts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "host", "covered"),
+    ("pattern", "host", "matches"),
     [
         ("ocir.my.cloud", "ocir.my.cloud", True),
         ("ocir.my.cloud", "OCIR.my.cloud", True),
@@ -150,14 +150,14 @@ def test_a_claim_on_a_realm_is_told_apart_from_other_hosts() -> None:
         ("127.0.0.1:5000", "127.0.0.1:5000", True),
     ],
 )
-def test_listed_hosts(pattern: str, host: str, covered: bool) -> None:
+def test_listed_hosts(pattern: str, host: str, matches: bool) -> None:
     parsed = parse_host_pattern(pattern)
     assert parsed is not None
-    assert is_ocir(host, (parsed,)) is covered
+    assert is_ocir(host, (parsed,)) is matches
 
 
 @pytest.mark.parametrize("pattern", ["*", "*.com", "a.*", "*.*", "10.0.0.1", "a b", "x*.my.cloud", "h:0", "h.io:99999", "a..b"])  # fmt: skip
-def test_patterns_that_cover_too_much_or_nothing(pattern: str) -> None:
+def test_patterns_that_match_too_much_or_nothing_are_invalid(pattern: str) -> None:
     assert parse_host_pattern(pattern) is None
 
 
@@ -165,13 +165,13 @@ def test_patterns_that_cover_too_much_or_nothing(pattern: str) -> None:
 
 
 class SdkSigner(AbstractBaseSigner):  # type: ignore[misc] # the SDK has no types
-    """The SDK's own signer, made for any key."""
+    """The SDK's signer for a given key."""
 
     def __init__(self, signer: Signer, headers: list[str], body_headers: list[str]) -> None:
         self.create_signers(signer.key_id, signer.key, headers, body_headers)
 
 
-def test_a_get_is_signed_as_by_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_get_has_the_sdks_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     signer = Signer("ST$abc", generate_private_key(65537, 2048))
     date = formatdate(usegmt=True)
     monkeypatch.setattr(signer_module, "formatdate", lambda usegmt: date)
@@ -183,7 +183,7 @@ def test_a_get_is_signed_as_by_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     assert signer.sign_get(path, host)["authorization"] == theirs.headers["authorization"]
 
 
-def test_a_post_to_federation_is_signed_as_by_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_federation_post_has_the_sdks_signature(monkeypatch: pytest.MonkeyPatch) -> None:
     signer = Signer("t/fed-x509/AA:BB", generate_private_key(65537, 2048))
     date = formatdate(usegmt=True)
     monkeypatch.setattr(signer_module, "formatdate", lambda usegmt: date)
@@ -209,7 +209,7 @@ def test_a_post_to_federation_is_signed_as_by_the_sdk(monkeypatch: pytest.Monkey
 # --- responses ---------------------------------------------------------------------------------
 
 
-def test_a_response_is_what_the_kubelet_reads() -> None:
+def test_the_kubelet_can_read_a_response() -> None:
     text = Response("fra.ocir.io", "BEARER_TOKEN", 'quote"backslash\\', 100_000).to_json()
     read = read_response(text.encode())
     assert read.auth == {"fra.ocir.io": ("BEARER_TOKEN", 'quote"backslash\\')}
@@ -217,16 +217,16 @@ def test_a_response_is_what_the_kubelet_reads() -> None:
     assert read_response(NO_CREDENTIALS.to_json().encode()).auth == {}
 
 
-@pytest.mark.parametrize("life", [1, 2, 119, 120, 121, 599, 600, 3600, 86_400, 200_000])
-def test_the_kubelet_never_keeps_a_token_longer_than_it_lives(life: int) -> None:
-    assert 0 <= cache_seconds(life, proven=True) < life
-    assert cache_seconds(life, proven=False) <= min(120, cache_seconds(life, proven=True))
+@pytest.mark.parametrize("lifetime", [1, 2, 119, 120, 121, 599, 600, 3600, 86_400, 200_000])
+def test_the_cache_duration_never_exceeds_the_tokens_lifetime(lifetime: int) -> None:
+    assert 0 <= cache_seconds(lifetime, proven=True) < lifetime
+    assert cache_seconds(lifetime, proven=False) <= min(120, cache_seconds(lifetime, proven=True))
 
 
 def respond(
     monkeypatch: pytest.MonkeyPatch, host: str, settings: Settings, status: PullStatus
 ) -> Response:
-    """The response for an image of ``host``, on an instance in the realm acme.cloud."""
+    """Return the response for an image of ``host``, on an instance in the realm acme.cloud."""
     found = RegistryCredentials(Token("t", 3600, "id"), "me", PullCheck(status, "x"))
     region = RegionInfo("r-1", "acme.cloud")
     monkeypatch.setattr(credentials, "get_or_fetch", lambda *_: found)
@@ -256,7 +256,7 @@ def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
 # --- settings, errors, deadline ----------------------------------------------------------------
 
 
-def test_the_settings_of_the_original_are_the_defaults() -> None:
+def test_the_go_providers_settings_are_the_defaults() -> None:
     original = {
         "REGISTRY_TOKEN_PATH": "/20180419/docker/token",
         "DEFAULT_USER": "BEARER_TOKEN",
@@ -281,11 +281,11 @@ def test_every_error_has_its_own_code_and_exit_code() -> None:
     assert all(3 <= kind.exit_code < 126 for kind in kinds)
 
 
-def test_an_errors_line_is_one_line() -> None:
+def test_an_error_is_one_printable_line() -> None:
     assert BadRequest("a\nb\r\n\x1b[2J", "c\td\u202e").line().isprintable()
 
 
-def test_a_deadline_ends_and_its_parts_end_with_it() -> None:
+def test_a_part_of_a_deadline_ends_with_it() -> None:
     clock = iter([0.0, 1.0, 1.0, 9.0, 10.0]).__next__
     deadline = Deadline(10, clock)
     part = deadline.within(60, "x")

@@ -1,4 +1,4 @@
-"""What the log says: one line a call, whose fields nobody but the program can write."""
+"""The log: one line per call, with fields that only the program writes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LINE = re.compile(rf"(?P<message>{_TEXT})(?P<fields>( [a-z_]+=({_TEXT}))*)")
 
 
 def fields_of(line: str) -> dict[str, str]:
-    """The fields of a line as a strict reader takes them; each may stand there once."""
+    """Parse the fields of a line strictly. Each field may occur only once."""
     match = _LINE.fullmatch(line)
     assert match, line
     pairs = re.findall(rf" ([a-z_]+)=({_TEXT})", match["fields"])
@@ -35,34 +35,37 @@ def fields_of(line: str) -> dict[str, str]:
     }
 
 
-def test_each_line_names_the_program_s_version(cloud: Cloud, program: Program) -> None:
-    told = json.loads(program.run(cloud, "version", "--output", "json").check().stdout)
+def test_each_log_line_has_the_version(cloud: Cloud, program: Program) -> None:
+    version = json.loads(program.run(cloud, "version", "--output", "json").check().stdout)[
+        "version"
+    ]
     program.run(cloud, stdin=request(IMAGE)).check()
     program.run(cloud, stdin=b"{")
-    answered, failed = cloud.ns.log()
-    for entry in (answered, failed):
-        assert entry.fields["OKE_VERSION"] == told["version"]
-        assert fields_of(entry.fields["MESSAGE"])["version"] == told["version"]
+    entries = cloud.ns.log()
+    assert len(entries) == 2
+    for entry in entries:
+        assert entry.fields["OKE_VERSION"] == version
+        assert fields_of(entry.fields["MESSAGE"])["version"] == version
 
 
-def _of_a_server(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_a_server(cloud: Cloud, program: Program, folder: Path) -> Completed:
     headers = (("opc-request-id", FORGED),)
     cloud.control.fault("token", Fault("status", status=401, headers=headers))
     return program.run(cloud, "--verbose", stdin=request(IMAGE))
 
 
-def _of_a_denial(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_a_denial(cloud: Cloud, program: Program, folder: Path) -> Completed:
     headers = (("opc-request-id", FORGED),)
     cloud.control.fault("manifest", Fault("status", status=403, headers=headers))
     return program.run(cloud, "--verbose", stdin=request(IMAGE))
 
 
-def _of_a_file(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_a_file_name(cloud: Cloud, program: Program, folder: Path) -> Completed:
     env = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(folder / FORGED)}
     return program.run(cloud, "--verbose", stdin=request(IMAGE), env=env)
 
 
-def _of_a_profile(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_a_profile(cloud: Cloud, program: Program, folder: Path) -> Completed:
     session = cloud.control.session()
     for name, text in (("token", session.token), ("key", session.private_pem)):
         (folder / name).write_text(text)
@@ -75,12 +78,12 @@ def _of_a_profile(cloud: Cloud, program: Program, folder: Path) -> Completed:
     )
 
 
-def _of_an_instance(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_an_instance(cloud: Cloud, program: Program, folder: Path) -> Completed:
     cloud.control.imds(Imds(instance=FORGED))
     return program.run(cloud, "--verbose", stdin=request(IMAGE))
 
 
-def _of_a_service_account(cloud: Cloud, program: Program, folder: Path) -> Completed:
+def _from_a_service_account(cloud: Cloud, program: Program, folder: Path) -> Completed:
     cloud.control.iam(Iam(policies=()))
     token = cloud.control.service_account_token(Workload(namespace=FORGED))
     env = {
@@ -93,25 +96,25 @@ def _of_a_service_account(cloud: Cloud, program: Program, folder: Path) -> Compl
 
 
 @pytest.mark.parametrize(
-    ("text", "comes_out"),
+    ("call", "is_logged"),
     [
-        (_of_a_server, False),
-        (_of_a_denial, False),
-        (_of_a_file, True),
-        (_of_a_profile, True),
-        (_of_an_instance, True),
-        (_of_a_service_account, True),
+        (_from_a_server, False),
+        (_from_a_denial, False),
+        (_from_a_file_name, True),
+        (_from_a_profile, True),
+        (_from_an_instance, True),
+        (_from_a_service_account, True),
     ],
     ids=["server", "denial", "file", "profile", "instance", "service account"],
 )
-def test_no_text_of_somebody_else_s_becomes_a_field(
+def test_external_text_never_becomes_a_log_field(
     cloud: Cloud,
     program: Program,
     tmp_path: Path,
-    text: Callable[[Cloud, Program, Path], Completed],
-    comes_out: bool,
+    call: Callable[[Cloud, Program, Path], Completed],
+    is_logged: bool,
 ) -> None:
-    result = text(cloud, program, tmp_path)
+    result = call(cloud, program, tmp_path)
     (entry,) = cloud.ns.log()
     line = entry.fields["MESSAGE"]
     journal = {name for name in entry.fields if name.startswith("OKE_")}
@@ -120,18 +123,18 @@ def test_no_text_of_somebody_else_s_becomes_a_field(
         assert {f"OKE_{name.upper()}" for name in fields} == journal
         assert fields["registry"] == "fra.ocir.io"
         assert fields.get("code") in (None, "token-refused", "bad-user-principal")
-    # Not because it was left out.
-    assert ("forged" in line) == comes_out
+    # The program leaves out text from servers. It quotes the other texts.
+    assert ("forged" in line) == is_logged
 
 
 def _verbose(result: Completed) -> list[str]:
-    """The log's lines on standard error; a failed call shows its traceback there instead."""
+    """Return the log lines on standard error. A failed call prints a traceback instead."""
     lines = result.stderr.decode().splitlines() if result.returncode == 0 else []
     assert result.returncode or lines
     return [line.partition(": ")[2] for line in lines]
 
 
-def test_syslog_s_line_is_quoted_too(program: Program) -> None:
+def test_external_text_in_syslog_is_quoted(program: Program) -> None:
     with Cloud(log="devlog") as cloud:
         cloud.control.imds(Imds(instance=FORGED))
         program.run(cloud, stdin=request(IMAGE)).check()

@@ -26,6 +26,6 @@ def test_a_traceback_shows_places_and_no_message(
     assert main.run(["--verbose"], {}) == 70
     text = capfd.readouterr().err
     assert text.startswith("oke-credential-provider: internal: unexpected ValueError | ")
-    assert "KeyError, most recent call last" in text
+    assert "Traceback of KeyError" in text
     assert "test_main.py" in text
     assert SECRET not in text

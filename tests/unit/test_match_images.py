@@ -1,4 +1,4 @@
-"""Match images as the kubelet does, and parse Go's durations."""
+"""Matching images as the kubelet does; parsing Go durations."""
 
 import json
 import re
@@ -73,7 +73,7 @@ class TestMatching:
             filling = st.text("ab-1", max_size=3)
             return "".join(data.draw(filling) if each == "*" else each for each in label)
 
-        # A host that the pattern matches, or any host.
+        # A host that matches the pattern, or a random one.
         made = ".".join(expand(label) for label in host.split("."))
         other = data.draw(st.lists(st.text("ab-1", min_size=1, max_size=4), min_size=2, max_size=3))
         image_host = data.draw(st.sampled_from([made, ".".join(other)]))
@@ -125,7 +125,7 @@ class TestMatching:
 
 
 def label_matches(glob: str, text: str) -> bool:
-    """Match a glob that has no wildcard but `*`, letter by letter."""
+    """Match a glob whose only wildcard is `*`, letter by letter."""
     if not glob:
         return not text
     if glob[0] == "*":

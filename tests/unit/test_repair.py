@@ -1,8 +1,8 @@
-"""A repair takes effect within two minutes, in whatever order things happen.
+"""A repair takes effect within two minutes, in any order of events.
 
-Random histories of a node: dynamic groups and policies that come late, a registry that gives unclear
-answers, an identity that cannot be proved, slow exchanges. The rules of `provider.cache.token_cache` run against
-them with a simulated clock, and with a cache folder of their own.
+The tests simulate random histories of a node: late dynamic groups and policies, a registry with unclear
+answers, failures of federation, slow exchanges. `provider.cache.token_cache` runs against them with a
+simulated clock and its own cache directory.
 """
 
 from __future__ import annotations
@@ -42,12 +42,14 @@ Window = tuple[float, float]
 
 @dataclass
 class Cloud:
-    """What happens, and when. It replaces the functions of `provider.ocir.exchange`."""
+    """One random history. Its methods replace the functions of `provider.ocir.exchange`."""
 
     draw: random.Random
     now: float = _START
     exchanges: list[float] = field(default_factory=list)
-    proved: dict[str, float] = field(default_factory=dict)  # when each token's identity was proved
+    proven: dict[str, float] = field(
+        default_factory=dict
+    )  # when the identity of each token was proven
 
     def __post_init__(self) -> None:
         count = self.draw.choice((1, 10, 20))
@@ -70,11 +72,11 @@ class Cloud:
         return any(begin <= self.now < end for begin, end in windows)
 
     def works(self, repository: str, token: str) -> bool:
-        late = self.groups[repository] > self.proved[token]
+        late = self.groups[repository] > self.proven[token]
         return not late and self.policies[repository] <= self.now
 
     def repaired(self, repository: str) -> float | None:
-        """Since when nothing is wrong with a repository; None while something is."""
+        """Return the time since which pulls of a repository work; None while they cannot work."""
         ends = [end for _, end in (*self.down, *self.unclear) if end <= self.now]
         since = max(
             self.wanted[repository], self.groups[repository], self.policies[repository], *ends
@@ -85,16 +87,16 @@ class Cloud:
     def prove_identity(self, image: Image, invocation: Invocation) -> Proof:
         if self.within(self.down):
             self.now += self.draw.choice((0.1, 10.0))
-            raise FederationUnreachable("it is down")
+            raise FederationUnreachable("down")
         registry = Client(
             Origin("https", image.host, 443), invocation.deadline, RegistryUnreachable, ()
         )
         return Proof(Principal("me", Signer("id", _KEY)), registry)
 
     def get_credentials(self, image: Image, _: Invocation, proof: Proof) -> RegistryCredentials:
-        text = f"token-{len(self.proved)}"
+        text = f"token-{len(self.proven)}"
         self.exchanges.append(self.now)
-        self.proved[text] = self.now
+        self.proven[text] = self.now
         self.now += self.slow * self.draw.random()
         token = Token(text, 3600, "id")
         return RegistryCredentials(token, proof.principal.name, self.check(image, token))
@@ -108,7 +110,7 @@ class Cloud:
 
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where the store's folder is: in memory, as it must be."""
+    """The parent of the cache directory. It must be in memory."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm"))
     monkeypatch.setattr(tmpfs, "SYSTEM_PARENT", str(folder))
     yield folder

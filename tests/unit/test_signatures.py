@@ -1,4 +1,4 @@
-"""The stand-in's verification against an independent client: the OCI SDK's own signers."""
+"""The stand-in verifies signatures of an independent client: the signers of the OCI SDK."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cloud.model import FRANKFURT, INSTANCE, LANGLEY, PLACES, TENANCY, USE
 from tests.cloud.signatures import Refused, parse
 from tests.cloud.state import State
 
-# By name, so that the SDK's missing types stay out of here.
+# Imported by name: the SDK has no types.
 sdk_requests: Any = importlib.import_module("oci._vendor.requests")
 sdk_signer: Any = importlib.import_module("oci.signer")
 sdk_federation: Any = importlib.import_module("oci.auth.federation_client")
@@ -44,7 +44,7 @@ def state() -> State:
 
 
 def as_received(prepared: Any) -> Request:
-    """The SDK's prepared request as the stand-in would read it from the wire."""
+    """Convert a request of the SDK to the form in which the stand-in reads it."""
     headers = tuple((name.lower(), str(value)) for name, value in prepared.headers.items())
     body = prepared.body or b""
     body = body.encode() if isinstance(body, str) else body
@@ -56,7 +56,7 @@ def signed(signer: Any, url: str = TOKEN_URL, method: str = "GET") -> Request:
 
 
 def header(name: str, value: str | None) -> Change:
-    """Replace a header, or take it away."""
+    """Replace a header, or remove it."""
 
     def change(request: Request) -> Request:
         kept = tuple(pair for pair in request.headers if pair[0] != name)
@@ -124,7 +124,7 @@ def test_a_request_signed_by_the_sdk_with_a_security_token_is_accepted(state: St
         (lambda r: replace(r, headers=(*r.headers, ("host", "fra.ocir.io"))), "sent 2 times"),
     ],
 )
-def test_a_tampered_token_request_is_refused_with_its_own_reason(
+def test_a_tampered_token_request_is_refused_with_the_right_reason(
     state: State, change: Change, reason: str
 ) -> None:
     with pytest.raises(Refused) as refusal:
@@ -132,14 +132,14 @@ def test_a_tampered_token_request_is_refused_with_its_own_reason(
     assert reason in str(refusal.value)
 
 
-def test_a_signature_by_another_key_than_the_tokens_is_refused(state: State) -> None:
+def test_a_signature_with_another_key_than_the_tokens_is_refused(state: State) -> None:
     signer = instance_signer(state)
     other = sdk_tokens.SecurityTokenSigner(signer.api_key.removeprefix("ST$"), pki.rsa_key())
     with pytest.raises(Refused, match="does not verify"):
         ocir.verify(state, REGISTRY, signed(other))
 
 
-def test_a_registry_token_is_no_security_token_and_the_other_way_round(state: State) -> None:
+def test_registry_tokens_and_security_tokens_are_not_interchangeable(state: State) -> None:
     signer = instance_signer(state)
     security = signer.api_key.removeprefix("ST$")
     with pytest.raises(Refused, match="not a registry token"):
@@ -156,7 +156,7 @@ def test_an_expired_security_token_is_refused(state: State) -> None:
     state.security_lifetime_s, before = 100.0, state.security_lifetime_s
     try:
         request = signed(instance_signer(state))
-        state.clock_offset_s = 250.0  # within what a Date may be off
+        state.clock_offset_s = 250.0  # within the allowed clock skew
         with pytest.raises(Refused, match="has expired"):
             ocir.verify(state, REGISTRY, request)
     finally:
@@ -199,7 +199,7 @@ def test_parameters_may_be_spaced_and_ordered_freely_but_not_repeated() -> None:
 
 
 class Captured(Exception):
-    """Carries the request that the SDK would have sent."""
+    """Carries the request that the SDK wanted to send."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
@@ -208,7 +208,7 @@ class Captured(Exception):
 def federation_request(
     state: State, *, key_pem: str | None = None, intermediates: bool = True
 ) -> Request:
-    """What the SDK's federation client posts for the stand-in's instance."""
+    """Return the request of the SDK's federation client for the stand-in's instance."""
     leaf = sdk_retriever.PEMStringCertificateRetriever(
         certificate_pem=state.identity.cert_pem,
         private_key_pem=key_pem or state.identity.key_pem,
@@ -230,12 +230,12 @@ def federation_request(
     client.requests_session.send = send
     with pytest.raises(Captured) as captured:
         client._get_security_token_from_auth_service()
-    # The Host header is http.client's, not requests'.
+    # http.client adds the Host header, not requests.
     return header("host", FEDERATION.hosts[0])(captured.value.request)
 
 
 def body(**changes: object) -> Change:
-    """Change the JSON body without signing it anew."""
+    """Change the JSON body without signing it again."""
 
     def change(request: Request) -> Request:
         value = json.loads(request.body) | changes
@@ -266,7 +266,7 @@ def test_the_sdks_federation_request_is_accepted(state: State) -> None:
         (authorization("fed-x509", "fed-x510"), "keyId is not"),
     ],
 )
-def test_a_tampered_federation_request_is_refused_with_its_own_reason(
+def test_a_tampered_federation_request_is_refused_with_the_right_reason(
     state: State, change: Change, reason: str
 ) -> None:
     with pytest.raises(Refused) as refusal:
@@ -274,7 +274,7 @@ def test_a_tampered_federation_request_is_refused_with_its_own_reason(
     assert reason in str(refusal.value)
 
 
-def test_a_federation_request_by_another_key_than_the_certificates_is_refused(
+def test_a_federation_request_signed_with_another_key_is_refused(
     state: State,
 ) -> None:
     request = federation_request(state, key_pem=pki.pem_of(pki.rsa_key()))
@@ -287,14 +287,14 @@ def test_a_leaf_without_its_intermediate_is_refused(state: State) -> None:
         federation.verify(state, FEDERATION, federation_request(state, intermediates=False))
 
 
-def test_a_certificate_of_another_authority_is_refused(state: State) -> None:
+def test_a_certificate_from_another_ca_is_refused(state: State) -> None:
     stranger = State.new()
     request = federation_request(stranger)
     with pytest.raises(Refused, match="do not lead to the instance CA"):
         federation.verify(state, FEDERATION, request)
 
 
-def test_a_chain_through_a_certificate_that_is_no_authority_is_refused(state: State) -> None:
+def test_a_chain_through_a_certificate_that_is_not_a_ca_is_refused(state: State) -> None:
     key = pki.rsa_key()
     leaf = pki.Authority(state.identity.certificate, state.leaf_key).issue(
         pki.instance_name("ocid1.instance.forged", "c", TENANCY), key
@@ -306,7 +306,7 @@ def test_a_chain_through_a_certificate_that_is_no_authority_is_refused(state: St
 
 
 @pytest.mark.parametrize("days", [-2, 3])
-def test_a_certificate_is_refused_outside_its_time(state: State, days: int) -> None:
+def test_a_certificate_is_refused_outside_its_validity(state: State, days: int) -> None:
     now = dt.datetime.now(dt.UTC) + dt.timedelta(days=days)
     chain = [state.intermediate.certificate]
     with pytest.raises(pki.BadChain, match="not valid at this time"):

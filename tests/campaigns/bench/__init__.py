@@ -1,6 +1,6 @@
-"""What the program costs, beside a naive one: `make bench`.
+"""The cost of the program compared with a naive one: `make bench`.
 
-`python -m tests.cloud -- python -m tests.campaigns.bench` measures everything inside one test cloud:
-`spawner` starts the calls, `measure` says which, `report` makes tables and bars of it, `plot` a
-picture. `naive` is the yardstick.
+`python -m tests.cloud -- python -m tests.campaigns.bench` measures everything inside one test cloud.
+`measure` chooses the calls, `spawner` starts them, `report` makes tables and checks limits, `plot` draws
+a chart. `naive` is the program to compare with.
 """

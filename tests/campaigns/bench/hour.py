@@ -1,4 +1,4 @@
-"""What one node's kubelet asks within an hour, where each answer is kept for its own image."""
+"""The requests of one node's kubelet in an hour. It caches each response for its image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MANY = tuple(f"ns/many/{number}" for number in range(IMAGES))
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node's images. `seconds` are simulated, and stand for the hour."""
+    """A node's images. `seconds` is the simulated time for the hour."""
 
     name: str
     iam: Iam
@@ -39,7 +39,7 @@ NODES = (
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """What a node's calls come to, in an hour."""
+    """The calls and requests of a node in an hour."""
 
     name: str
     calls: float
@@ -50,9 +50,9 @@ class Hour:
 
 
 def hour(bench: Bench, program: Program, node: Node) -> Hour:
-    """Ask for every image again as soon as its answer is not kept any more: no kubelet asks more often.
+    """Ask for each image again as soon as its response expires. No kubelet asks more often.
 
-    The clock by which answers and tokens grow old is set, and not waited for.
+    The clock for the age of responses and tokens is simulated.
     """
     forget()
     bench.control.reset()

@@ -1,4 +1,4 @@
-"""Which calls are made, and what came of them. Everything runs inside a test cloud."""
+"""The calls and their results. Everything runs inside a test cloud."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.cloud.namespace import PATH
 from tests.conftest import Program, forms
 from tests.support import kubelet
 
-# The forms' names.
+# The names of the forms.
 NAIVE = "naive"
 LATENCIES = (0, 20, 40)  # milliseconds per answer
 STORMS = (1, 10, 30, 100)
@@ -31,7 +31,7 @@ _BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that gave credentials."""
+    """One call that returned credentials."""
 
     seconds: float
     cpu_seconds: float
@@ -40,7 +40,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Requests that each endpoint received. `tokens` is the number of exchanges."""
+    """Requests per endpoint. `tokens` is the number of exchanges."""
 
     imds: int
     federation: int
@@ -50,7 +50,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Storm:
-    """Calls for different images, started all at once."""
+    """Calls for different images, started at the same time."""
 
     seconds: float  # to the last answer
     cpu_seconds: float  # of all calls together
@@ -60,7 +60,7 @@ class Storm:
 
 @dataclass(frozen=True, slots=True)
 class Single:
-    """Medians of calls that were made alone."""
+    """Medians of single calls."""
 
     seconds: float
     cpu_seconds: float
@@ -79,9 +79,9 @@ class Single:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """The whole run. Keys are (form, milliseconds per answer) and (form, calls at once).
+    """The complete run. Keys are (form, milliseconds per answer) and (form, parallel calls).
 
-    `in_cold_calls` is a storm's time as a multiple of a cold call's, made just before and after it.
+    `in_cold_calls` is the time of a storm divided by the time of the cold calls just before and after it.
     """
 
     forms: tuple[str, ...]
@@ -92,13 +92,12 @@ class Figures:
 
 
 class Bench:
-    """A cloud, and the forms of the program in it, the naive one among them."""
+    """A cloud, the forms of the program in it, and the naive program."""
 
     def __init__(self, control: Control) -> None:
         self.control = control
         argv = (sys.executable, naive.__file__)
-        yardstick = Program(NAIVE, argv, {"REQUESTS_CA_BUNDLE": _BUNDLE})
-        self.programs = [*forms(), yardstick]
+        self.programs = [*forms(), Program(NAIVE, argv, {"REQUESTS_CA_BUNDLE": _BUNDLE})]
         self._spawner = subprocess.Popen(
             [sys.executable, "-I", "-S", spawner.__file__],
             stdin=subprocess.PIPE,
@@ -113,12 +112,12 @@ class Bench:
         self._spawner.wait(10)
 
     def figures(self, rounds: int, storms: int) -> Figures:
-        """Measure everything; the forms take turns, so that a busy machine hits all alike."""
+        """Measure everything. The forms take turns, so that a busy machine slows all of them equally."""
         cold: dict[tuple[str, int], list[Call]] = {}
         warm: dict[tuple[str, int], list[Call]] = {}
-        gusts: dict[tuple[str, int], list[Storm]] = {}
+        storms_by_key: dict[tuple[str, int], list[Storm]] = {}
         ratios: dict[tuple[str, int], list[float]] = {}
-        for program in self._once_each(1):  # page cache and .pyc files
+        for program in self._once_each(1):  # fills the page cache, writes .pyc files
             self._cold(program)
         for latency in LATENCIES:
             self.control.latency(latency)
@@ -136,18 +135,16 @@ class Bench:
                     storm = self._storm(program, at_once)
                     usual = (before + self._cold(program).seconds) / 2
                     ratios.setdefault(key, []).append(storm.seconds / usual)
-                elif (
-                    turn == 0 or at_once <= 10
-                ):  # its larger ones take both cores for 10 s and more
+                elif turn == 0 or at_once <= 10:  # larger storms use both cores for 10 s or more
                     storm = self._storm(program, at_once)
                 else:
                     continue
-                gusts.setdefault(key, []).append(storm)
+                storms_by_key.setdefault(key, []).append(storm)
         return Figures(
             tuple(program.name for program in self.programs),
             {key: Single.of(calls) for key, calls in cold.items()},
             {key: Single.of(calls) for key, calls in warm.items()},
-            {key: _middle(several) for key, several in gusts.items()},
+            {key: _middle(several) for key, several in storms_by_key.items()},
             {key: median(several) for key, several in ratios.items()},
         )
 
@@ -178,15 +175,15 @@ class Bench:
         )
 
     def calls(self, program: Program, repositories: Iterable[str]) -> list[Call]:
-        """Calls of the kubelet's for images of `repositories`, all at once.
+        """Make kubelet calls for images of `repositories` in parallel.
 
-        Raises RuntimeError when one of them gives no credentials.
+        Raises RuntimeError if a call returns no credentials.
         """
         requests = [kubelet.request(f"{_HOST}/{name}") for name in repositories]
         return [call for call, _ in self._start(program, requests)]
 
     def call(self, program: Program, stdin: bytes) -> tuple[Call, bytes]:
-        """One call and its answer. Raises RuntimeError when it gives no credentials."""
+        """Make one call. Raises RuntimeError if it returns no credentials."""
         (made,) = self._start(program, [stdin])
         return made
 
@@ -201,14 +198,14 @@ class Bench:
         for call in json.loads(self._spawner.stdout.readline()):
             stdout = call["stdout"].encode()
             if call["exit"] != 0 or not kubelet.read_response(stdout).password:
-                raise RuntimeError(f"{program.name} gave no credentials: {call['stderr']}")
+                raise RuntimeError(f"{program.name} returned no credentials: {call['stderr']}")
             made = Call(call["seconds"], call["cpu_seconds"], call["peak_mb"])
             calls.append((made, stdout))
         return calls
 
 
 def cloud_control() -> Control:
-    """The control of the cloud that this process runs in. Raises RuntimeError outside of one."""
+    """Return the control of the cloud around this process. Raises RuntimeError outside of a cloud."""
     path = os.environ.get("CLOUD_CONTROL")
     if not path:
         raise RuntimeError("run inside a test cloud: python -m tests.cloud -- ... (or: make bench)")
@@ -216,13 +213,13 @@ def cloud_control() -> Control:
 
 
 def forget() -> None:
-    """Empty the store."""
+    """Clear the credential cache."""
     for store in STORES:
         shutil.rmtree(store, ignore_errors=True)
 
 
 def _middle(storms: Sequence[Storm]) -> Storm:
-    """The storm of median time; but of what was asked, the most."""
+    """Return the storm of median time, with the highest numbers of requests."""
     middle = sorted(storms, key=lambda storm: storm.seconds)[len(storms) // 2]
     asked = max((storm.asked for storm in storms), key=lambda a: (a.tokens, a.imds, a.manifests))
     return Storm(middle.seconds, middle.cpu_seconds, middle.peak_mb, asked)

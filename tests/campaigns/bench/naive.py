@@ -1,6 +1,6 @@
-"""The yardstick: the shortest program that does the job with the SDK, as anybody would write it.
+"""The naive program: the shortest one that does the job with the SDK.
 
-No request checks, no sharing, no deadline, no log.
+It checks no request, and has no cache, no deadline and no log.
 """
 
 from __future__ import annotations

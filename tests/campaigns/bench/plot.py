@@ -1,4 +1,4 @@
-"""A picture: time to the last answer, and exchanges, against the number of simultaneous pulls."""
+"""A chart: time to the last response and number of exchanges, by number of parallel pulls."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tests.campaigns.bench.measure import STORMS, Figures, Storm
 
 _WIDTH, _HEIGHT = 720, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 110, 40, 45
-# Told apart by the colour-blind too (Okabe and Ito).
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+# Colors that color-blind people can distinguish (Okabe and Ito).
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
-# One line: what each storm shows, by calls at once.
+# One line: a value for each storm, by number of parallel calls.
 Line = Mapping[int, float]
 
 
 def svg(figures: Figures) -> str:
-    """Both panels, one below the other, with logarithmic axes."""
+    """Draw both panels, one below the other, with logarithmic axes."""
     panels: tuple[tuple[str, Callable[[Storm], float]], ...] = (
         ("seconds to the last answer", lambda storm: storm.seconds),
         ("exchanges with OCI", lambda storm: storm.asked.tokens),
@@ -63,24 +63,24 @@ def _panel(title: str, lines: Mapping[str, Line]) -> str:
         _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 8, "pulls at once", anchor="middle")
     )
     labels: list[float] = []
-    for colour, (form, line) in zip(_COLOURS, lines.items(), strict=False):
+    for color, (form, line) in zip(_COLORS, lines.items(), strict=False):
         points = [(x(calls), y(value)) for calls, value in line.items()]
         path = "L".join(f"{px:.1f} {py:.1f}" for px, py in points)
-        parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
+        parts.append(f'<path d="M{path}" fill="none" stroke="{color}" stroke-width="2"/>')
         parts += [
-            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{colour}"/>' for px, py in points
+            f'<circle cx="{px:.1f}" cy="{py:.1f}" r="3" fill="{color}"/>' for px, py in points
         ]
-        # Lines that end together have their names below each other.
+        # Names of lines that end at the same point are stacked.
         at = points[-1][1] + 4
         while any(abs(at - other) < 14 for other in labels):
             at -= 2
         labels.append(at)
-        parts.append(_text(points[-1][0] + 8, at, form, colour=colour))
+        parts.append(_text(points[-1][0] + 8, at, form, color=color))
     return "\n".join(parts)
 
 
 def _floor(value: float) -> int:
-    """The power of ten at or below a positive value."""
+    """Return the largest power of ten that is not above a positive value."""
     return int(log10(value) // 1)
 
 
@@ -90,11 +90,11 @@ def _text(
     text: str,
     *,
     anchor: str = "start",
-    colour: str = "black",
+    color: str = "black",
     bold: bool = False,
 ) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return (
-        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{weight}>'
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{color}"{weight}>'
         f"{escape(text)}</text>"
     )

@@ -1,4 +1,4 @@
-"""The figures as Markdown, and the bars that they must meet."""
+"""The figures as Markdown, and their limits."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from tests.campaigns.bench.measure import (
 )
 from tests.conftest import INSTALLED, ONE_FILE
 
-# A large cluster that starts anew.
+# A large cluster after a restart.
 _NODES = 10_000
 _IMAGES = 30
 _WITHIN_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """A figure and the most that it may be."""
+class Limit:
+    """A figure and its limit."""
 
     what: str
     value: float
@@ -38,54 +38,59 @@ class Bar:
         return self.value <= self.most
 
 
-def bars(figures: Figures) -> list[Bar]:
-    """What must hold. Times are ratios within one run: to the naive program, or to a cold call."""
+def limits(figures: Figures) -> list[Limit]:
+    """Return the limits. Times are ratios within one run: to the naive program, or to a cold call."""
     naive = figures.cold[NAIVE, STORM_LATENCY].seconds
     cold = figures.cold[INSTALLED, STORM_LATENCY]
     warm = figures.warm[INSTALLED, STORM_LATENCY]
     found = [
-        Bar("cold, of naive", cold.seconds / naive, 0.60),
-        Bar("warm, of naive", warm.seconds / naive, 0.05),
-        Bar("cold, peak memory", cold.peak_mb, 45, " MB"),
-        Bar("warm, peak memory", warm.peak_mb, 20, " MB"),
+        Limit("cold, of naive", cold.seconds / naive, 0.60),
+        Limit("warm, of naive", warm.seconds / naive, 0.05),
+        Limit("cold, peak memory", cold.peak_mb, 45, " MB"),
+        Limit("warm, peak memory", warm.peak_mb, 20, " MB"),
     ]
     if (ONE_FILE, STORM_LATENCY) in figures.warm:
         one_file = figures.warm[ONE_FILE, STORM_LATENCY].seconds
-        found.append(Bar("warm as one file, of naive", one_file / naive, 0.10))
+        found.append(Limit("warm as one file, of naive", one_file / naive, 0.10))
     ours = [storm.asked for (form, _), storm in figures.storms.items() if form != NAIVE]
-    found.append(Bar("exchanges in any storm of any form", max(a.tokens for a in ours), 1))
-    found.append(Bar("IMDS requests in any storm of any form", max(a.imds for a in ours), 5))
+    found.append(Limit("exchanges in any storm of any form", max(a.tokens for a in ours), 1))
+    found.append(Limit("IMDS requests in any storm of any form", max(a.imds for a in ours), 5))
     for at_once, most in ((30, 3), (100, 6)):
         last = figures.in_cold_calls[INSTALLED, at_once]
-        found.append(Bar(f"storm of {at_once}: last answer, in cold calls", last, most))
+        found.append(Limit(f"storm of {at_once}: last answer, in cold calls", last, most))
     return found
 
 
-def bars_table(found: Sequence[Bar]) -> str:
+def limits_table(found: Sequence[Limit]) -> str:
     rows = (
-        (bar.what, f"{bar.value:.3g}{bar.unit}", f"{bar.most:g}{bar.unit}", _yes(bar.holds))
-        for bar in found
+        (
+            limit.what,
+            f"{limit.value:.3g}{limit.unit}",
+            f"{limit.most:g}{limit.unit}",
+            _yes(limit.holds),
+        )
+        for limit in found
     )
-    return _table(("bar", "measured", "at most", "holds"), rows)
+    return _table(("limit", "measured", "at most", "holds"), rows)
 
 
 def markdown(figures: Figures) -> str:
-    """All tables."""
+    """Return all tables."""
     return "\n\n".join(
         (
-            f"{_machine()}. {_runs(figures)}",
-            f"One call, milliseconds, when each answer of OCI takes {_list(LATENCIES)} ms:",
+            f"{_machine()}. {_rounds(figures)}",
+            f"One call, in milliseconds, if each answer of OCI takes {_list(LATENCIES)} ms:",
             _singles(figures),
-            f"Calls for different images, all at once, {STORM_LATENCY} ms per answer:",
+            f"Parallel calls for different images, {STORM_LATENCY} ms per answer:",
             _storms(figures),
-            f"What {_NODES:,} nodes ask when they boot within a minute with {_IMAGES} images each:",
+            f"Requests of {_NODES:,} nodes that boot within a minute with {_IMAGES} images each:",
             _cluster({form: figures.storms[form, _IMAGES].asked for form in figures.forms}),
         )
     )
 
 
 def hours(found: Sequence[Hour]) -> str:
-    """What one node asks in an hour."""
+    """Return the table of one node's requests in an hour."""
     rows = (
         (
             hour.name,
@@ -107,9 +112,9 @@ def _machine() -> str:
     return f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
 
 
-def _runs(figures: Figures) -> str:
+def _rounds(figures: Figures) -> str:
     runs = next(iter(figures.cold.values())).runs
-    return f"Medians of {runs} calls, the programs taking turns"
+    return f"Medians of {runs} calls; the programs take turns"
 
 
 def _singles(figures: Figures) -> str:
@@ -169,7 +174,7 @@ def _cluster(storms: Mapping[str, Asked]) -> str:
         ocir = asked.tokens + asked.manifests
         rates = (f"{count * _NODES / _WITHIN_SECONDS:,.0f}" for count in (asked.federation, ocir))
         rows.append((form, str(asked.imds), *rates, f"{asked.tokens * _NODES:,}"))
-    header = ("program", "IMDS, per node", "federation, per s", "OCIR, per s", "tokens in all")
+    header = ("program", "IMDS, per node", "federation, per s", "OCIR, per s", "tokens, total")
     return _table(header, rows)
 
 

@@ -1,7 +1,7 @@
-"""Starts calls all at once and tells what each took. Runs as a script in a small Python of its own.
+"""Starts calls in parallel and measures each. Runs as a script in a small Python process.
 
-Small, because the kernel's peak memory of a child counts what its parent had when it started it:
-this process's some 10 MB are the floor of what can be measured. One JSON line in, one out.
+The process is small because the peak memory of a child includes that of its parent at the start: 10 MB
+is the least that can be measured. It reads one JSON line per order and writes one.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ def main() -> None:
 
 
 def start(argv: list[str], env: dict[str, str], requests: list[str]) -> list[dict[str, object]]:
-    """A process of `argv` for each of `requests`, which it finds on its standard input.
+    """Start `argv` once for each of `requests`, which is its standard input.
 
-    An answer is there when its process has ended: the kubelet waits for just that. `seconds` count
-    from before the first process was started.
+    A call ends when its process ends, because the kubelet waits for that. `seconds` counts from before
+    the first start.
     """
     began = time.perf_counter()
     streams = {}
@@ -59,7 +59,7 @@ def start(argv: list[str], env: dict[str, str], requests: list[str]) -> list[dic
 
 
 def _read(fd: int) -> str:
-    """All of a pipe whose writer has ended. More than the pipe holds would have stopped the writer."""
+    """Read a pipe whose writer has ended. The writer would have blocked on more than the pipe's size."""
     with os.fdopen(fd, "rb") as pipe:
         return pipe.read().decode(errors="replace")
 

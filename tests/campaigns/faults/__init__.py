@@ -1,5 +1,5 @@
-"""The fault matrix: every endpoint against every way in which it can misbehave.
+"""The fault matrix: each endpoint with each fault.
 
-`matrix` says what there is and what must come of it, by rules; `run` puts one cell into a test
-cloud and judges what came; `python -m tests.campaigns.faults` runs all of it and prints a table.
+`matrix` has the cells and the rules for their expected results. `run` runs one cell in a test cloud and
+checks the results. `python -m tests.campaigns.faults` runs all cells and prints a table.
 """

@@ -1,4 +1,4 @@
-"""`python -m tests.campaigns.faults`: the whole fault matrix, as a table. Ends with 1 when a cell fails."""
+"""`python -m tests.campaigns.faults`: the complete fault matrix, as a table. Exits with 1 if a cell fails."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 
-from tests.campaigns.faults.matrix import ENDPOINTS, STORM, Cell, cells, expected, nature, troubles
+from tests.campaigns.faults.matrix import ENDPOINTS, STORM, Cell, cells, expected, faults, nature
 from tests.campaigns.faults.run import judge, observe
 from tests.cloud.harness import Cloud
 from tests.conftest import Program, programs
@@ -17,8 +17,8 @@ from tests.conftest import Program, programs
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.faults", description=__doc__)
-    parser.add_argument("--clouds", type=int, default=2, help="how many cells to run at a time")
-    parser.add_argument("--only", default="", help="cells whose id has this in it")
+    parser.add_argument("--clouds", type=int, default=2, help="number of cells to run in parallel")
+    parser.add_argument("--only", default="", help="run only cells whose ID contains this")
     options = parser.parse_args()
     chosen = [cell for cell in cells() if options.only in cell.id]
     began, failed = time.monotonic(), 0
@@ -26,8 +26,8 @@ def main() -> int:
         results = run_all(program, chosen, options.clouds)
         print(table(program, chosen, results))
         for cell, wrong in results.items():
-            for fault in wrong:
-                print(f"FAILED {program.name} {cell}: {fault}")
+            for reason in wrong:
+                print(f"FAILED {program.name} {cell}: {reason}")
             failed += bool(wrong)
     seconds = time.monotonic() - began
     count = len(chosen) * len(programs())
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[str, list[str]]:
-    """Judge the cells, several at a time, each in a cloud of its own."""
+    """Run and check the cells, several in parallel, each in its own cloud."""
     clouds: SimpleQueue[Cloud] = SimpleQueue()
     made = [Cloud() for _ in range(at_once)]
     for cloud in made:
@@ -64,20 +64,20 @@ def run_all(program: Program, chosen: Sequence[Cell], at_once: int) -> dict[str,
 
 
 def table(program: Program, chosen: Sequence[Cell], results: dict[str, list[str]]) -> str:
-    """A row for each trouble, a column for each endpoint: the code that every call ended with."""
+    """Return a table: faults as rows, endpoints as columns, the code of the calls in each cell."""
     lines = [
-        f"{program.name}: the outcome of one call alone, and of {STORM} at once; FAILED where it differs",
+        f"{program.name}: the result of a single call and of {STORM} parallel calls; FAILED if it is not as expected",
         "",
-        f"| trouble | its nature | {' | '.join(ENDPOINTS)} |",
+        f"| fault | nature | {' | '.join(ENDPOINTS)} |",
         f"|---|---|{'---|' * len(ENDPOINTS)}",
     ]
-    for name, trouble in troubles().items():
+    for name, fault in faults().items():
         columns = []
         for endpoint in ENDPOINTS:
             here = [c for c in chosen if (c.name, c.endpoint) == (name, endpoint)]
             columns.append(_outcome(here, results))
         if any(columns):
-            lines.append(f"| {name} | {nature(trouble).value} | {' | '.join(columns)} |")
+            lines.append(f"| {name} | {nature(fault).value} | {' | '.join(columns)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Cells, and what must come of each: derived from the nature of the trouble, not from a list."""
+"""The cells and their expected results, which follow from the nature of the fault."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Asked = Literal[
     "token",
     "manifest",
 ]
-# In the order in which a cold call asks them.
+# In the order of a cold call.
 ENDPOINTS: tuple[Asked, ...] = (
     "imds.region",
     "imds.cert",
@@ -50,38 +50,38 @@ STORM = 10
 
 @dataclass(frozen=True, slots=True)
 class Dns:
-    """The resolver's trouble with the endpoint's name."""
+    """The resolver fails for the host name of the endpoint."""
 
     kind: Literal["no server", "no such name", "black hole"]
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """OCI's clock is ahead of ours by so many seconds."""
+    """OCI's clock is ahead of this machine's clock, in seconds."""
 
     ahead: int
 
 
-Trouble = Fault | Dns | Clock
+AnyFault = Fault | Dns | Clock
 
 
 class Nature(Enum):
-    """What a trouble is to whoever must decide what to do about it."""
+    """The kind of a fault, which decides what the program should do."""
 
-    HARMLESS = "nothing is wrong with the answer"
-    HEALS = "another try gets the answer"
-    TRANSIENT = "another try could have got the answer"
-    THROTTLED = "the server asks for patience"
-    HANGS = "no answer, and no end of it"
-    UNTRUSTED = "it cannot prove who it is"
-    REFUSED = "it has decided, and will not change its mind"
-    MALFORMED = "it answered, and not what was asked for"
-    SENSELESS = "it will be no better the next time"
-    CLOCK = "our clock is wrong"
+    HARMLESS = "the answer is valid"
+    TEMPORARY = "a retry gets the answer"
+    TRANSIENT = "a retry could get the answer"
+    THROTTLED = "the server throttles"
+    HANGS = "no answer arrives"
+    UNTRUSTED = "the certificate is not trusted"
+    REFUSED = "the server refuses; a retry cannot help"
+    MALFORMED = "the answer is invalid"
+    PERMANENT = "a retry would fail again"
+    CLOCK = "the clock is wrong"
 
 
-# RFC 9110, 15.5.9 and 15.6: these say "not now"; the other 5xx say "not like this".
-_PASSING = (408, 500, 502, 503, 504)
+# RFC 9110, 15.5.9 and 15.6: these mean "not now". The other 5xx mean that a retry would fail again.
+_RETRYABLE = (408, 500, 502, 503, 504)
 _BY_KIND: dict[FaultKind, Nature] = {
     "refused": Nature.TRANSIENT,
     "reset_accept": Nature.TRANSIENT,
@@ -94,10 +94,10 @@ _BY_KIND: dict[FaultKind, Nature] = {
     "tls_expired": Nature.UNTRUSTED,
     "tls_wrong_name": Nature.UNTRUSTED,
     "tls_unknown_ca": Nature.UNTRUSTED,
-    "tls_old": Nature.SENSELESS,
-    "endless_headers": Nature.SENSELESS,
-    "endless_body": Nature.SENSELESS,
-    "huge_body": Nature.SENSELESS,
+    "tls_old": Nature.PERMANENT,
+    "endless_headers": Nature.PERMANENT,
+    "endless_body": Nature.PERMANENT,
+    "huge_body": Nature.PERMANENT,
     "latency": Nature.HARMLESS,
     "content_type": Nature.HARMLESS,
     "redirect": Nature.REFUSED,
@@ -108,35 +108,35 @@ _BY_KIND: dict[FaultKind, Nature] = {
 }
 
 
-def nature(trouble: Trouble) -> Nature:
-    match trouble:
+def nature(fault: AnyFault) -> Nature:
+    match fault:
         case Dns(kind):
             by_answer = {
                 "no server": Nature.TRANSIENT,
-                "no such name": Nature.SENSELESS,
+                "no such name": Nature.PERMANENT,
                 "black hole": Nature.HANGS,
             }
             return by_answer[kind]
         case Clock():
             return Nature.CLOCK
-    if trouble.times is not None:
-        return Nature.HEALS
-    if trouble.kind in ("status", "echo"):
-        if trouble.status == 429:
+    if fault.times is not None:
+        return Nature.TEMPORARY
+    if fault.kind in ("status", "echo"):
+        if fault.status == 429:
             return Nature.THROTTLED
-        if trouble.status in _PASSING:
+        if fault.status in _RETRYABLE:
             return Nature.TRANSIENT
-        return Nature.SENSELESS if trouble.status >= 500 else Nature.REFUSED
-    return _BY_KIND[trouble.kind]
+        return Nature.PERMANENT if fault.status >= 500 else Nature.REFUSED
+    return _BY_KIND[fault.kind]
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One endpoint with one trouble, met by `calls` processes at once."""
+    """One endpoint, one fault and a number of parallel calls."""
 
     endpoint: Asked
     name: str
-    trouble: Trouble
+    fault: AnyFault
     calls: int
 
     @property
@@ -152,62 +152,61 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What each call of a cell must come to.
+    """The expected result of each call of a cell.
 
-    `error` None: credentials, which the kubelet may keep for long when `proven`. `fewest` and `most`
-    bound how often the endpoint was tried, by all calls together.
+    `error` None: credentials, with a long cache duration if `proven`. `fewest` and `most` are the limits
+    for the number of requests to the endpoint, by all calls together.
     """
 
     error: type[ProviderError] | None
-    proven: bool | None  # None: whichever comes first
+    proven: bool | None  # None: either
     fewest: int
     most: int
-    deadline: float  # seconds: DEADLINE_SECONDS of the calls
-    hint: str = ""  # what the one line must advise
+    deadline: float  # DEADLINE_SECONDS of the calls
+    hint: str = ""  # the hint in the error
 
 
-# Four tries at a server, and one more when a connection that was opened early has been closed.
+# Four tries for a server, and one more if its preconnected connection was closed.
 _IMDS_TRIES, _SERVER_TRIES = 6, 5
-# Their message says how often it was tried: the only witness where no connection comes about.
+# The messages of these errors contain the number of tries, even without a connection.
 UNREACHABLE = (ImdsUnreachable, FederationUnreachable, RegistryUnreachable)
 
 
 def expected(cell: Cell) -> Expected:
-    """The rules: code by step and nature, tries by nature."""
-    kind = nature(cell.trouble)
+    """Return the expected result: the code follows from endpoint and nature, the tries from the nature."""
+    kind = nature(cell.fault)
     hangs = kind is Nature.HANGS
-    # What hangs is given little time, to keep the matrix short; all tries fit into the other.
+    # A short deadline for what hangs keeps the matrix short. All tries fit into the long one.
     deadline = 3.0 if hangs else 10.0
     if cell.endpoint == "manifest":
-        # It only decides how long the kubelet keeps the token: asked once by HEAD, and once by GET for the
-        # reason of a refusal; and never a failure.
-        # A kept connection that ends early is opened anew; whether a reset comes before or after the
-        # whole of an answer that has no body is a matter of luck.
+        # The pull check only decides the cache duration and never fails a call: one HEAD request, and one
+        # GET for the reason of a refusal. After an early end, a kept connection is opened again. A reset
+        # may come before or after a complete answer without a body.
         again = 2 if kind in (Nature.TRANSIENT, Nature.REFUSED) else 1
-        torn = isinstance(cell.trouble, Fault) and cell.trouble.kind == "reset_body"
-        return Expected(None, None if torn else _proves(cell.trouble), 0, again, 10.0)
+        torn = isinstance(cell.fault, Fault) and cell.fault.kind == "reset_body"
+        return Expected(None, None if torn else _proves(cell.fault), 0, again, 10.0)
     tries = _IMDS_TRIES if cell.group == "imds" else _SERVER_TRIES
     if kind is Nature.HARMLESS:
         return Expected(None, True, 1, 1, deadline)
-    if kind is Nature.HEALS:
-        assert isinstance(cell.trouble, Fault)
-        assert cell.trouble.times is not None
-        return Expected(None, True, cell.trouble.times + 1, cell.trouble.times + 1, deadline)
+    if kind is Nature.TEMPORARY:
+        assert isinstance(cell.fault, Fault)
+        assert cell.fault.times is not None
+        return Expected(None, True, cell.fault.times + 1, cell.fault.times + 1, deadline)
     error = _error(cell.group, kind)
-    impatient = kind is Nature.THROTTLED and _patience(cell.trouble) > deadline
+    impatient = kind is Nature.THROTTLED and _patience(cell.fault) > deadline
     again = kind in (Nature.TRANSIENT, Nature.THROTTLED) and not impatient
-    # Who is let wait may ask again within its time; else only what can change is worth another try.
+    # Only a result that can change is retried, and a hanging request within the deadline.
     most = tries if again or hangs else 1
     return Expected(error, False, 2 if again else 1, most, deadline, _hint(cell, error))
 
 
 def _hint(cell: Cell, error: type[ProviderError]) -> str:
-    """The error's own advice; but nobody who was answered shall look for a fault of the network."""
-    answered = isinstance(cell.trouble, Fault) and cell.trouble.kind in ("status", "echo")
+    """Return the hint of the error. After an answer, the hint must not point to the network."""
+    answered = isinstance(cell.fault, Fault) and cell.fault.kind in ("status", "echo")
     if error is DeadlineExceeded and cell.group != "imds":
-        # Who was not reached has no address: all other troubles of this nature begin with a connection.
+        # Without DNS the server is not reached. All other hanging faults start with a connection.
         unreached = FederationUnreachable if cell.group == "federation" else RegistryUnreachable
-        return unreached.default_hint if isinstance(cell.trouble, Dns) else SLOW_HINT
+        return unreached.default_hint if isinstance(cell.fault, Dns) else SLOW_HINT
     return RETRY_HINT if answered and error in UNREACHABLE else error.default_hint
 
 
@@ -243,26 +242,26 @@ def _error(group: str, kind: Nature) -> type[ProviderError]:
     return unreachable[group]
 
 
-def _patience(trouble: Trouble) -> float:
-    """What the answer's Retry-After asks for, in seconds."""
-    assert isinstance(trouble, Fault)
-    return float(dict(trouble.headers).get("Retry-After", 0))
+def _patience(fault: AnyFault) -> float:
+    """Return the Retry-After of the answer, in seconds."""
+    assert isinstance(fault, Fault)
+    return float(dict(fault.headers).get("Retry-After", 0))
 
 
-def _proves(trouble: Trouble) -> bool:
-    """Whether a manifest's answer reaches the client with status 200: HEAD has no body."""
-    assert isinstance(trouble, Fault)
+def _proves(fault: AnyFault) -> bool:
+    """Report whether the client gets status 200 for the manifest. HEAD has no body."""
+    assert isinstance(fault, Fault)
     kinds = ("latency", "content_type", "html", "invalid_json", "body", "endless_body", "huge_body",
              "cut_body", "slow_body")  # fmt: skip
-    return trouble.kind in kinds
+    return fault.kind in kinds
 
 
-# --- the troubles ------------------------------------------------------------------------------
+# --- the faults --------------------------------------------------------------------------------
 
 
-def troubles() -> dict[str, Trouble]:
-    """Every trouble by name."""
-    found: dict[str, Trouble] = {}
+def faults() -> dict[str, AnyFault]:
+    """Return all faults, by name."""
+    found: dict[str, AnyFault] = {}
     plain: tuple[FaultKind, ...] = (
         "refused",
         "black_hole",
@@ -325,7 +324,7 @@ _BODIES = {
     "not UTF-8": "\ud83d".encode("utf-8", "surrogatepass").decode("latin-1"),
     "a huge number": json.dumps({"token": "t", "expires_in": 0})[:-2] + "9" * 6000 + "}",
 }
-# Each is for those endpoints whose answer has such a field.
+# Each applies to the endpoints whose answer has the field.
 _PATCHES: dict[str, dict[str, object]] = {
     "empty token": {"token": "", "access_token": ""},
     "token null": {"token": None, "access_token": None},
@@ -355,45 +354,48 @@ _FIELDS: dict[Asked, tuple[str, ...]] = {
 }
 
 
-def _applies(endpoint: Asked, trouble: Trouble) -> bool:
+def _applies(endpoint: Asked, fault: AnyFault) -> bool:
     encrypted = endpoint in ("federation", "token", "manifest")
-    match trouble:
+    match fault:
         case Dns():
-            return endpoint in ("federation", "token")  # a manifest is asked over a kept connection
+            return endpoint in (
+                "federation",
+                "token",
+            )  # the manifest request uses a kept connection
         case Clock():
-            return endpoint == "federation"  # the first that checks a date
+            return endpoint == "federation"  # the first endpoint that checks the date
         case Fault(kind="patch"):
-            return any(field in trouble.patch for field in _FIELDS.get(endpoint, ()))
+            return any(field in fault.patch for field in _FIELDS.get(endpoint, ()))
         case Fault(kind="cut_body" | "reset_body" | "slow_body") if endpoint == "manifest":
-            return trouble.times is None  # HEAD has no body
-    if endpoint == "manifest" and trouble.times is not None:
-        return False  # asked once
-    return encrypted or not trouble.kind.startswith("tls")
+            return fault.times is None  # HEAD has no body
+    if endpoint == "manifest" and fault.times is not None:
+        return False  # the manifest is requested once
+    return encrypted or not fault.kind.startswith("tls")
 
 
 def cells() -> Iterator[Cell]:
-    """The whole matrix."""
-    for name, trouble in troubles().items():
+    """Yield all cells."""
+    for name, fault in faults().items():
         for endpoint in ENDPOINTS:
-            if _applies(endpoint, trouble):
+            if _applies(endpoint, fault):
                 for calls in (1, STORM):
-                    yield Cell(endpoint, name, trouble, calls)
+                    yield Cell(endpoint, name, fault, calls)
 
 
 def later_than(endpoint: Asked) -> tuple[Endpoint, ...]:
-    """The endpoints that are asked only after `endpoint` has answered well."""
+    """Return the endpoints that get requests only after `endpoint` has answered."""
     if endpoint.startswith("imds"):
         return ("federation", "token", "manifest")
     return ENDPOINTS[ENDPOINTS.index(endpoint) + 1 :]
 
 
 def quick() -> list[Cell]:
-    """A slice for every day: each trouble alone at one endpoint, in turns; some of them as storms."""
+    """Return a small part of the matrix: each fault at one endpoint in turn, some with parallel calls."""
     chosen = []
-    for number, name in enumerate(troubles()):
-        alone = [cell for cell in cells() if cell.name == name and cell.calls == 1]
-        chosen.append(alone[number % len(alone)])
+    for number, name in enumerate(faults()):
+        single = [cell for cell in cells() if cell.name == name and cell.calls == 1]
+        chosen.append(single[number % len(single)])
         if number % 5 == 0:
-            storm = alone[(number // 5) % len(alone)]
-            chosen.append(Cell(storm.endpoint, storm.name, storm.trouble, STORM))
+            storm = single[(number // 5) % len(single)]
+            chosen.append(Cell(storm.endpoint, storm.name, storm.fault, STORM))
     return chosen

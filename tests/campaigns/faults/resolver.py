@@ -1,4 +1,4 @@
-"""A DNS server that knows no name ("no such name") or never answers ("black hole")."""
+"""A DNS server that answers "no such name" for each name, or never answers ("black hole")."""
 
 import socket
 import sys
@@ -13,7 +13,7 @@ def main() -> None:
         while True:
             query, sender = server.recvfrom(512)
             if sys.argv[1] == "no such name":
-                # RFC 1035, 4.1.1: an answer, recursion available, code 3 (name error).
+                # RFC 1035, 4.1.1: a response with recursion available and code 3 (name error).
                 server.sendto(query[:2] + b"\x81\x83" + query[4:6] + bytes(6) + query[12:], sender)
 
 

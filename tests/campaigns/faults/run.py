@@ -1,14 +1,13 @@
-"""One cell of the matrix: put it into a cloud, run the calls, judge what came."""
+"""Run one cell of the matrix in a cloud and check the results."""
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -28,27 +27,27 @@ from tests.support.kubelet import read_response, request
 
 REGISTRY = "fra.ocir.io"
 _NAMES = {"federation": "auth.eu-frankfurt-1.oraclecloud.com", "token": REGISTRY}
-# A start on a busy machine, and the end of the process.
+# For the start and the end of a process on a busy machine.
 _SLACK_SECONDS = 5.0
-_LONG_SECONDS = 120  # what the kubelet keeps longer than this has been proven
+_LONG_SECONDS = 120  # a response with a longer cache duration is proven
 _LINE = re.compile(r"oke-credential-provider: ([a-z-]+): .+ \| .+\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What came of a cell."""
+    """The results of a cell."""
 
     calls: tuple[Completed, ...]
     report: Report
-    tokens: frozenset[str]  # registry tokens that were handed out
+    tokens: frozenset[str]  # registry tokens that were issued
     strays: tuple[int, ...]
 
 
 def observe(cell: Cell, cloud: Cloud, argv: Sequence[str], env: Mapping[str, str]) -> Observed:
-    """Run the cell's calls in the cloud, which is as new before and after."""
+    """Run the calls of a cell in the cloud, which is reset before and after."""
     cloud.reset()
     settings = {**env, "DEADLINE_SECONDS": f"{expected(cell).deadline:g}"}
-    with _trouble(cell, cloud):
+    with _active(cell, cloud):
         calls = together(cloud, argv, cell.calls, settings)
     report = cloud.control.report()
     tokens = frozenset(s.value for s in cloud.control.secrets() if s.kind == "registry token")
@@ -60,32 +59,23 @@ def observe(cell: Cell, cloud: Cloud, argv: Sequence[str], env: Mapping[str, str
 def together(
     cloud: Cloud, argv: Sequence[str], count: int, env: Mapping[str, str]
 ) -> tuple[Completed, ...]:
-    """Calls for `count` images at once, each to its end."""
-    if count == 1:
-        return (cloud.ns.run(argv, stdin=request(f"{REGISTRY}/ns/repo"), env=env, timeout=60),)
-    started = []
-    for number in range(count):
-        process = cloud.ns.popen(argv, env=env, stdin=subprocess.PIPE)
-        started.append((process, time.perf_counter()))
-        assert process.stdin is not None
-        process.stdin.write(request(f"{REGISTRY}/ns/many/{number}"))
-        process.stdin.close()
-        process.stdin = None
-    ended = []
-    for process, began in started:
+    """Make calls for `count` images in parallel, and wait for all of them."""
+
+    def call(image: str) -> Completed:
         try:
-            out, err = process.communicate(timeout=60)
+            return cloud.ns.run(argv, stdin=request(image), env=env, timeout=60)
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            out, err = process.communicate()
-        seconds = time.perf_counter() - began
-        ended.append(Completed(tuple(argv), process.returncode, out, err, seconds))
-    return tuple(ended)
+            return Completed(tuple(argv), -signal.SIGKILL, b"", b"", 60)
+
+    if count == 1:
+        return (call(f"{REGISTRY}/ns/repo"),)
+    with ThreadPoolExecutor(count) as pool:
+        return tuple(pool.map(call, [f"{REGISTRY}/ns/many/{n}" for n in range(count)]))
 
 
 @contextmanager
-def _trouble(cell: Cell, cloud: Cloud) -> Iterator[None]:
-    match cell.trouble:
+def _active(cell: Cell, cloud: Cloud) -> Iterator[None]:
+    match cell.fault:
         case Fault() as fault:
             cloud.control.fault(cell.endpoint, fault)
             yield
@@ -99,7 +89,7 @@ def _trouble(cell: Cell, cloud: Cloud) -> Iterator[None]:
 
 @contextmanager
 def resolver(cloud: Cloud, kind: str, name: str) -> Iterator[None]:
-    """Let `name` be looked up at a DNS server that behaves as `kind` says."""
+    """Resolve `name` at a DNS server that behaves as `kind` says."""
     cloud.ns.hosts(hosts_file().replace(name, ""))
     configuration = cloud.ns.path("/etc/resolv.conf")
     before = configuration.read_text()
@@ -122,7 +112,7 @@ def resolver(cloud: Cloud, kind: str, name: str) -> Iterator[None]:
 
 
 def judge(cell: Cell, observed: Observed) -> list[str]:
-    """Everything that is not as it must be; nothing when the cell holds."""
+    """Return everything that is wrong with a cell."""
     must = expected(cell)
     wrong = []
     for number, call in enumerate(observed.calls):
@@ -132,31 +122,31 @@ def judge(cell: Cell, observed: Observed) -> list[str]:
     tried = report.count(cell.endpoint)
     fewest = must.fewest if _is_seen(cell) else 0
     if not fewest <= tried <= must.most:
-        wrong.append(f"asked {tried} times, not {fewest} to {must.most}")
-    # One connection that is opened early, one for each try, one where a kept one was closed.
+        wrong.append(f"{tried} requests, not {fewest} to {must.most}")
+    # One preconnected, one per try, one after a kept connection was closed.
     bound = must.most + (8 if cell.group == "imds" else 2)
     if report.connections.get(cell.group, 0) > bound:
         wrong.append(f"{report.connections[cell.group]} connections, not at most {bound}")
     if must.error is not None:
         wrong += [
-            f"{later} was asked after {cell.endpoint} had failed"
+            f"{later} got a request after {cell.endpoint} had failed"
             for later in later_than(cell.endpoint)
             if report.count(later)
         ]
     if report.connections.get("elsewhere", 0):
-        wrong.append("a host that is not OCI's was connected to")
+        wrong.append("a connection to a host outside of OCI")
     if observed.strays:
-        wrong.append(f"{len(observed.strays)} processes were left behind")
+        wrong.append(f"{len(observed.strays)} processes remain")
     return wrong
 
 
 def _is_seen(cell: Cell) -> bool:
-    """Whether the stand-in sees a request at all, and not only a connection."""
-    match cell.trouble:
+    """Report whether the stand-in sees a request, not only a connection."""
+    match cell.fault:
         case Dns():
             return False
         case Fault(kind="black_hole" | "reset_accept"):
-            return cell.group == "imds"  # one path of several at the address: it must be known
+            return cell.group == "imds"  # the address has several paths: it waits for the request
         case Fault(kind=kind):
             return kind != "refused" and not kind.startswith("tls")
     return True
@@ -172,7 +162,7 @@ def _judge_call(
         if call.returncode or stderr:
             yield f"exit code {call.returncode}, not 0: {stderr}"
         else:
-            # In a storm those who wait get the token without a check of their own.
+            # Of parallel calls, those that wait get the token without a pull check.
             proven = must.proven if alone else None
             yield from judge_response(call.stdout, tokens, proven)
         return
@@ -182,17 +172,17 @@ def _judge_call(
         yield f"stdout is not empty: {call.stdout[:60]!r}"
     line = _LINE.fullmatch(stderr)
     if line is None:
-        yield f"stderr is not one line of ours: {stderr!r}"
+        yield f"stderr is not one line of the program: {stderr!r}"
     elif line[1] != must.error.code:
         yield f"code {line[1]}, not {must.error.code}: {stderr}"
     elif " ".join(must.hint.split()) not in stderr:
-        yield f"advice that does not fit: {stderr}"
+        yield f"wrong hint: {stderr}"
     elif must.error in UNREACHABLE and ("(1 try)" in stderr) is not (must.most == 1):
-        yield f"tried too often, or not often enough: {stderr}"
+        yield f"wrong number of tries: {stderr}"
 
 
 def judge_response(stdout: bytes, tokens: frozenset[str], proven: bool | None) -> Iterator[str]:
-    """What the kubelet, or OCIR, would have against a response. `proven` None: it may be or not."""
+    """Yield the reasons to refuse a response. `proven` None means either."""
     try:
         answer = read_response(stdout)
     except (ValueError, KeyError) as error:
@@ -203,8 +193,8 @@ def judge_response(stdout: bytes, tokens: frozenset[str], proven: bool | None) -
     if list(answer.auth) != [REGISTRY]:
         yield f"credentials for {list(answer.auth)}"
     elif answer.auth[REGISTRY][0] != "BEARER_TOKEN" or answer.password not in tokens:
-        yield "credentials that OCIR did not give"
+        yield "credentials that OCIR did not issue"
     if not 0 < answer.cache_seconds < 3600:
-        yield f"kept for {answer.cache_seconds} s"
+        yield f"cached for {answer.cache_seconds} s"
     elif proven is not None and (answer.cache_seconds > _LONG_SECONDS) is not proven:
-        yield f"kept for {answer.cache_seconds} s by a token that is proven={proven}"
+        yield f"cached for {answer.cache_seconds} s with proven={proven}"

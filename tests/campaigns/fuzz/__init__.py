@@ -1,4 +1,4 @@
-"""Whatever comes in from outside, as bytes: `targets` take any, `python -m tests.campaigns.fuzz` makes them up.
+"""Fuzzing of external input: `targets` accept any bytes, `python -m tests.campaigns.fuzz` generates them.
 
-`tests/campaigns/test_fuzz.py` gives the same targets to hypothesis, and keeps what once broke them.
+`tests/campaigns/test_fuzz.py` runs the same targets with hypothesis, and keeps inputs that once broke them.
 """

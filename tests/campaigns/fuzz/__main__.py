@@ -1,7 +1,7 @@
-"""`python -m tests.campaigns.fuzz`: every target under atheris, each in a process of its own.
+"""`python -m tests.campaigns.fuzz`: run each target with atheris, in its own process.
 
-Needs atheris (packaging/locks/fuzz.txt) beside what the tests need. A crash is left in the corpus folder
-and ends it with 1.
+It needs atheris (packaging/locks/fuzz.txt) in addition to the packages of the tests. It saves the input of
+a crash in build/fuzz and then exits with 1.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ _BUILD = Path("build/fuzz")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.fuzz", description=__doc__)
-    parser.add_argument("target", nargs="*", help="some targets only")
-    parser.add_argument("--seconds", type=int, default=60, help="for each target")
+    parser.add_argument("target", nargs="*", help="run only these targets")
+    parser.add_argument("--seconds", type=int, default=60, help="time per target")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.inside:
@@ -52,7 +52,7 @@ def main() -> int:
 
 
 def fuzz(name: str, seconds: int) -> None:
-    """One target, in this process: atheris ends it."""
+    """Fuzz one target in this process. atheris ends the process."""
     import atheris
 
     with atheris.instrument_imports(include=["provider"]):

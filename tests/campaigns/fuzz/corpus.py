@@ -1,4 +1,4 @@
-"""The inputs from which the fuzzers start, for each target. The program accepts the first one."""
+"""The seeds of each target. The program accepts the first one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _CLAIMS = {
     "kubernetes.io": {"namespace": "n", "serviceaccount": {"name": "a", "uid": "u"}},
 }
 _FAILURE = {"code": "imds-throttled", "message": "m", "hint": "h", "at": _NOW}
-# One for each authentication method, with the settings that it uses.
+# One for each authentication method, with its settings.
 _SETTINGS = (
     {
         "REGISTRY_TOKEN_PATH": "/20180419/docker/token",
@@ -95,7 +95,7 @@ _SETTINGS = (
         "KUBERNETES_SERVICE_HOST": "fd00::5",
     },
 )
-# Environment names and YAML keys, as the README has them.
+# Environment names and YAML keys, as in the README.
 _YAML_KEYS = {
     "REGISTRY_TOKEN_PATH": "registryTokenPath",
     "DEFAULT_USER": "defaultUser",
@@ -147,7 +147,7 @@ SEEDS: dict[str, list[bytes]] = {
     ],
     "image": [
         b"fra.ocir.io/ns/repo",
-        # What must not pass, in each part of the name.
+        # Injections in each part of the name.
         b"fra.ocir.io/ns/repo:v1 HTTP/1.1\r\nhost: evil.example\r\n",
         b"fra.ocir.io/ns/repo:v1?x=y",
         b"fra.ocir.io/ns/repo@sha256:" + b"0" * 64 + b"\r\nhost: evil.example",
@@ -185,7 +185,7 @@ SEEDS: dict[str, list[bytes]] = {
         _variables(_RESOURCE),
         _variables({f"{name}_FOR_LEAF_RESOURCE": value for name, value in _RESOURCE.items()}),
     ],
-    "stored": [_bytes(_ENTRY), _bytes(_FAILURE)],
+    "cache_file": [_bytes(_ENTRY), _bytes(_FAILURE)],
     "helper": [
         b"https://fra.ocir.io/v2/",
         b"fra.ocir.io:443",

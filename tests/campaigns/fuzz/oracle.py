@@ -1,6 +1,6 @@
-"""Which hosts may be signed for: written from Oracle's documents, sharing nothing with the program.
+"""The host rule, written from Oracle's documents without code of the program.
 
-No regular expressions and no code of `provider.ocir.hosts`: character by character, label by label.
+It uses no regular expressions and nothing of `provider.ocir.hosts`; it compares labels and characters.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DOMAINS = {"oraclecloud.com", "oraclegovcloud.com", "oraclegovcloud.uk", "oracl
     f"oraclecloud{n}.com" for n in (8, 9, 10, 14, 15, 20, 21, 23, 24, 26, 29, 35, 42, 51, 52)
 }
 
-# README, "Settings": OCIR_AUTH_METHOD. The last one becomes one of two, by caller.
+# README, "Settings": OCIR_AUTH_METHOD. The last one selects one of two methods for each call.
 AUTH_METHODS = (
     "INSTANCE_PRINCIPAL",
     "USER_PRINCIPAL",
@@ -25,14 +25,14 @@ AUTH_METHODS = (
 
 
 def registry_of(image: str) -> str:
-    """The part of an image name that the kubelet takes for the registry."""
+    """Return the part of an image name that the kubelet uses as the registry."""
     first, slash, _ = image.partition("/")
     is_host = "." in first or ":" in first or first == "localhost" or first != first.lower()
     return first if slash and is_host else "docker.io"
 
 
 def may_sign(host: str, realm_domain: str = "") -> bool:
-    """Whether `host` (with a port, perhaps) is OCIR's; `realm_domain` is what IMDS says of this node."""
+    """Report whether `host`, with or without a port, is OCIR's. `realm_domain` comes from IMDS."""
     if not host.isascii():
         return False
     name, colon, port = host.partition(":")
@@ -49,25 +49,25 @@ def may_sign(host: str, realm_domain: str = "") -> bool:
     return domain in _DOMAINS or domain == realm_domain
 
 
-def pattern_covers(pattern: str, host: str) -> bool:
-    """Whether the user's `pattern` (of OCIR_HOSTS) covers `host`, when it is one at all."""
+def pattern_matches(pattern: str, host: str) -> bool:
+    """Report whether `pattern`, a valid one of OCIR_HOSTS, matches `host`."""
     name, colon, port = _lower(pattern).partition(":")
-    theirs, their_colon, their_port = _lower(host).partition(":")
-    if colon != their_colon or (colon and int(port) != int(their_port)):
+    host_name, host_colon, host_port = _lower(host).partition(":")
+    if colon != host_colon or (colon and int(port) != int(host_port)):
         return False
-    ours, labels = name.split("."), theirs.split(".")
-    if len(ours) != len(labels):
+    wanted, labels = name.split("."), host_name.split(".")
+    if len(wanted) != len(labels):
         return False
-    return all(want in ("*", have) for want, have in zip(ours, labels, strict=True))
+    return all(want in ("*", have) for want, have in zip(wanted, labels, strict=True))
 
 
 def is_address(host: str) -> bool:
-    """Whether a host is an IP address, in any of the forms that a resolver may take for one."""
+    """Report whether a host is an IP address in any form that a resolver accepts."""
     name = host.partition(":")[0]
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        # inet_aton(3): also 1, 2 or 3 numbers.
+        # inet_aton(3) also accepts 1, 2 or 3 numbers.
         return all(part != "" and all(c in _DIGITS for c in part) for part in name.split("."))
     return True
 

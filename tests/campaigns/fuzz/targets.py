@@ -1,7 +1,7 @@
-"""One function for each input: it takes any bytes, and raises only if the program is wrong.
+"""Fuzz targets: one function per input. It accepts any bytes and raises only if the program has a bug.
 
-Each allows the errors that the program may raise there, and checks the results. It returns whether
-the program accepted the input.
+Each function allows the expected errors and checks the results. It returns whether the program accepted
+the input.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY
 
 ORIGIN = Origin("http", "localhost", 80)
 _KEY = session_key()
-_BUFFERED = 64 * 1024  # so much a socket takes without a reader
+_BUFFERED = 64 * 1024  # a socket accepts this much without a reader
 
 
-# An instance's certificate and key, as the metadata service has them.
+# An instance's certificate and key, as from the metadata service.
 _NAME = pki.instance_name(INSTANCE, COMPARTMENT, TENANCY)
 KEY = pki.pem_of(_KEY).encode()
 CERTIFICATE = pki.cert_pem(pki.authority("Fuzz", _KEY).issue(_NAME, _KEY)).encode()
 
 
 class Signed(Exception):
-    """A token was asked for: a signature would have gone out."""
+    """The program requested a token: it would have sent a signature."""
 
 
 def request(data: bytes) -> bool:
@@ -102,7 +102,7 @@ def image(data: bytes) -> bool:
 
 
 def check_image(parsed: Image) -> None:
-    """What may go into a request line, a header, a response."""
+    """Check that an image is safe in a request line, a header and a response."""
     for part in (parsed.host, parsed.repository, parsed.reference):
         assert part
         assert part.isascii()
@@ -117,7 +117,7 @@ def check_image(parsed: Image) -> None:
 
 
 def host(data: bytes) -> bool:
-    """An image name that an attacker chose: nothing is signed for it unless its host is OCIR's."""
+    """An image name of an attacker. Nothing is signed for it unless its host is OCIR's."""
     text = _text(data)
     realm_domain = "acme.cloud"
     assert is_ocir(text, ()) == oracle.may_sign(text)
@@ -150,7 +150,7 @@ def signs_for(parsed: Image, realm_domain: str) -> bool:
 
 
 def pattern(data: bytes) -> bool:
-    """A pattern of OCIR_HOSTS, a space, a host."""
+    """A pattern of OCIR_HOSTS, a space and a host."""
     text, _, name = _text(data).partition(" ")
     parsed = parse_host_pattern(text)
     if parsed is None:
@@ -160,7 +160,7 @@ def pattern(data: bytes) -> bool:
     plain = not oracle.may_sign(name)
     if is_ocir(name, (parsed,)) and plain:
         assert name.isascii()
-        assert oracle.pattern_covers(text, name)
+        assert oracle.pattern_matches(text, name)
         if oracle.is_address(name):
             assert name.partition(":")[0] == "127.0.0.1"
     return is_ocir(name, (parsed,))
@@ -180,7 +180,7 @@ def _variables(data: bytes) -> dict[str, str]:
 
 
 def profile(data: bytes) -> bool:
-    """An OCI config file. It can name files of this folder only: no device is read."""
+    """An OCI config file. It can name only files of its directory, so no device is read."""
     file = _FOLDER / f"{os.getpid()}.oci"
     file.write_bytes(data.replace(b"/", b""))
     try:
@@ -193,7 +193,7 @@ def profile(data: bytes) -> bool:
 
 
 def resource(data: bytes) -> bool:
-    """The environment of a resource principal. It can name no file."""
+    """The environment of a resource principal, without file names."""
     with contextlib.suppress(BadResourcePrincipal):
         found = resource_environment(_variables(data.replace(b"/", b"")))
         assert all(name.startswith("OCI_RESOURCE_PRINCIPAL_") for name in found.values)
@@ -219,7 +219,7 @@ def yaml(data: bytes) -> bool:
 
 
 def check_settings(settings: Settings) -> None:
-    """What the rest of the program relies on."""
+    """Check what the rest of the program assumes about settings."""
     assert 1 <= settings.deadline_seconds <= 55
     assert settings.registry_protocol in ("http", "https")
     assert settings.registry_token_path.startswith("/")
@@ -237,8 +237,8 @@ def check_settings(settings: Settings) -> None:
     Log(settings.log_level)
 
 
-def stored(data: bytes) -> bool:
-    """A file of the store."""
+def cache_file(data: bytes) -> bool:
+    """A file of the credential cache."""
     folder = os.open(_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
     name = f"{os.getpid()}.entry"
     fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder)
@@ -255,7 +255,7 @@ def stored(data: bytes) -> bool:
 
 
 def entry(content: dict[str, Any] | None) -> bool:
-    """The contents of a file of the store."""
+    """The parsed contents of a file of the credential cache."""
     tokens = cached_tokens(content)
     for cached in tokens:
         assert is_token(cached.token.text)
@@ -269,7 +269,7 @@ def entry(content: dict[str, Any] | None) -> bool:
 
 
 def answer(data: bytes) -> bool:
-    """A server's answer, byte for byte: read within its bounds, and as a token, a region, a refusal."""
+    """The bytes of a server's answer: read within its limits, and parsed as token, region and refusal."""
     received = receive(data)
     if received is None:
         return False
@@ -283,7 +283,7 @@ def answer(data: bytes) -> bool:
 
 
 def receive(data: bytes) -> Answer | None:
-    """What `data` is as an answer; None when it is none."""
+    """Parse `data` as an answer; None if it is not one."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = Connection(ORIGIN)
@@ -297,7 +297,7 @@ def receive(data: bytes) -> Answer | None:
 
 
 def helper(data: bytes) -> bool:
-    """What a container tool writes to the credential helper."""
+    """The input of a container tool to the credential helper."""
     registry = docker_credential._host(_text(data), Settings())
     if registry is not None and is_ocir(registry, ()):
         assert oracle.may_sign(registry)
@@ -322,13 +322,13 @@ def account(data: bytes) -> bool:
 
 
 def cluster(data: bytes) -> bool:
-    """A kubeconfig, or the metadata that names the API server: where an account's token is sent."""
+    """A kubeconfig, or metadata with the API server: the destination of a service-account token."""
     with contextlib.suppress(ClusterUnknown, Unusable):
         try:
-            told = parse(data, "/none/kubelet.conf")
+            kubeconfig = parse(data, "/none/kubelet.conf")
         except Unusable:
-            told = Kubeconfig("", CERTIFICATE.decode(), "a file")
-        found = find_cluster(Settings(), lambda: told, lambda: data, lambda _: None)
+            kubeconfig = Kubeconfig("", CERTIFICATE.decode(), "a file")
+        found = find_cluster(Settings(), lambda: kubeconfig, lambda: data, lambda _: None)
         assert found.host.isascii()
         assert not set(found.host) & set(" /\\@?#%\r\n")
         context(found)
@@ -337,7 +337,7 @@ def cluster(data: bytes) -> bool:
 
 
 class _Answers(Client):
-    """A client whose server has answered already."""
+    """A client with a fixed answer."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(ORIGIN, Deadline(5), RegistryUnreachable, ())
@@ -358,12 +358,12 @@ def token(received: Answer) -> bool:
 
 
 def token_body(data: bytes) -> bool:
-    """The body of a token endpoint's 200."""
+    """The body of a 200 of the token endpoint."""
     return token(Answer(200, Message(), data, "GET https://x/", 0.0, "none"))
 
 
 def content(data: bytes) -> bool:
-    """An answer of /instance/regionInfo: it names the host that the node's identity is sent to."""
+    """An answer of /instance/regionInfo. It names the host that receives the node's identity."""
     with contextlib.suppress(ImdsUnusable):
         where = region_info(data)
         name = f"auth.{where.region}.{where.realm_domain}"
@@ -388,7 +388,7 @@ def certificate(data: bytes) -> bool:
 
 
 def proxy(data: bytes) -> bool:
-    """HTTPS_PROXY, a NUL, NO_PROXY."""
+    """HTTPS_PROXY, a NUL and NO_PROXY."""
     url, _, no_proxy = os.fsdecode(data).partition("\0")
     with contextlib.suppress(BadSettings):
         found = proxy_for("fra.ocir.io", {"HTTPS_PROXY": url, "NO_PROXY": no_proxy})
@@ -403,7 +403,7 @@ def proxy(data: bytes) -> bool:
 
 
 def log(data: bytes) -> bool:
-    """Texts that reach the log: never a second line, never a second field."""
+    """Text in the log. It never makes a second line or another field."""
     text = os.fsdecode(data)
     log = Log("error")
     log.write("error", text, {"image": text, "code": ProviderError(text, text).line()})
@@ -424,7 +424,7 @@ TARGETS: dict[str, Callable[[bytes], bool]] = {
         yaml,
         profile,
         resource,
-        stored,
+        cache_file,
         helper,
         account,
         cluster,
