@@ -25,6 +25,8 @@ from tests.cloud.registry import wait_for
 # On the tmpfs of the cloud's namespace.
 FOLDER = "/run/node"
 _PODS = "http://127.0.0.1:10255/pods"
+# A machine that starts many pods at once answers late.
+_SLOW_S = 60.0
 
 # The first process. It is outside of the cloud, so that it can remove the cgroups after everything else
 # has ended. The end of its input ends the node, however the campaign ended.
@@ -245,7 +247,7 @@ class Node:
 
     def pods(self) -> dict[str, str]:
         """The state of each pod's container as the kubelet reports it: "running", or why not."""
-        answer = self._cloud.client.get(_PODS)
+        answer = self._cloud.client.get(_PODS, timeout=_SLOW_S)
         if answer.status != 200:
             reason = answer.error or answer.status
             raise RuntimeError(f"the kubelet does not answer ({reason}), see {self._log}")
@@ -272,18 +274,18 @@ class Node:
         """Remove the pods and stop the kubelet."""
         for pod in (self.folder / "pods").iterdir():
             pod.unlink()
-        if not self.wait((), 60):
+        if not self.wait((), _SLOW_S):
             raise RuntimeError(f"pods are left: {self.pods()}")
         assert self._kubelet is not None
         os.killpg(self._kubelet.pid, signal.SIGTERM)
-        self._kubelet.wait(30)
+        self._kubelet.wait(_SLOW_S)
 
     def close(self) -> None:
         """End all processes of the node, and remove its cgroups."""
         assert self._hold.stdin is not None and self._hold.stdout is not None
         self._hold.stdin.close()
         self._hold.stdout.close()
-        if self._hold.wait(30):
+        if self._hold.wait(_SLOW_S):
             raise RuntimeError(f"cgroups are left: {self._groups['GROUPS']}")
 
     def __enter__(self) -> Node:
