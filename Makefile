@@ -70,6 +70,15 @@ bench: binary ## [Campaigns] measure time, memory and requests of each form and 
 soak: setup ## [Campaigns] make 2,000 calls, 20 at once, while OCI fails at random
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.soak
 
+KUBELET ?= build/kubelet
+PODS ?= 10
+.PHONY: kubelet kubelet-download
+kubelet: binary ## [Campaigns] pull PODS private images at once with the kubelet KUBELET (FORM=source: not the binary)
+	$(AS_ROOT) $(BIN)/python -u -m tests.campaigns.kubelet --kubelet $(KUBELET) --pods $(PODS) $(if $(FORM),--form $(FORM))
+
+kubelet-download: ## [Campaigns] download the newest official kubelet of VERSION (1.36) for KUBELET
+	packaging/setup/kubelet.sh "$$VERSION" $(KUBELET)
+
 .PHONY: mutations
 mutations: setup ## [Campaigns] remove one guard at a time; a test must fail
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.mutations

@@ -336,6 +336,7 @@ class Seen:
     request_id: str
     connection: int
     bears_account: bool = False  # it contains a service-account token anywhere
+    client: str = ""  # its User-Agent
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import platform
 import subprocess
 import tarfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.cloud.control import Control
@@ -38,7 +38,7 @@ class Registry:
             self._process = ns.popen(
                 ["docker-registry", "serve", str(config)], stdout=file, stderr=file
             )
-        _wait_for(log, b"listening on", self._process)
+        wait_for(log, b"listening on", self._process)
         self.layout = self.folder / "image"
         self.digest = write_image(self.layout)
         for repository in REPOSITORIES:
@@ -72,15 +72,17 @@ class Registry:
             if part is not None:
                 part.wait(10)
 
-    def push(self, repository: str, tags: Sequence[str] = ("latest",)) -> None:
-        """Push the image to `repository` without OCIR's access control."""
+    def push(
+        self, repository: str, tags: Sequence[str] = ("latest",), layout: Path | None = None
+    ) -> None:
+        """Push an image (None: the small one) to `repository` without OCIR's access control."""
         token = self._control.push_token(repository)
         for tag in tags:
             self._skopeo(
                 "copy",
                 "--dest-tls-verify=false",
                 f"--dest-registry-token={token}",
-                f"oci:{self.layout}:latest",
+                f"oci:{layout or self.layout}:latest",
                 f"docker://127.0.0.1:{REGISTRY_PORT}/{repository}:{tag}",
             ).check()
 
@@ -135,7 +137,7 @@ class Registry:
             process = self.ns.popen(
                 ["containerd", "--config", str(config)], stdout=file, stderr=file
             )
-        _wait_for(log, b"containerd successfully booted", process)
+        wait_for(log, b"containerd successfully booted", process)
         return process
 
     def _skopeo(self, *argv: str) -> Completed:
@@ -144,7 +146,8 @@ class Registry:
         return self.ns.run(["skopeo", "--insecure-policy", *argv], env=home, timeout=30)
 
 
-def _wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
+def wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
+    """Wait until `text` is in the log. Raises RuntimeError if the process ends or after 20 s."""
     end = time.monotonic() + 20
     while text not in log.read_bytes():
         if process.poll() is not None or time.monotonic() > end:
@@ -152,8 +155,14 @@ def _wait_for(log: Path, text: bytes, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.01)
 
 
-def write_image(folder: Path) -> str:
-    """Write an OCI layout with a one-file image, tag "latest". Returns the digest of the manifest."""
+_HELLO: Mapping[str, bytes] = {"hello": b"pulled with the node's own identity\n"}
+
+
+def write_image(folder: Path, files: Mapping[str, bytes] = _HELLO) -> str:
+    """Write an OCI layout with an image of these files, tag "latest". Returns the digest of the manifest.
+
+    Its command is the first file.
+    """
     blobs = folder / "blobs" / "sha256"
     blobs.mkdir(parents=True)
 
@@ -164,16 +173,16 @@ def write_image(folder: Path) -> str:
 
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
-        text = b"pulled with the node's own identity\n"
-        member = tarfile.TarInfo("hello")
-        member.size, member.mode = len(text), 0o644
-        archive.addfile(member, io.BytesIO(text))
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o755
+            archive.addfile(member, io.BytesIO(content))
     layer = tar.getvalue()
     oci = "application/vnd.oci.image"
     config = {
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
-        "config": {"Cmd": ["/hello"]},
+        "config": {"Cmd": [f"/{next(iter(files))}"]},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
     zipped = gzip.compress(layer, mtime=0)

@@ -315,6 +315,7 @@ class StandIn:
                         request_id,
                         connection,
                         self._bears_account(request),
+                        request.get("user-agent") or "",
                     )
                 )
         return keep

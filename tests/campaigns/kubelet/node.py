@@ -1,0 +1,332 @@
+"""A node with a real kubelet and containerd, in namespaces and cgroups that end with it.
+
+It shares the cloud's network and its mounts, and has its own PID and cgroup namespaces. Needs root.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from tests.campaigns.kubelet.log import NODE
+from tests.cloud.harness import Cloud
+from tests.cloud.model import PAUSE
+from tests.cloud.namespace import PATH
+from tests.cloud.registry import wait_for
+
+# On the tmpfs of the cloud's namespace.
+FOLDER = "/run/node"
+_PODS = "http://127.0.0.1:10255/pods"
+# A machine that starts many pods at once answers late.
+_SLOW_S = 60.0
+
+# The first process. It is outside of the cloud, so that it can remove the cgroups after everything else
+# has ended. The end of its input ends the node, however the campaign ended.
+_HOLD = """
+trap '' HUP INT TERM
+sh -c "$JOIN"
+for try in $(seq 100); do
+    left=
+    for group in $GROUPS; do
+        [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || left=yes
+    done
+    [ -n "$left" ] || exit 0
+    sleep 0.1
+done
+exit 1
+"""
+# Version 1 needs CPUs and memory in a cgroup of cpuset before a process. Version 2 gives the children of a
+# cgroup their controllers only if no process is in it: all processes are in its child "system".
+_JOIN = """
+set -eu
+for group in $GROUPS; do
+    mkdir "$group"
+    if [ -e "$group/cpuset.cpus" ] && [ -e "$group/cgroup.clone_children" ]; then
+        for file in cpuset.cpus cpuset.mems; do cat "$group/../$file" >"$group/$file"; done
+        echo 1 >"$group/cgroup.clone_children"
+    fi
+    mkdir "$group/system"
+    echo 0 >"$group/cgroup.procs"
+done
+exec $ENTER unshare --cgroup sh -euc '
+    for group in $GROUPS; do echo 0 >"$group/system/cgroup.procs"; done
+    exec unshare --pid --mount --fork --kill-child --propagation private sh -c "$INIT"
+'
+"""
+# Process 1 of the node. The kubelet reads and sets some of the kernel's settings: it finds files that have
+# its values already.
+_INIT = """
+set -eu
+read -r pid rest </proc/self/stat
+mount -t proc proc /proc
+umount --recursive --lazy /sys/fs/cgroup
+if [ -z "$HIERARCHIES" ]; then
+    mount -t cgroup2 cgroup2 /sys/fs/cgroup
+else
+    mount -t tmpfs -o mode=755 tmpfs /sys/fs/cgroup
+    for hierarchy in $HIERARCHIES; do
+        point=${hierarchy%%:*}
+        mkdir "$point"
+        mount -t cgroup -o "${hierarchy#*:}" cgroup "$point"
+    done
+fi
+for folder in /var/lib /var/log; do mount -t tmpfs tmpfs "$folder"; done
+touch /dev/kmsg
+mount --bind /dev/null /dev/kmsg
+for setting in vm/overcommit_memory=1 vm/panic_on_oom=0 kernel/panic=10 kernel/panic_on_oops=1 \\
+        kernel/keys/root_maxkeys=1000000 kernel/keys/root_maxbytes=25000000; do
+    file=$FOLDER/$(echo "${setting%=*}" | tr / .)
+    echo "${setting#*=}" >"$file"
+    mount --bind "$file" "/proc/sys/${setting%=*}"
+done
+echo "$pid"
+exec cat >/dev/null
+"""
+# Runs a command as a process of the node.
+_RUN = 'for group in $GROUPS; do echo 0 >"$group/system/cgroup.procs"; done; exec "$@"'
+
+
+def cgroups(name: str, mounts: str, own: str) -> tuple[list[str], list[str]]:
+    """The cgroups of a node, and the mount point and options of each hierarchy of version 1.
+
+    Below this process's own cgroup in version 1, so that its limits hold. In version 2 at the top: there
+    can be no controllers below a cgroup with processes. `mounts` is /proc/self/mountinfo, `own`
+    /proc/self/cgroup.
+    """
+    found = [
+        (line.split(" ")[4], line.partition(" - ")[2].split(" ")) for line in mounts.splitlines()
+    ]
+    if any((point, kind[0]) == ("/sys/fs/cgroup", "cgroup2") for point, kind in found):
+        return [f"/sys/fs/cgroup/{name}"], []
+    paths = dict(line.split(":", 2)[1:] for line in own.splitlines())
+    groups, hierarchies = [], []
+    for point, (_kind, _, options) in ((p, k) for p, k in found if k[0] == "cgroup"):
+        for controllers, path in paths.items():
+            if controllers and set(controllers.split(",")) <= set(options.split(",")):
+                groups.append(f"{point}{path.rstrip('/')}/{name}")
+                hierarchies.append(f"{point}:{controllers}")
+    return groups, hierarchies
+
+
+class Node:
+    """A running containerd, and a kubelet from `start` to `stop`."""
+
+    def __init__(self, cloud: Cloud, logs: Path) -> None:
+        """Start containerd. The logs stay in `logs`: one for each start of the kubelet."""
+        self._cloud = cloud
+        shutil.rmtree(logs, ignore_errors=True)
+        logs.mkdir(parents=True)
+        self._logs = logs
+        self.folder = cloud.ns.path(FOLDER)
+        (self.folder / "pods").mkdir(parents=True)
+        name = f"oke-kubelet-{os.getpid()}"
+        groups, hierarchies = cgroups(
+            name, Path("/proc/self/mountinfo").read_text(), Path("/proc/self/cgroup").read_text()
+        )
+        self._groups = {"PATH": PATH, "GROUPS": " ".join(groups)}
+        self._hold = subprocess.Popen(
+            ["sh", "-c", _HOLD],
+            env={
+                **self._groups,
+                "JOIN": _JOIN,
+                "INIT": _INIT,
+                "FOLDER": FOLDER,
+                "HIERARCHIES": " ".join(hierarchies),
+                "ENTER": " ".join(cloud.ns.command(())),
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self._log = logs / "containerd.log"
+        self._kubelet: subprocess.Popen[bytes] | None = None
+        try:
+            assert self._hold.stdout is not None
+            self._pid = self._hold.stdout.readline().decode().strip()
+            if not self._pid:
+                raise RuntimeError("the node could not be made; its stderr says why")
+            self._start_containerd()
+        except BaseException:
+            self.close()
+            raise
+
+    def _popen(
+        self, argv: Sequence[str], log: Path, env: Mapping[str, str]
+    ) -> subprocess.Popen[bytes]:
+        """Start a process of the node. Its process group has the id of the returned process."""
+        enter = ["nsenter", f"--target={self._pid}", "--mount", "--net", "--pid", "--cgroup", "--"]
+        with log.open("ab") as file:
+            return subprocess.Popen(
+                ["sh", "-euc", _RUN, "sh", *enter, "env", "-u", "GROUPS", *argv],
+                env={**self._groups, "TZ": "UTC", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def _start_containerd(self) -> None:
+        cri = 'plugins."io.containerd.grpc.v1.cri"'
+        (self.folder / "containerd.toml").write_text(
+            f"""
+            version = 2
+            root = "{FOLDER}/containerd"
+            state = "{FOLDER}/containerd-state"
+            [grpc]
+            address = "{FOLDER}/containerd.sock"
+            [plugins."io.containerd.internal.v1.opt"]
+            path = "{FOLDER}/opt"
+            [{cri}]
+            sandbox_image = "fra.ocir.io/{PAUSE}:latest"
+            disable_apparmor = true  # a profile would stay in the machine's kernel
+            restrict_oom_score_adj = true  # in a container, root may not lower it
+            [{cri}.cni]
+            conf_dir = "{FOLDER}/cni"
+            bin_dir = "{FOLDER}/cni"
+            [{cri}.containerd]
+            snapshotter = "native"
+            [{cri}.containerd.runtimes.runc]
+            runtime_type = "io.containerd.runc.v2"
+            """
+        )
+        process = self._popen(["containerd", f"--config={FOLDER}/containerd.toml"], self._log, {})
+        wait_for(self._log, b"containerd successfully booted", process)
+
+    def start(
+        self,
+        kubelet: Path,
+        providers: bytes,
+        bin_dir: Path,
+        pods: Mapping[str, str],
+        env: Mapping[str, str],
+    ) -> None:
+        """Start the kubelet with a CredentialProviderConfig and pods. Raises RuntimeError if it ends."""
+        (self.folder / "providers.yaml").write_bytes(providers)
+        (self.folder / "kubelet.json").write_text(json.dumps(_configuration()))
+        for name, image in pods.items():
+            self.add(name, image)
+        self._log = self._logs / f"kubelet-{len(list(self._logs.iterdir()))}.log"
+        argv = [
+            str(kubelet),
+            f"--config={FOLDER}/kubelet.json",
+            f"--hostname-override={NODE}",
+            f"--image-credential-provider-config={FOLDER}/providers.yaml",
+            f"--image-credential-provider-bin-dir={bin_dir}",
+            "--v=5",  # look-ups are logged at 5, events at 3
+        ]
+        self._kubelet = self._popen(argv, self._log, env)
+        wait_for(self._log, b'"Started kubelet"', self._kubelet)
+        while self._cloud.client.get(_PODS).status != 200 and self._kubelet.poll() is None:
+            time.sleep(0.1)
+
+    def add(self, name: str, image: str) -> None:
+        """Add a static pod. It pulls its image at each start."""
+        container = {"name": "app", "image": image, "imagePullPolicy": "Always"}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {
+                "hostNetwork": True,
+                "terminationGracePeriodSeconds": 1,
+                "containers": [container],
+            },
+        }
+        # The kubelet watches the folder: it must not see half a file.
+        fresh = self.folder / f"{name}.json"
+        fresh.write_text(json.dumps(pod))
+        fresh.rename(self.folder / "pods" / fresh.name)
+
+    def pods(self) -> dict[str, str]:
+        """The state of each pod's container as the kubelet reports it: "running", or why not."""
+        answer = self._cloud.client.get(_PODS, timeout=_SLOW_S)
+        if answer.status != 200:
+            reason = answer.error or answer.status
+            raise RuntimeError(f"the kubelet does not answer ({reason}), see {self._log}")
+        items = answer.json()["items"] or ()
+        return {
+            item["metadata"]["name"].removesuffix(f"-{NODE}"): _state(item["status"])
+            for item in items
+        }
+
+    def wait(self, names: Collection[str], seconds: float) -> bool:
+        """Wait until these pods run, and no others exist. False if it takes longer."""
+        end = time.monotonic() + seconds
+        while self.pods() != dict.fromkeys(names, "running"):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.1)
+        return True
+
+    def logs(self) -> tuple[str, str]:
+        """The log of the kubelet since its start, and the log of containerd."""
+        return self._log.read_text(), (self._logs / "containerd.log").read_text()
+
+    def stop(self) -> None:
+        """Remove the pods and stop the kubelet."""
+        for pod in (self.folder / "pods").iterdir():
+            pod.unlink()
+        if not self.wait((), _SLOW_S):
+            raise RuntimeError(f"pods are left: {self.pods()}")
+        assert self._kubelet is not None
+        os.killpg(self._kubelet.pid, signal.SIGTERM)
+        self._kubelet.wait(_SLOW_S)
+
+    def close(self) -> None:
+        """End all processes of the node, and remove its cgroups."""
+        assert self._hold.stdin is not None and self._hold.stdout is not None
+        self._hold.stdin.close()
+        self._hold.stdout.close()
+        if self._hold.wait(_SLOW_S):
+            raise RuntimeError(f"cgroups are left: {self._groups['GROUPS']}")
+
+    def __enter__(self) -> Node:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _configuration() -> dict[str, object]:
+    return {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "staticPodPath": f"{FOLDER}/pods",
+        "containerRuntimeEndpoint": f"unix://{FOLDER}/containerd.sock",
+        "cgroupDriver": "cgroupfs",
+        "volumePluginDir": f"{FOLDER}/plugins",
+        # Without an API server.
+        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "address": "127.0.0.1",
+        "readOnlyPort": 10255,
+        # All pulls at once.
+        "serializeImagePulls": False,
+        "registryPullQPS": 0,
+        "maxPods": 1000,
+        # Whatever the machine has.
+        "failSwapOn": False,
+        "failCgroupV1": False,
+        "evictionHard": {"memory.available": "0%"},
+        "imageGCHighThresholdPercent": 100,
+    }
+
+
+def _state(status: Mapping[str, Any]) -> str:
+    for container in status.get("containerStatuses", ()):
+        for state, fields in container["state"].items():
+            return str(fields.get("reason", state))
+    return "pending"
