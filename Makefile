@@ -13,7 +13,7 @@ DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
 # More packages for lint, build and tests: C compilers, container tools, linters (prometheus: promtool,
 # 22 MB), and Python as a library for PyInstaller.
 PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc gettext-base iproute2 jq libc6-dev \
-	libpython% musl-tools podman prometheus shellcheck strace systemd
+	libpython% musl-tools podman prometheus shellcheck strace systemd util-linux-extra
 
 .PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
 .PHONY: demo-fresh demo-in-container
