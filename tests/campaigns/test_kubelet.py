@@ -114,7 +114,7 @@ def test_a_node_leaves_nothing_however_its_campaign_ends(
         assert any(path.is_dir() for path in left)
         assert any(str(path).endswith("/exe") for path in left)
         campaign.send_signal(number)
-        campaign.wait(30)
+        campaign.wait(90)  # it ends containerd and its tasks first
     end = time.monotonic() + 20
     while (left := remains(name)) and time.monotonic() < end:
         time.sleep(0.1)

@@ -49,6 +49,8 @@ class Handler(BaseHTTPRequestHandler):
             line = [self.command, self.path, self.headers["Authorization"], body]
             file.write(json.dumps(line) + "\\n")
         self.send_response(200 if content else 401)
+        # Without it the end of the body is the end of TLS, which curl wants announced.
+        self.send_header("Content-Length", str(len(content.encode())))
         self.end_headers()
         self.wfile.write(content.encode())
 

@@ -7,6 +7,7 @@ simulated clock and its own cache directory.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import tempfile
@@ -108,6 +109,11 @@ class Cloud:
         return PullCheck(PullStatus.ALLOWED if allowed else PullStatus.DENIED, "the reason")
 
 
+def open_descriptors() -> set[int]:
+    listed = os.listdir("/proc/self/fd")  # with the one of the listing, which is closed by now
+    return {int(name) for name in listed if os.path.lexists(f"/proc/self/fd/{name}")}
+
+
 @pytest.fixture
 def parent(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The parent of the cache directory. It must be in memory."""
@@ -131,7 +137,13 @@ def test_a_repair_takes_effect_within_two_minutes(
 
     def call(repository: str) -> None:
         invocation = Invocation(Settings(), {}, Deadline(45), Log("warning"))
-        found = token_cache.get_or_fetch(Image("fra.ocir.io", repository), invocation)
+        before = open_descriptors()
+        try:
+            found = token_cache.get_or_fetch(Image("fra.ocir.io", repository), invocation)
+        finally:
+            # A call leaves the cache's descriptors to the end of its process.
+            for descriptor in open_descriptors() - before:
+                os.close(descriptor)
         allowed = found.check.status is PullStatus.ALLOWED
         seconds = cache_seconds(found.token.expires_in, allowed, found.age)
         kept[repository] = found.token.text, cloud.now + seconds
