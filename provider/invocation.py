@@ -1,19 +1,22 @@
 """The values that every step of one call needs."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from provider.log import Log
 from provider.net.deadline import Deadline
 from provider.settings import Settings
 
+if TYPE_CHECKING:
+    from typing import Protocol
 
-class Subject(Protocol):
-    """What proves an identity other than the node's, read once."""
+    # Only for types: a kubelet call does not need the class.
+    class Subject(Protocol):
+        """What proves an identity other than the node's, read once."""
 
-    @property
-    def identity(self) -> str:
-        """The cache key of its tokens. It covers everything that proves the identity."""
+        @property
+        def identity(self) -> str:
+            """The cache key of its tokens. It covers everything that proves the identity."""
 
 
 class Invocation(NamedTuple):
@@ -23,4 +26,4 @@ class Invocation(NamedTuple):
     environ: Mapping[str, str]
     deadline: Deadline
     log: Log
-    subject: Subject | None = None
+    subject: "Subject | None" = None

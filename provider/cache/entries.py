@@ -4,9 +4,10 @@ import zlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from provider.cache.tmpfs import FORMAT, LOCK_SUFFIX, CacheUnavailable, Lock, Store, now
+from provider.cache.tmpfs import FORMAT, CacheUnavailable, Lock, Store, now
 from provider.errors import ImdsThrottled, ProviderError
 from provider.image import Image
+from provider.invocation import Invocation
 from provider.log import Log
 from provider.ocir.credentials import (
     CHECK_NO_IMAGE,
@@ -29,6 +30,13 @@ _THROTTLED_SECONDS = 10
 _MAX_CHECKS = 100
 # The longest repository name that container runtimes accept (https://github.com/distribution/reference).
 _MAX_REPOSITORY = 255
+
+
+def cache_key(invocation: Invocation) -> str:
+    """Return the key of an identity's entries: what proves the identity, and for which endpoint."""
+    settings, subject = invocation.settings, invocation.subject
+    parts = [settings.ocir_auth_method, settings.registry_protocol, settings.registry_token_path]
+    return " ".join(parts if subject is None else [*parts, subject.identity])
 
 
 class CacheSlot:
@@ -217,35 +225,3 @@ def raise_shared_failure(content: Mapping[str, Any] | None, arrived: float) -> N
         shared = _THROTTLED_SECONDS if isinstance(error, ImdsThrottled) else _FAILURE_SECONDS
         if arrived <= at <= now() or 0 <= now() - at < shared:
             raise error
-
-
-class CacheEntry(NamedTuple):
-    """One entry of the cache, for ``check``: a token, or a failure with this error code.
-
-    ``age`` is in seconds.
-    """
-
-    host: str
-    principal: str
-    age: float
-    token: Token | None = None
-    failure: str | None = None
-
-
-def cache_entries(environ: Mapping[str, str]) -> list[CacheEntry]:
-    """List the cache without changing it. Raises CacheUnavailable."""
-    store = Store.open(environ, make=False)
-    entries = []
-    for name in store.names():
-        if not name.startswith(f"v{FORMAT}-") or name.endswith((LOCK_SUFFIX, ".new")):
-            continue
-        content = store.read(name)
-        if content is None:
-            continue  # removed by another call
-        host = str(content.get("host", "any registry"))
-        if failure := read_failure(content):
-            error, at = failure
-            entries.append(CacheEntry(host, "", now() - at, failure=error.code))
-        for cached in cached_tokens(content):
-            entries.append(CacheEntry(host, cached.principal, cached.age, cached.token))
-    return entries

@@ -7,7 +7,12 @@ registries share a failure to prove the identity.
 from types import TracebackType
 
 from provider.auth.region import RegionInfo
-from provider.cache.entries import CacheSlot, failure_content, raise_shared_failure
+from provider.cache.entries import (
+    CacheSlot,
+    cache_key,
+    failure_content,
+    raise_shared_failure,
+)
 from provider.cache.tmpfs import Lock, Store, now
 from provider.errors import ProviderError, RegistryUnreachable, Terminated
 from provider.invocation import Invocation
@@ -26,11 +31,11 @@ class IdentityFlight:
     Entering it waits while another call proves the identity. It raises the failure of an attempt that ended
     after this call began or a few seconds before. Calls that waited for a successful attempt continue in
     parallel. Leaving it stores the result. ``unknown_registry`` is the host of a registry of an unknown region:
-    whether it may use the identity is decided with the lock held.
+    whether it may use the identity is decided with the lock held. ``arrived`` is when the call began.
     """
 
-    def __init__(self, store: Store, invocation: Invocation) -> None:
-        self.arrived = now()
+    def __init__(self, store: Store, invocation: Invocation, arrived: float) -> None:
+        self.arrived = arrived
         self.unknown_registry: str | None = None
         # True while the identity is being proven, and after a failure to prove it.
         self.is_proving = False
@@ -114,13 +119,6 @@ class IdentityFlight:
         if self._lock:
             self._lock.release()
             self._lock = None
-
-
-def cache_key(invocation: Invocation) -> str:
-    """Return the key of an identity's entries: what proves the identity, and for which endpoint."""
-    settings, subject = invocation.settings, invocation.subject
-    parts = [settings.ocir_auth_method, settings.registry_protocol, settings.registry_token_path]
-    return " ".join(parts if subject is None else [*parts, subject.identity])
 
 
 def wait_for(lock: Lock, deadline: Deadline, doing: str) -> None:

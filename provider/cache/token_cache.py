@@ -39,18 +39,19 @@ the identity's lock.
 """
 
 from collections.abc import Collection
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from provider.auth.region import RegionInfo
 from provider.cache.entries import (
     NEW_SECONDS,
     CachedToken,
     CacheSlot,
+    cache_key,
     cached_tokens,
     failure_content,
     raise_shared_failure,
     token_content,
 )
-from provider.cache.single_flight import IdentityFlight, cache_key, wait_for
 from provider.cache.tmpfs import CacheUnavailable, Lock, Store, now
 from provider.errors import ProviderError, Terminated
 from provider.image import Image
@@ -68,13 +69,17 @@ from provider.ocir.credentials import (
 from provider.ocir.hosts import is_known_registry, is_registry_of
 from provider.settings import Settings
 
+if TYPE_CHECKING:
+    from provider.auth.region import RegionInfo
+    from provider.cache.single_flight import IdentityFlight
+
 _UNCHECKED_SECONDS = 10
 _MAX_TOKENS = 3
 # A file next to a registry's entry: its last failure.
 _FAILURE_SUFFIX = ".failure"
 
 
-def instance_region(invocation: Invocation) -> RegionInfo:
+def instance_region(invocation: Invocation) -> "RegionInfo":
     """Return the instance's region from the cache, or from IMDS.
 
     Raises Imds*, also for a failure of another call, and DeadlineExceeded.
@@ -84,10 +89,13 @@ def instance_region(invocation: Invocation) -> RegionInfo:
     if not invocation.settings.token_cache:
         return exchange.instance_region(invocation.deadline)
     try:
-        flight = IdentityFlight(Store.open(invocation.environ), invocation._replace(subject=None))
+        store = Store.open(invocation.environ)
     except CacheUnavailable as error:
         invocation.log.cache_unavailable(error)
         return exchange.instance_region(invocation.deadline)
+    from provider.cache.single_flight import IdentityFlight
+
+    flight = IdentityFlight(store, invocation._replace(subject=None), now())
     known = flight.region()
     if known is None:
         with flight:
@@ -155,6 +163,8 @@ def _find_or_fetch(
                 return cache.find(rejected) or cache.fetch()
             finally:
                 lock.release()
+        from provider.cache.single_flight import wait_for
+
         wait_for(lock, invocation.deadline, "waiting for the exchange of another call")
 
 
@@ -193,11 +203,17 @@ class _RegistryCache:
         self._store = store
         self._image = image
         self._invocation = invocation
-        self._flight = IdentityFlight(store, invocation)
+        self._arrived = now()
         self._host = registry_key(image, invocation.settings)
         owner = {"host": self._host, "identity": cache_key(invocation)}
         self._slot = CacheSlot(store, self._host, owner, invocation.log)
         self.name = self._slot.name
+
+    @cached_property
+    def _flight(self) -> "IdentityFlight":
+        from provider.cache.single_flight import IdentityFlight
+
+        return IdentityFlight(self._store, self._invocation, self._arrived)
 
     def find(self, rejected: Collection[str]) -> CachedToken | None:
         """Return the newest token that is proven for the repository, or else the newest token.
@@ -208,7 +224,7 @@ class _RegistryCache:
         if usable:
             proven = [each for each in usable if each.is_proven(self._image.repository)]
             return (proven or usable)[-1]
-        raise_shared_failure(self._slot.read(_FAILURE_SUFFIX), self._flight.arrived)
+        raise_shared_failure(self._slot.read(_FAILURE_SUFFIX), self._arrived)
         self._flight.last_success()
         return None
 

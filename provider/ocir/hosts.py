@@ -9,8 +9,12 @@ A signature proves the node's identity and must never reach a host that is not O
 compare whole host names, label by label.
 """
 
-from provider.auth.region import RegionInfo
+from typing import TYPE_CHECKING
+
 from provider.net.hostname import HTTPS_PORT, HostPattern, is_domain_name, split_host
+
+if TYPE_CHECKING:
+    from provider.auth.region import RegionInfo
 
 # A copy of oci.regions_definitions in the SDK; a test compares the two. Importing the SDK takes far longer
 # than a whole call that needs no network.
@@ -199,18 +203,22 @@ def is_known_registry(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
     return any(
         pattern.matches(host, port) for pattern in listed if "*" not in pattern.labels
     ) or any(
-        is_registry_of(RegionInfo(region, REALM_DOMAINS[realm], key), host)
+        host in _registries(region, REALM_DOMAINS[realm], key)
         for realm, regions in REGIONS.items()
         for key, region in regions.items()
     )
 
 
-def is_registry_of(region: RegionInfo, host: str) -> bool:
+def is_registry_of(region: "RegionInfo", host: str) -> bool:
     """Report whether ``host``, in lower case, is a name of the registry of ``region``."""
-    if host == f"ocir.{region.region}.oci.{region.realm_domain}":
-        return True
-    short_names = (f"{region.region}.ocir.io", f"{region.key}.ocir.io")
-    return region.realm_domain == REALM_DOMAINS["oc1"] and host in short_names
+    return host in _registries(*region)
+
+
+def _registries(region: str, realm_domain: str, key: str) -> tuple[str, ...]:
+    name = f"ocir.{region}.oci.{realm_domain}"
+    if realm_domain != REALM_DOMAINS["oc1"]:
+        return (name,)
+    return name, f"{region}.ocir.io", f"{key}.ocir.io"
 
 
 def claimed_realm_domain(image_host: str) -> str | None:

@@ -5,7 +5,6 @@ import select
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from provider.auth.subject import subject_of
 from provider.cache.token_cache import get_or_fetch, instance_region
 from provider.errors import ProviderError
 from provider.image import Image
@@ -49,7 +48,11 @@ def get_response(request: Request, invocation: Invocation) -> Response:
             fields["outcome"] = "not an OCIR host"
             _log_response(invocation, "info", fields)
             return NO_CREDENTIALS
-        subject = subject_of(settings, token, invocation.environ)
+        subject = None
+        if settings.ocir_auth_method != INSTANCE_PRINCIPAL:
+            from provider.auth.subject import subject_of
+
+            subject = subject_of(settings, token, invocation.environ)
         credentials = get_or_fetch(image, invocation._replace(subject=subject))
     check = credentials.check
     allowed = check.status is PullStatus.ALLOWED

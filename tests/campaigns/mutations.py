@@ -99,7 +99,7 @@ FAMILIES = (
             Mutation("provider/cache/token_cache.py", 'host.removesuffix(f":{HTTPS_PORT}")', "host"),
             Mutation("provider/cache/tmpfs.py", "                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)\n                    os", "                    os"),
             Mutation("provider/ocir/hosts.py", 'if "*" not in pattern.labels', "if True"),
-            Mutation("provider/ocir/hosts.py", 'region.realm_domain == REALM_DOMAINS["oc1"] and host', "host"),
+            Mutation("provider/ocir/hosts.py", '    if realm_domain != REALM_DOMAINS["oc1"]:', "    if False:"),
         ),
     ),
     Family(

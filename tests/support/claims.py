@@ -378,7 +378,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_PLUGIN, "        credentials = get_or_fetch(image, invocation._replace(subject=subject))\n", '        try:\n            credentials = get_or_fetch(image, invocation._replace(subject=subject))\n        except ProviderError:\n            settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n            credentials = get_or_fetch(image, invocation._replace(settings=settings))\n'),
     ),
     "test_the_node_and_its_pods_never_share_a_token": (
-        Mutation(_FLIGHT, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
+        Mutation(_ENTRIES, '" ".join(parts if subject is None else [*parts, subject.identity])', '" ".join(["INSTANCE_PRINCIPAL", *parts[1:]])'),
     ),
     "test_no_proxy_is_used_for_the_clusters_endpoint": (
         Mutation(_WORKLOAD, "client = Client(origin(cluster), deadline, WorkloadUnreachable, [lambda: context(cluster)])", "client = network.client(origin(cluster), WorkloadUnreachable)\n    client._trust = [lambda: context(cluster)]"),

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import Final
 
-from provider.cache.entries import CacheEntry, cache_entries
+from provider.cache.listing import CacheEntry, cache_entries
 from provider.cache.tmpfs import CacheUnavailable, candidate_folders
 from provider.cache.token_cache import registry_key
 from provider.commands.check import step as steps
