@@ -94,7 +94,7 @@ def without_docstrings(toc: Toc) -> Toc:
     ]
 
 
-class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # untyped
+class PyzWriter(ZlibArchiveWriter):  # type: ignore[misc] # PyInstaller has no types
     """PyInstaller's archive of modules. Modules of a kubelet call are stored uncompressed.
 
     That saves 5 ms per call. The other modules are compressed, which saves space.

@@ -88,7 +88,7 @@ def read_needs(name: str, data: bytes) -> Needs:
         if not dynamic and any(s.header.p_type == "PT_DYNAMIC" for s in elf.iter_segments()):
             raise FloorError(f"{name}: section headers stripped, so its symbols are unknown")
         libraries = tuple(
-            str(tag.needed)  # type: ignore[attr-defined] # set by name of the tag
+            str(tag.needed)  # type: ignore[attr-defined] # pyelftools adds the attribute that the tag is named after
             for s in dynamic
             for tag in s.iter_tags("DT_NEEDED")
         )

@@ -103,8 +103,8 @@ class InstanceCertificate(NamedTuple):
         # It becomes part of a header.
         if not tenancy or not re.fullmatch(r"[\w.-]+", tenancy, re.A):
             raise ImdsUnusable("the metadata service's certificate names no tenancy")
-        # OCI identifies the certificate by its SHA-1 fingerprint; no security depends on it.
-        fingerprint = certificate.fingerprint(SHA1()).hex(":").upper()  # noqa: S303
+        digest = SHA1()  # noqa: S303 # OCI's name for the certificate: no security depends on it
+        fingerprint = certificate.fingerprint(digest).hex(":").upper()
         signer = Signer(f"{tenancy}/fed-x509/{fingerprint}", key)
         instance = named.get("opc-instance") or "this instance"
         return cls(_pem_body(pem, CERTIFICATE), instance, signer)

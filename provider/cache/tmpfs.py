@@ -18,7 +18,7 @@ FOLDER = "oke-credential-provider"
 SYSTEM_PARENT = "/run"
 # All users may write here, so the name of the directory contains the UID, and the directory is checked. In a
 # container this is tmpfs, and /run usually is not.
-SHARED_MEMORY = "/dev/shm"  # noqa: S108
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 # owner and mode are checked through the descriptor
 # Part of each file name: versions of this program with another format do not read each other's files.
 FORMAT = 2
 _MAX_BYTES = 256 * 1024

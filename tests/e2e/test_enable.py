@@ -251,13 +251,13 @@ def test_a_kubelet_that_does_not_become_healthy_is_rolled_back(machine: Machine,
     assert_rolled_back(machine, done)
 
 
-def test_a_kubelet_that_crashes_later_is_rolled_back_and_quoted(machine: Machine) -> None:
-    machine.misbehave(exit_after=4)
+def test_a_kubelet_that_crashes_after_20_seconds_is_rolled_back(machine: Machine) -> None:
+    machine.misbehave(exit_after=20)
     machine.drop_in("10.conf", "[Service]\nRestartSec=1ms\n")  # almost never seen as not running
     booted(machine)
     started = time.monotonic()
     done = machine.oke("enable")  # with the default options
-    assert 4 < time.monotonic() - started < 30
+    assert 19 < time.monotonic() - started < 45
     assert "watching it for 60 s" in done.stdout
     assert "the stand-in ends" in done.stdout and "the stand-in ends" in done.stderr
     assert (done.stdout + done.stderr).replace("\n", "").isprintable()

@@ -18,6 +18,7 @@ FOLDER = REPOSITORY / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))
 EXAMPLES = REPOSITORY / "examples" / "run-on-worker-instance-principal"
 ASSET = "oke-credential-provider-for-ocir-linux"
+_PIN = re.compile(r"\s*(?:- )?uses: [\w.-]+/[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+")
 
 Json = dict[Any, Any]
 
@@ -39,9 +40,47 @@ def steps(content: Json) -> Iterator[tuple[str, Json]]:
             yield f"{name}, step {number}", step
 
 
-# Each rule yields what breaks it. `make lint` checks the rest by zizmor: actions pinned by commit, no
-# default permissions, a reason for each permission to write, no credentials left by a checkout, no
-# dangerous triggers, no expressions in scripts.
+# Each rule yields what breaks it. `make lint` checks the rest by zizmor: no credentials left by a
+# checkout, no expressions in scripts.
+
+
+def pinned(text: str) -> Iterator[str]:
+    """Actions are pinned by commit, with the version in a comment; our own workflows exist."""
+    for line in text.splitlines():
+        own = re.search(r"uses: \$/(\S+)$", line)
+        if own:
+            if not (REPOSITORY / own[1]).is_file():
+                yield f"there is no {own[1]}"
+        elif "uses:" in line and not _PIN.fullmatch(line):
+            yield line
+
+
+def permissions(text: str) -> Iterator[str]:
+    """None at the top, the least for each job, each with a reason."""
+    content = load(text)
+    if content.get("permissions") != {}:
+        yield "permissions at the top are not {}"
+    for name, job in jobs(content):
+        if not isinstance(job.get("permissions"), dict):
+            yield f"{name} has no permissions of its own"
+    for line in text.splitlines():
+        if re.match(r" {6}[a-z-]+: (read|write)$", line):
+            yield f"no reason: {line.strip()}"
+
+
+def triggers(text: str) -> Iterator[str]:
+    """Code of unknown people never runs with secrets or a token with write permission."""
+    content = load(text)
+    events = content["on"]
+    for event in ("pull_request_target", "workflow_run", "issue_comment"):
+        if event in events:
+            yield event
+    if "pull_request" in events:
+        for name, job in jobs(content):
+            if "write" in job.get("permissions", {}).values() or "secrets" in job:
+                yield f"{name} may write"
+        if "secrets." in text or "github.token" in text:
+            yield "a secret"
 
 
 def timeouts(text: str) -> Iterator[str]:
@@ -80,7 +119,7 @@ def runners(text: str) -> Iterator[str]:
     yield from re.findall(r"\S+-latest\b", text)
 
 
-RULES = (timeouts, short, targets, uncached, runners)
+RULES = (pinned, permissions, timeouts, triggers, short, targets, uncached, runners)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
@@ -138,6 +177,16 @@ def test_a_good_workflow_breaks_no_rule() -> None:
 @pytest.mark.parametrize(
     ("rule", "old", "new"),
     [
+        (pinned, "@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "@v7"),
+        (pinned, " # v7.0.1", ""),
+        (pinned, "actions/checkout@3d3c42e5aac5ba805825da76410c181273ba90b1 # v7.0.1", "$/no.yml"),
+        (permissions, "permissions: {}\n", ""),
+        (permissions, "permissions: {}\n", "permissions: read-all\n"),
+        (permissions, "    permissions:\n      contents: read # checkout\n", ""),
+        (permissions, " # checkout", ""),
+        (triggers, "pull_request:", "pull_request_target:"),
+        (triggers, "contents: read", "contents: write"),
+        (triggers, "make lint", "make lint TOKEN=$SECRET # secrets."),
         (timeouts, "    timeout-minutes: 5\n", ""),
         (short, "make lint", "|\n" + "          true\n" * 7),
         (targets, "make lint", "make lint no-such-target"),

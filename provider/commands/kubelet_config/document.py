@@ -91,7 +91,7 @@ _TYPES: Final = {
 class _Loader(yaml.BaseLoader):
     """PyYAML with the rules of Go's yaml.v2."""
 
-    ESCAPE_REPLACEMENTS = {  # type: ignore[misc]  # noqa: RUF012 - PyYAML's own
+    ESCAPE_REPLACEMENTS = {  # type: ignore[misc] # noqa: RUF012 # overrides a class attribute of PyYAML
         key: value for key, value in yaml.BaseLoader.ESCAPE_REPLACEMENTS.items() if key != "/"
     }
 
@@ -118,7 +118,7 @@ class _Loader(yaml.BaseLoader):
             self.forward()
             super().scan_to_next_token()
 
-    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:  # noqa: ARG002
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:  # noqa: ARG002 # the signature is PyYAML's
         """The tag of a node without one: "" for a plain scalar, whose type ``_scalar`` finds."""
         return "" if kind is yaml.ScalarNode and implicit[0] else f"{_TAGS}str"
 
