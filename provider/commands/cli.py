@@ -191,7 +191,7 @@ def config(
         ours = command.write(realm, hosts, False, audience, kubelet_version)
         file, merged = command.merge(merge, ours, kubelet_version)
         note = f"{file}: entry added" if merged.added else command.kept_entry(file, merged)
-        click.echo(note, err=True)
+        click.echo(f"{note}\n{command.workload_note(audience)}", err=True, nl=False)
         click.echo(merged.text.encode(), nl=False)
         return 0
     if validate is not None:
@@ -358,8 +358,8 @@ def enable(
     from provider.commands.kubelet_service import switch, trial
     from provider.commands.node.kubelet_unit import DROP_IN
 
-    flags = switch.flags(str(config), str(bin_dir))
-    act = partial(switch.enable, flags, trial.Options(watch, timeout, dry_run))
+    paths = str(config), str(bin_dir)
+    act = partial(switch.enable, *paths, trial.Options(watch, timeout, dry_run))
     return outcome.run("enable", DROP_IN, dry_run, output == "json", act, _say)
 
 
@@ -406,7 +406,8 @@ def run_command(argv: Sequence[str]) -> int:
         code = commands.main(list(argv), prog_name="oke-credential-provider", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        # After a dry run, 2 means that something would change.
+        return 1 if "--dry-run" in argv else error.exit_code
     except click.Abort:
         return 1
     return code if isinstance(code, int) else 0

@@ -6,8 +6,10 @@ import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import click
+
 from provider import __version__
-from provider.errors import ProviderError
+from provider.errors import as_provider_error
 
 WOULD_CHANGE = 2
 
@@ -34,18 +36,21 @@ def node_name() -> str:
 def run(
     name: str, path: str, dry_run: bool, as_json: bool, act: Callable[[Say], Outcome], say: Say
 ) -> int:
-    """Call ``act`` and print its outcome. Returns the exit code; raises ProviderError.
+    """Call ``act`` and print its outcome, also if it fails. Returns the exit code; raises what it raises.
 
     ``path`` is the file or directory that the command is about.
     """
     lines: list[str] = []
-    error: ProviderError | None = None
+    error: Exception | None = None
     outcome: Outcome | None = None
     try:
         outcome = act(lines.append if as_json else say)
-    except ProviderError as failure:
+    except click.UsageError:
+        raise
+    except Exception as failure:
         error = failure
     if as_json:
+        shown = as_provider_error(error) if error else None
         content = {
             "version": __version__,
             "node": node_name(),
@@ -53,7 +58,7 @@ def run(
             "dry_run": dry_run,
             "path": path,
             **(asdict(outcome) if outcome else {}),
-            "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
+            "error": shown and {"code": shown.code, "message": shown.message, "hint": shown.hint},
             "log": lines,
         }
         say(json.dumps(content, indent=2))

@@ -1,6 +1,5 @@
 """The CredentialProviderConfig that ``install`` writes, updates, merges into or keeps."""
 
-import os
 from collections.abc import Container
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -10,8 +9,22 @@ from provider.commands import config as config_command
 from provider.commands.install.files import add_name, make_directories, write_file
 from provider.commands.install.paths import InstallOptions, InstallPaths, backup_of
 from provider.commands.install.record import ConfigOptions, Record
-from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, Finding, load, merge_entry
-from provider.commands.node.files import ConfigFiles, findings_of, read_config
+from provider.commands.kubelet_config import (
+    ALIAS,
+    PROVIDER_NAME,
+    ConfigError,
+    Finding,
+    find_entry,
+    load,
+    merge_entry,
+)
+from provider.commands.node.files import (
+    NOT_A_PROGRAM,
+    ConfigFiles,
+    findings_of,
+    look_at,
+    read_config,
+)
 from provider.commands.node.processes import find_kubelets, kubelet_version
 from provider.errors import CannotInstall, CannotMerge
 from provider.root_only import find_program
@@ -69,13 +82,21 @@ def plan_config(
     if dict(record.configs).get(str(paths.config)) == digest:
         _require_valid(paths, default, others)
         return ConfigPlan(default)
-    if paths.merge is not None:
+    is_merged = str(paths.config) in dict(record.merged) and _has_entry(present)
+    if is_merged or paths.merge is not None:
         return _plan_merge(paths, record, default, others)
     kept = (
         f"{paths.config}: kept, because install did not write it."
         f" To print the default config: {PROVIDER_NAME} config"
     )
     return ConfigPlan(notes=(kept, *_require_valid(paths, present, others)))
+
+
+def _has_entry(text: str) -> bool:
+    try:
+        return find_entry(text) is not None
+    except ConfigError:
+        return False
 
 
 def _plan_merge(
@@ -87,8 +108,8 @@ def _plan_merge(
         if files.error:
             raise ValueError(files.error)
         text = files.texts[path]
-        merged = merge_entry(text, default, dict(record.merged).get(path, ""))
         _require_valid(paths, text, others)
+        merged = merge_entry(text, default, dict(record.merged).get(path, ""))
     except CannotInstall as error:
         hint = f"{error.hint} {config_command.paste(default)}"
         raise CannotMerge(error.message, hint) from error
@@ -129,10 +150,11 @@ def _require_valid(paths: InstallPaths, text: str, others: Container[str]) -> li
     names = [provider.name for each in files.texts.values() for provider in load(each).providers]
     ours = {PROVIDER_NAME, ALIAS} - {name for name in names if name in others}
     for name in names:
-        if name not in ours and not os.access(paths.bin_dir / name, os.X_OK):
+        (program,) = look_at(str(paths.bin_dir), [name])
+        if name not in ours and program.state not in ("ok", NOT_A_PROGRAM):
             raise CannotInstall(
-                f"the kubelet would not start with {paths.config}: it names {name}, which is not in"
-                f" {paths.bin_dir}",
+                f"the kubelet would not start with {paths.config}: it names {name}, and {program.path} is"
+                f" {program.state}",
                 "Add that program, or remove its entry from the config. This program's name is"
                 f" {PROVIDER_NAME}.",
             )

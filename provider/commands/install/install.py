@@ -88,10 +88,10 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
         )
     os.umask(0o022)  # every user can read the new files from the start
     with reported(paths.prefix):
-        paths = find_config(paths)
         # This stays true: nobody else can create the paths that install has yet to create.
-        directories = paths.prefix, paths.bin_dir, paths.config_dir
-        refuse_replaceable(*directories, record_path(paths.prefix))
+        refuse_replaceable(paths.prefix, record_path(paths.prefix))
+        paths = find_config(paths, read_record(paths.prefix))
+        refuse_replaceable(paths.bin_dir, paths.config_dir)
         refuse_noexec(paths.prefix)
     with reported(paths.prefix), locked(paths.prefix, options.dry_run) as created:
         current = version_of_link(paths.link, paths.prefix)
@@ -174,6 +174,7 @@ def _updated(
 ) -> Record:
     """The record after this run. ``created`` are the directories that it has created so far."""
     configs, merged, options = dict(record.configs), dict(record.merged), dict(record.options)
+    targets = dict(record.targets) | ({str(paths.bin_dir): paths.merge} if paths.merge else {})
     created = [*created, *missing_directories(paths.bin_dir)]
     if config.text is not None:
         path = str(paths.config)
@@ -193,6 +194,7 @@ def _updated(
         configs=tuple(sorted(configs.items())),
         merged=tuple(sorted(merged.items())),
         options=tuple(sorted(options.items())),
+        targets=tuple(sorted(targets.items())),
         folders=tuple(sorted({*record.folders, *map(str, created)})),
         previous="" if previous == target.name else previous,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from provider.commands.install.files import refuse_replaceable, sync, write_file
 from provider.commands.install.paths import InstallPaths, backup_of
+from provider.commands.install.record import Record
 from provider.commands.kubelet_config import (
     PROVIDER_NAME,
     entry_digest,
@@ -22,16 +23,20 @@ from provider.errors import CannotInstall, CannotMerge
 Edits = Mapping[Path, str | None]
 
 
-def find_config(paths: InstallPaths) -> InstallPaths:
+def find_config(paths: InstallPaths, record: Record) -> InstallPaths:
     """``paths`` with the config to merge into, if there is one. Raises OSError, CannotInstall, CannotMerge.
 
-    A symbolic link is followed only if no other user can replace it.
+    Without ``--merge``, it is the one of the last ``--merge``, if that has a file to update. A symbolic
+    link is followed only if no other user can replace it.
     """
-    if paths.merge is None:
-        return paths
+    given = paths.merge
+    if given is None:
+        given = dict(record.targets).get(str(paths.bin_dir), "")
+        if not os.path.exists(given):
+            return paths
     kubelets = find_kubelets(ask_version=False).proven
     used = [value for each in kubelets if os.path.isabs(value := each.flag(CONFIG_FLAG) or "")]
-    given = paths.merge or next(iter(used), str(paths.config))
+    given = given or next(iter(used), str(paths.config))
     refuse_replaceable(Path(given))
     path = Path(given).resolve()
     if not path.exists():
@@ -46,8 +51,9 @@ def find_config(paths: InstallPaths) -> InstallPaths:
         )
     for kubelet in kubelets:
         _refuse_other_bin_dir(kubelet, path, paths.bin_dir)
+    merge = None if paths.merge is None else str(path)
     if not path.is_dir():
-        return replace(paths, config_dir=path.parent, config_name=path.name)
+        return replace(paths, merge=merge, config_dir=path.parent, config_name=path.name)
     files = read_config(str(path))
     try:
         if files.error:
@@ -56,7 +62,9 @@ def find_config(paths: InstallPaths) -> InstallPaths:
         refuse_replaceable(path / name)
     except ValueError as error:
         raise CannotMerge(f"{path}: {error}") from error
-    return replace(paths, config_dir=path, config_name=name, directory=True)
+    if merge is None and name not in files.texts:
+        return paths
+    return replace(paths, merge=merge, config_dir=path, config_name=name, directory=True)
 
 
 def _refuse_other_bin_dir(kubelet: Kubelet, config: Path, bin_dir: Path) -> None:
@@ -83,8 +91,8 @@ def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, st
             if not entry_digest(text):
                 continue
             rest = remove_entry(text)
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            continue  # the file is gone
         except ValueError as error:
             if not force:
                 raise CannotMerge(

@@ -2,7 +2,6 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -54,7 +53,7 @@ class Switched(Outcome):
         return self.drop_in if self.changed else None
 
 
-def flags(config: str, bin_dir: str) -> dict[str, str]:
+def _flags(config: str, bin_dir: str) -> dict[str, str]:
     """The two flags with absolute paths. Raises CannotEnable for a path that needs quoting."""
     for path in (config, bin_dir):
         if not _PLAIN.fullmatch(path):
@@ -65,12 +64,13 @@ def flags(config: str, bin_dir: str) -> dict[str, str]:
     return {CONFIG_FLAG: config, BIN_DIR_FLAG: bin_dir}
 
 
-def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Switched:
-    """Add the flags ``wanted`` to the running kubelet.
+def enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
+    """Add the flags with these values to the running kubelet.
 
     Raises CannotEnable if nothing was changed, RolledBack if the change was rolled back, and
     KubeletUnhealthy if the kubelet is unhealthy even then.
     """
+    wanted = _flags(config, bin_dir)
     require_systemd()
     with guarded(options) as guard:
         unit = read_kubelet_unit()
