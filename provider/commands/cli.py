@@ -45,10 +45,10 @@ def _path(name: str, default: str, meaning: str) -> Callable[[Any], Any]:
     )
 
 
-def _seconds(name: str, least: float, default: float, meaning: str) -> Callable[[Any], Any]:
+def _seconds(name: str, least: int, default: int, meaning: str) -> Callable[[Any], Any]:
     return click.option(
         name,
-        type=click.FloatRange(least, 600),
+        type=click.IntRange(least, 600),
         default=default,
         show_default=True,
         metavar="SECONDS",
@@ -339,7 +339,7 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, output: str) -> int:
 @_DRY_RUN
 @_OUTPUT
 def enable(
-    bin_dir: Path, config: Path, watch: float, timeout: float, dry_run: bool, output: str
+    bin_dir: Path, config: Path, watch: int, timeout: int, dry_run: bool, output: str
 ) -> int:
     """Add the two credential provider flags to the running kubelet, and restart it.
 
@@ -368,7 +368,7 @@ def enable(
 @_TIMEOUT
 @_DRY_RUN
 @_OUTPUT
-def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
+def disable(watch: int, timeout: int, dry_run: bool, output: str) -> int:
     """Remove the kubelet's two flags that enable added, and restart the kubelet.
 
     It removes the drop-in of enable and nothing else. It restarts and watches the kubelet as enable

@@ -231,7 +231,11 @@ def test_workload_identity_also_needs_what_is_not_in_the_config(
 ) -> None:
     done = merge(GCP, "--workload-identity", "https://issuer").check()
     printed = [*program.argv, "config", "--realm", ALL, "--workload-identity", "https://issuer"]
-    note = run(printed, **program.env).check().stdout.partition("requireServiceAccount: true\n")[2]
+    note = (
+        run(printed, b"", **program.env)
+        .check()
+        .stdout.partition("requireServiceAccount: true\n")[2]
+    )
     assert 'resources: ["https://issuer"]' in note
     assert done.stderr == f"{GCP}: entry added\n{note}"
     assert "resources:" not in done.stdout

@@ -143,10 +143,10 @@ def _replacing(path: Path) -> Iterator[Path]:
         yield temporary
         restore_labels(temporary)
         temporary.replace(path)
+        sync(path.parent)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)  # a write to a full disk names no file
         raise
-    sync(path.parent)

@@ -19,20 +19,19 @@ from provider.commands.kubelet_service.trial import (
     try_out,
 )
 from provider.commands.kubelet_service.unit import (
-    FLAGS,
-    command,
     derive,
     file_with_flags,
     has_flags,
     kubelet_of,
     read_drop_in,
     read_kubelet_unit,
+    refuse_other_flags,
     refuse_pending,
     running_kubelet,
     validate,
 )
 from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG
-from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in
+from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in, values
 from provider.commands.outcome import Outcome, Say
 from provider.errors import CannotEnable
 
@@ -81,6 +80,8 @@ def enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
             return Switched(False, None, {"pid": kubelet.pid})
         present = read_drop_in()
         text = derive(unit, wanted)
+        if present is None and not os.path.exists(TRIAL):
+            refuse_other_flags(wanted, kubelet)
         if present == text and not os.path.exists(TRIAL) and has_flags(kubelet, wanted):
             say(f"already enabled: {DROP_IN}; there is nothing to change")
             return Switched(False, present, {"pid": kubelet.pid})
@@ -119,10 +120,8 @@ def disable(options: Options, say: Say) -> Switched:
             return Switched(True, None)
         unit = read_kubelet_unit()
         kubelet = kubelet_of(service)
-        remaining = {setting.flag for setting in unit.flags}
-        absent = {flag: None for flag in FLAGS if flag not in remaining}
-        expected = Expected(absent, healthz_address(kubelet) if kubelet else None)
-        if kubelet is None or why_unhealthy(service, expected._replace(flags={})):
+        expected = Expected({}, healthz_address(kubelet) if kubelet else None)
+        if kubelet is None or why_unhealthy(service, expected):
             # No trial: a rollback would restore the drop-in of an unhealthy kubelet.
             _remove()
             systemctl("daemon-reload")
@@ -130,7 +129,7 @@ def disable(options: Options, say: Say) -> Switched:
             restart(options)
             return Switched(True, None, settle(expected, options))
         undo = partial(_write, present) if present else _remove
-        text = drop_in(command(unit.files), {})
+        text = drop_in(values(unit.files, "ExecStart"), {})
         result = try_out(guard, Trial(text, expected, _remove, undo), options, say)
         say(f"{DROP_IN}: removed")
         return Switched(True, None, result)
