@@ -178,7 +178,7 @@ def config(
     other bytes stay. For a directory (kubelet 1.34), it prints the file to add. If an entry for this
     program exists, it prints FILE unchanged and says on standard error what differs. It refuses a
     config that the kubelet rejects, and one that it cannot edit without guessing, and gives the entry
-    to paste.
+    to paste. With --workload-identity, the RBAC rule and the policy go to standard error.
 
     --validate also checks the programs and the settings that the config names. Exit code: 1 if the
     kubelet would not start with the config, or if pulls from OCIR would fail.
@@ -290,10 +290,11 @@ def install(
     Oracle's Go provider (credential-provider-oke) is kept. The kubelet still calls it if its config
     names it. --take-over replaces it in one rename, without a restart of the kubelet.
 
-    Later runs keep --realm and --host. The last line on standard output names the node, its version and
+    Later runs keep --realm and --host. Without --merge, they update the entry or file that --merge added,
+    if it is there and nobody changed it. The last line on standard output names the node, its version and
     the result (installed, unchanged, failed).
 
-    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would, 1 for invalid options.
     """
     from provider.commands import outcome
     from provider.commands.install import InstallOptions, InstallPaths, install
