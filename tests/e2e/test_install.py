@@ -253,6 +253,18 @@ def test_the_json_has_the_changes_or_the_error(target: Target) -> None:
     assert {"path": str(target.link), "change": "removed"} in content["changes"]
 
 
+def test_the_json_of_a_bug_has_its_error_too() -> None:
+    script = (
+        "import sys, provider.__main__, provider.commands.install as commands\n"
+        "commands.install = lambda *_: 1 / 0\n"
+        "sys.exit(provider.__main__.run(sys.argv[1:], {}))\n"
+    )
+    done = run([sys.executable, "-c", script, "install", "-o", "json"])
+    assert done.code == 70
+    error = json.loads(done.stdout)["error"]
+    assert (error["code"], error["message"]) == ("internal", "unexpected ZeroDivisionError")
+
+
 def test_the_source_cannot_be_installed(tmp_path: Path) -> None:
     done = run(
         [sys.executable, "-m", "provider", "install", "--prefix", tmp_path / "lib"],
@@ -483,6 +495,18 @@ def test_the_go_provider_is_kept_until_its_name_is_taken_over_and_uninstall_rest
     assert state(target.bin_dir / ALIAS) == go
     assert [path.name for path in target.bin_dir.iterdir()] == [ALIAS]
     assert target.config.exists() and not target.prefix.exists()
+
+
+def test_the_go_provider_is_restored_even_if_a_copy_of_the_program_took_its_name_since(
+    target: Target,
+) -> None:
+    go_node(target)
+    target.install("--take-over").check()
+    (target.bin_dir / ALIAS).unlink()
+    shutil.copy(one_file(), target.bin_dir / ALIAS)
+    assert f"{ALIAS}: linked to {NAME}" in target.install().check().stdout
+    target.uninstall().check()
+    assert (target.bin_dir / ALIAS).read_bytes() == GO
 
 
 def test_a_go_provider_with_the_programs_own_name_is_refused(target: Target) -> None:

@@ -147,8 +147,10 @@ def _changes(
     aliases = [path for path in paths.aliases if path.name not in others]
     links = {paths.link: str(target / EXECUTABLE), **dict.fromkeys(aliases, PROVIDER_NAME)}
     for path, to in links.items():
-        if _is_in_the_way(path, paths.prefix):
-            backup = path.with_name(path.name + BACKUP_SUFFIX)
+        backup = path.with_name(path.name + BACKUP_SUFFIX)
+        # A copy of this program does not replace the backup of another program.
+        is_needless = is_copy(path) and os.path.lexists(backup)
+        if _is_in_the_way(path, paths.prefix) and not is_needless:
             done = f"renamed to {backup.name} and linked to {to}"
             yield Change(path, done, partial(_replace, path, to, backup))
         elif not is_link_to(path, to):
