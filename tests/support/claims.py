@@ -295,8 +295,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_UNINSTALL, '"removed", store.remove)', '"removed", store.names)'),
     ),
     "test_where_another_user_could_put_other_files_nothing_is_installed": (
-        Mutation(_INSTALL, "refuse_replaceable(paths.prefix, record_path(paths.prefix))", "pass"),
-        Mutation(_INSTALL, "refuse_replaceable(paths.bin_dir, paths.config_dir)", "pass"),
+        Mutation(_INSTALL, "refuse_replaceable(*directories, record_path(paths.prefix))", "pass"),
     ),
     "test_a_config_that_another_user_can_replace_is_not_changed": (
         Mutation("provider/commands/install/merged_config.py", "    refuse_replaceable(Path(given))\n", ""),

@@ -1,7 +1,7 @@
 """The ``install`` command: everything is tested before the switch, and the switch is one rename."""
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -13,8 +13,8 @@ from provider.commands.install import versions
 from provider.commands.install.changes import Change, Changed, apply, locked, reported
 from provider.commands.install.config_file import (
     ConfigPlan,
-    config_options,
     plan_config,
+    plan_updates,
     write_config,
 )
 from provider.commands.install.files import (
@@ -39,7 +39,6 @@ from provider.commands.install.paths import (
     version_of_link,
 )
 from provider.commands.install.record import (
-    ConfigOptions,
     Record,
     read_record,
     record_path,
@@ -88,27 +87,29 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
         )
     os.umask(0o022)  # every user can read the new files from the start
     with reported(paths.prefix):
+        paths = find_config(paths)
         # This stays true: nobody else can create the paths that install has yet to create.
-        refuse_replaceable(paths.prefix, record_path(paths.prefix))
-        paths = find_config(paths, read_record(paths.prefix))
-        refuse_replaceable(paths.bin_dir, paths.config_dir)
+        directories = paths.prefix, paths.bin_dir, paths.config_dir
+        refuse_replaceable(*directories, record_path(paths.prefix))
         refuse_noexec(paths.prefix)
     with reported(paths.prefix), locked(paths.prefix, options.dry_run) as created:
         current = version_of_link(paths.link, paths.prefix)
         notes = _judge_downgrade(current, options)
         others = _others(paths, options)
         record = read_record(paths.prefix)
-        config_with = config_options(paths, record, options)
-        config = plan_config(paths, record, config_with, others)
+        configs = [
+            plan_config(paths, record, options, others),
+            *plan_updates(paths.config, record, options),
+        ]
         copy = versions.find_copy(paths.prefix, Path(running), current)
         if copy is not None:
             if not options.dry_run:
                 restore_labels(copy)
             versions.self_test(copy / EXECUTABLE)
         target = copy or versions.free_name(paths.prefix)
-        updated = _updated(paths, record, target, config, config_with, created)
+        updated = _updated(paths, record, target, configs, created)
         changes = list(
-            _changes(paths, record, updated, Path(running), copy, target, config, others)
+            _changes(paths, record, updated, Path(running), copy, target, configs, others)
         )
         outcome = apply(changes, options.dry_run, say)
         if not changes:
@@ -118,7 +119,7 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
             f" To replace it: {PROVIDER_NAME} install --take-over"
             for name in others
         ]
-        for note in [*notes, *kept, *config.notes]:
+        for note in [*notes, *kept, *(note for each in configs for note in each.notes)]:
             say(note)
         return outcome
 
@@ -130,7 +131,7 @@ def _changes(
     running: Path,
     copy: Path | None,
     target: Path,
-    config: ConfigPlan,
+    configs: Sequence[ConfigPlan],
     others: Container[str],
 ) -> Iterator[Change]:
     """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
@@ -156,8 +157,9 @@ def _changes(
         elif not is_link_to(path, to):
             yield Change(path, f"linked to {to}", partial(_link, path, to))
 
-    if config.text is not None:
-        yield Change(paths.config, config.done, partial(write_config, paths, config))
+    for config in configs:
+        if config.text is not None:
+            yield Change(config.path, config.done, partial(write_config, config))
 
     # Other bin dirs may use other versions. The version before stays, for a rollback.
     bin_dirs = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
@@ -170,22 +172,22 @@ def _updated(
     paths: InstallPaths,
     record: Record,
     target: Path,
-    config: ConfigPlan,
-    config_with: ConfigOptions,
+    plans: Sequence[ConfigPlan],
     created: list[Path],
 ) -> Record:
     """The record after this run. ``created`` are the directories that it has created so far."""
     configs, merged, options = dict(record.configs), dict(record.merged), dict(record.options)
-    targets = dict(record.targets) | ({str(paths.bin_dir): paths.merge} if paths.merge else {})
     created = [*created, *missing_directories(paths.bin_dir)]
-    if config.text is not None:
-        path = str(paths.config)
-        if config.merged:
-            merged[path] = entry_digest(config.text)
+    for plan in plans:
+        if plan.text is None:
+            continue
+        path = str(plan.path)
+        if plan.merged:
+            merged[path] = entry_digest(plan.text)
         else:
-            configs[path] = sha256(config.text.encode()).hexdigest()
-        options[path] = config_with
-        created += missing_directories(paths.config_dir)
+            configs[path] = sha256(plan.text.encode()).hexdigest()
+        options[path] = plan.options
+        created += missing_directories(plan.path.parent)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
     if current and current != target.name and is_intact(paths.prefix / current):
@@ -196,7 +198,6 @@ def _updated(
         configs=tuple(sorted(configs.items())),
         merged=tuple(sorted(merged.items())),
         options=tuple(sorted(options.items())),
-        targets=tuple(sorted(targets.items())),
         folders=tuple(sorted({*record.folders, *map(str, created)})),
         previous="" if previous == target.name else previous,
     )

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from provider.commands.install.files import refuse_replaceable, sync, write_file
 from provider.commands.install.paths import InstallPaths, backup_of
-from provider.commands.install.record import Record
 from provider.commands.kubelet_config import (
     PROVIDER_NAME,
     entry_digest,
@@ -23,20 +22,16 @@ from provider.errors import CannotInstall, CannotMerge
 Edits = Mapping[Path, str | None]
 
 
-def find_config(paths: InstallPaths, record: Record) -> InstallPaths:
+def find_config(paths: InstallPaths) -> InstallPaths:
     """``paths`` with the config to merge into, if there is one. Raises OSError, CannotInstall, CannotMerge.
 
-    Without ``--merge``, it is the one of the last ``--merge``, if that has a file to update. A symbolic
-    link is followed only if no other user can replace it.
+    A symbolic link is followed only if no other user can replace it.
     """
-    given = paths.merge
-    if given is None:
-        given = dict(record.targets).get(str(paths.bin_dir), "")
-        if not os.path.exists(given):
-            return paths
+    if paths.merge is None:
+        return paths
     kubelets = find_kubelets(ask_version=False).proven
     used = [value for each in kubelets if os.path.isabs(value := each.flag(CONFIG_FLAG) or "")]
-    given = given or next(iter(used), str(paths.config))
+    given = paths.merge or next(iter(used), str(paths.config))
     refuse_replaceable(Path(given))
     path = Path(given).resolve()
     if not path.exists():
@@ -51,9 +46,8 @@ def find_config(paths: InstallPaths, record: Record) -> InstallPaths:
         )
     for kubelet in kubelets:
         _refuse_other_bin_dir(kubelet, path, paths.bin_dir)
-    merge = None if paths.merge is None else str(path)
     if not path.is_dir():
-        return replace(paths, merge=merge, config_dir=path.parent, config_name=path.name)
+        return replace(paths, config_dir=path.parent, config_name=path.name)
     files = read_config(str(path))
     try:
         if files.error:
@@ -62,9 +56,7 @@ def find_config(paths: InstallPaths, record: Record) -> InstallPaths:
         refuse_replaceable(path / name)
     except ValueError as error:
         raise CannotMerge(f"{path}: {error}") from error
-    if merge is None and name not in files.texts:
-        return paths
-    return replace(paths, merge=merge, config_dir=path, config_name=name, directory=True)
+    return replace(paths, config_dir=path, config_name=name, directory=True)
 
 
 def _refuse_other_bin_dir(kubelet: Kubelet, config: Path, bin_dir: Path) -> None:

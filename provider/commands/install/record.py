@@ -25,8 +25,8 @@ class Record:
 
     ``configs`` has each path and the SHA-256 of the text written there. ``merged`` has each config that
     is not its own, and the digest of the entry added there. ``options`` has the options of each of these
-    texts. ``targets`` has each bin dir and the config or config directory of its last ``--merge``.
-    ``folders`` are the directories that it created. ``previous`` is the name of the version before, or "".
+    texts. ``folders`` are the directories that it created. ``previous`` is the name of the version
+    before, or "".
     """
 
     bin_dirs: tuple[str, ...] = ()
@@ -35,7 +35,6 @@ class Record:
     folders: tuple[str, ...] = ()
     previous: str = ""
     options: tuple[tuple[str, ConfigOptions], ...] = ()
-    targets: tuple[tuple[str, str], ...] = ()
 
 
 def record_path(prefix: Path) -> Path:
@@ -58,7 +57,6 @@ def read_record(prefix: Path) -> Record:
                 (name, ConfigOptions(str(each["realm"]), tuple(each["hosts"])))
                 for name, each in content.get("options", {}).items()  # 0.1.0 has none
             ),
-            targets=tuple(content.get("targets", {}).items()),
         )
     except FileNotFoundError:
         return Record()
@@ -74,6 +72,5 @@ def write_record(prefix: Path, record: Record) -> None:
         "configs": dict(record.configs),
         "merged": dict(record.merged),
         "options": options,
-        "targets": dict(record.targets),
     }
     write_file(record_path(prefix), json.dumps(content, indent=2) + "\n")
