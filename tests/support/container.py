@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+NODE_NAME = "10.0.0.7"
+
 
 @cache
 def _default_spec() -> str:
@@ -19,18 +21,27 @@ def _default_spec() -> str:
 
 
 def runc_spec(
-    pod: Mapping[str, Any], container: Mapping[str, Any], sources: Mapping[str, str]
+    pod: Mapping[str, Any],
+    container: Mapping[str, Any],
+    image: Mapping[str, Any],
+    sources: Mapping[str, str],
 ) -> dict[str, Any]:
-    """The content of a bundle's config.json. `sources`: the directory of each volume."""
+    """The content of a bundle's config.json. `image`: its config. `sources`: the directory of each volume."""
     spec: dict[str, Any] = json.loads(_default_spec())
     context = container["securityContext"]
     assert context["capabilities"]["drop"] == ["ALL"]
     assert not context.get("privileged")
     capabilities = [f"CAP_{name}" for name in context["capabilities"].get("add", ())]
     user = context["runAsUser"]
+    assert "command" not in container
+    for variable in container.get("env", ()):
+        assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
+        spec["process"]["env"].append(f"{variable['name']}={NODE_NAME}")
+    # Set by the kubelet in each container.
+    spec["process"]["env"].append("KUBERNETES_SERVICE_HOST=10.96.0.1")
     spec["process"].update(
         terminal=False,
-        args=container["command"],
+        args=[*image["Entrypoint"], *container["args"]],
         user={"uid": user, "gid": user},
         noNewPrivileges=not context["allowPrivilegeEscalation"],
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
