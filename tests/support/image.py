@@ -36,8 +36,10 @@ int main(int argc, char **argv, char **environment)
         return raise(SIGKILL);
     if (argc == 3 && !strcmp(argv[1], "exit"))
         return atoi(argv[2]);
-    if (argc == 3 && !strcmp(argv[1], "own"))
-        return printf("%d\n", getuid()), fclose(fopen(argv[2], "w")), chmod(argv[2], 04755);
+    if (argc == 3 && !strcmp(argv[1], "own")) {
+        FILE *file = fopen(argv[2], "w");
+        return file ? printf("%d\n", getuid()), chmod(argv[2], 04755) : (perror(NULL), 1);
+    }
     struct stat status;
     if (argc == 3 && !strcmp(argv[1], "mode"))
         return stat(argv[2], &status), printf("%o\n", status.st_mode & 07777) < 0;
