@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,7 +71,10 @@ static void run(char **argv)
     fexecve(binary, argv, environment);
 }
 
-/* Waits until SIGTERM or SIGINT, or until the child ends. Returns its status; 0 without a child. */
+static bool terminated;
+
+/* Waits for the child, and passes signals on to it. Returns its status. Without a child, it waits for a
+ * signal. */
 static int wait_for(const sigset_t *signals, pid_t child)
 {
     for (;;) {
@@ -80,6 +84,7 @@ static int wait_for(const sigset_t *signals, pid_t child)
                 if (ended == child)
                     return status;
         } else if (signal > 0) {
+            terminated = true;
             if (!child)
                 return 0;
             kill(child, signal);
@@ -124,7 +129,7 @@ int main(int argc, char **argv)
     }
     if (code == EXIT_CANNOT_UNPACK)
         report("cannot-unpack");
-    if (code == EXIT_ROLLED_BACK || code == EXIT_KUBELET_UNHEALTHY) {
+    if ((code == EXIT_ROLLED_BACK || code == EXIT_KUBELET_UNHEALTHY) && !terminated) {
         /* The end of this container would start it again, and with it the next trial. */
         fprintf(stderr, NAME ": enable is not tried again in this pod. To try again, delete the pod.\n");
         wait_for(&signals, 0);

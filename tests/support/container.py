@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 NODE_NAME = "10.0.0.7"
+_HOST = {"network": "hostNetwork", "pid": "hostPID"}
 
 
 @cache
@@ -47,9 +48,9 @@ def runc_spec(
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
     )
     spec["root"]["readonly"] = context["readOnlyRootFilesystem"]
-    if pod.get("hostNetwork"):
-        namespaces = spec["linux"]["namespaces"]
-        spec["linux"]["namespaces"] = [each for each in namespaces if each["type"] != "network"]
+    hosts = {kind for kind in ("network", "pid") if pod.get(_HOST[kind])}
+    namespaces = spec["linux"]["namespaces"]
+    spec["linux"]["namespaces"] = [each for each in namespaces if each["type"] not in hosts]
     for mount in container.get("volumeMounts", ()):
         spec["mounts"].append(
             {
