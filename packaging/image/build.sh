@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds the installer image of the binaries in FOLDER as an OCI layout, and prints the digest of its
-# index. The same commit, binaries and tools give the same digest.
+# Builds the installer image of the binaries in FOLDER as an OCI layout with one index. The same commit,
+# binaries and tools give the same digest.
 #
 #   sudo packaging/image/build.sh [FOLDER [LAYOUT]]     (default: dist dist/image)
 #
@@ -52,7 +52,8 @@ for arch in amd64 arm64; do
         --label "$label.title=$name" \
         --label "$label.description=Installs $name on the nodes of OKE clusters" \
         --label "$label.version=$version" --label "$label.revision=$commit" \
-        --label "$label.source=$source" --label "$label.licenses=UPL-1.0" "$container"
+        --label "$label.source=$source" --label "$label.licenses=UPL-1.0" \
+        --label "$name.sbom=$source/releases/download/v$version/${binary##*/}.cdx.json" "$container"
     image commit --quiet --rm --format oci --timestamp "$epoch" --identity-label=false \
         "$container" "$arch" >/dev/null
     image manifest create all >/dev/null 2>&1 || true # it exists for the second architecture
@@ -61,5 +62,4 @@ done
 [ -n "${container-}" ] || { echo "$folder has no binary. Run make binary." >&2; exit 1; }
 rm -rf "$layout"
 mkdir -p "$(dirname "$layout")"
-image manifest push --quiet --all --format oci --digestfile "$work/digest" all "oci:$layout:$version" >&2
-cat "$work/digest"
+image manifest push --quiet --all --format oci all "oci:$layout:$version"

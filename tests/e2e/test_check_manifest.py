@@ -98,7 +98,7 @@ def test_a_node_whose_kubelet_does_not_use_the_provider_is_not_ready(worker: Wor
 
 
 def test_nothing_stays_privileged() -> None:
-    """What stays is the container of daemonset.yaml that test_image.py runs."""
+    """What stays is the container of daemonset.yaml that test_installer_image.py runs."""
     assert {**READY, "name": ""} == {**INSTALLED, "name": ""}
     assert not {"hostPID", "hostIPC", "serviceAccountName"} & POD.keys()
     assert not POD["automountServiceAccountToken"]

@@ -35,7 +35,6 @@ def node(tmp_path: Path) -> Node:
 
 def bundle(folder: Path, container: Mapping[str, Any] = INSTALL) -> Path:
     sources = {"host": "set by the node", "tmp": str(folder / "tmp")}
-    (folder / "rootfs").mkdir(parents=True)
     return image().bundle(folder, POD, container, sources)
 
 

@@ -56,7 +56,12 @@ class Image:
     """An OCI layout with one index."""
 
     layout: Path
-    digest: str
+
+    @property
+    def digest(self) -> str:
+        """The digest of the index, by which daemonset.yaml names the image."""
+        (index,) = json.loads((self.layout / "index.json").read_text())["manifests"]
+        return str(index["digest"])
 
     def blob(self, digest: str) -> Path:
         return self.layout / "blobs" / digest.replace(":", "/")
@@ -94,6 +99,7 @@ class Image:
         sources: Mapping[str, str],
     ) -> Path:
         """A bundle for runc in `folder`, with the manifest's permissions. `sources`: see runc_spec."""
+        (folder / "rootfs").mkdir(parents=True, exist_ok=True)
         self.unpack(folder / "rootfs")
         spec = runc_spec(pod, container, self.config(), sources)
         (folder / "config.json").write_text(json.dumps(spec))
@@ -102,8 +108,8 @@ class Image:
 
 def build(binaries: Path, layout: Path) -> Image:
     """Build the image of the binaries in a directory."""
-    done = subprocess.run([BUILD, binaries, layout], check=True, stdout=subprocess.PIPE, text=True)
-    return Image(layout, done.stdout.strip())
+    subprocess.run([BUILD, binaries, layout], check=True)
+    return Image(layout)
 
 
 @cache

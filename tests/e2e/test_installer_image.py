@@ -21,6 +21,7 @@ from tests.support import built
 from tests.support.image import build, image, with_probe
 
 NAME = "oke-credential-provider"
+SOURCE = "https://github.com/oracle-devrel/oke-credential-provider-for-ocir"
 CONTAINER = f"image-{os.getpid()}"
 
 
@@ -60,11 +61,13 @@ def test_the_config_is_that_of_the_image_spec() -> None:
     config = image().config()
     labels = {k.removeprefix("org.opencontainers.image."): v for k, v in config["Labels"].items()}
     assert labels.pop("description")
+    bill = f"{built.one_file().name}.cdx.json"
+    assert labels.pop(f"{NAME}.sbom") == f"{SOURCE}/releases/download/v{__version__}/{bill}"
     assert labels == {
         "title": NAME,
         "version": __version__,
         "revision": git("rev-parse", "HEAD"),
-        "source": "https://github.com/oracle-devrel/oke-credential-provider-for-ocir",
+        "source": SOURCE,
         "licenses": "UPL-1.0",
     }
     assert config.keys() == {"Entrypoint", "User", "Labels"}
