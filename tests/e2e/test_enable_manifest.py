@@ -13,8 +13,9 @@ import pytest
 import yaml
 
 from provider import __version__
-from tests.e2e.test_daemonset import DAEMONSET, NAME
+from tests.e2e.test_daemonset import DAEMONSET
 from tests.e2e.test_enable import DROP_IN, FLAGS, OWN, assert_settled, wait_for
+from tests.e2e.test_install import NAME
 from tests.support.image import change, image
 from tests.support.node import EXAMPLES
 from tests.support.systemd_machine import Machine
