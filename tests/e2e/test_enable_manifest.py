@@ -123,12 +123,14 @@ def test_install_and_enable_switch_the_kubelet_on_and_a_second_pod_changes_nothi
     code, log = run(machine, ENABLE, "enable", "--watch", "1")
     assert code == 0, log
     assert "4 of 4 containers still run" in log
+    assert f"{NAME} node=10.0.0.7 version={__version__} state=enabled" in log
     assert machine.command_line == [OWN, *FLAGS]
     assert_settled(machine)
     pid = machine.kubelet_pid
     code, log = run(machine, ENABLE)
     assert (code, machine.kubelet_pid) == (0, pid), log
     assert "already enabled" in log
+    assert f"{NAME} node=10.0.0.7 version={__version__} state=unchanged" in log
 
 
 def test_a_kubelet_that_does_not_come_up_is_rolled_back_and_the_pod_stays_without_success(
@@ -151,14 +153,16 @@ def test_a_kubelet_that_does_not_come_up_is_rolled_back_and_the_pod_stays_withou
     assert_settled(machine)
     (name,) = re.findall(r"enable-\d+", machine.run("ls", "/run/pods").stdout)
     machine.run("runc", "--root", "/run/pods", "kill", name, "TERM").check()
-    assert process.wait(timeout=30) == 76
+    stdout, _ = process.communicate(timeout=30)
+    assert process.returncode == 76
+    assert f"version={__version__} state=failed cause=rolled-back" in stdout.decode()
 
 
 def test_a_refusal_changes_nothing_and_ends_the_container(machine: Machine) -> None:
     pid = machine.kubelet_pid
     code, log = run(machine, ENABLE)
     assert code == 75, log
-    assert "cannot-enable" in log
+    assert f"{NAME} node=10.0.0.7 version=none state=failed cause=cannot-enable" in log
     assert machine.kubelet_pid == pid
 
 
@@ -171,9 +175,3 @@ def test_a_pod_that_is_deleted_during_a_trial_is_rolled_back(machine: Machine) -
     assert process.wait(timeout=POD["terminationGracePeriodSeconds"]) == 76
     assert machine.command_line == [OWN]
     assert_settled(machine)
-
-
-def test_the_image_has_the_version_that_is_installed(machine: Machine) -> None:
-    code, log = run(machine, INSTALL)
-    assert code == 0, log
-    assert f"{NAME} node=10.0.0.7 version={__version__} state=installed" in log
