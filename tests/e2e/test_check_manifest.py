@@ -16,7 +16,7 @@ from tests.cloud.model import Iam
 from tests.e2e.test_daemonset import INSTALLED
 from tests.support.image import image, with_probe
 from tests.support.node import EXAMPLES
-from tests.support.worker import ALONE, FLAGS, FOLDER, IMAGE, KUBELET, NAME, Node
+from tests.support.worker import ALONE, BIN_DIR, FLAGS, FOLDER, IMAGE, KUBELET, NAME, Node
 from tests.support.worker import node as node  # the fixture
 
 TEXT = (EXAMPLES / "check.yaml").read_text()
@@ -95,6 +95,13 @@ def test_a_node_whose_kubelet_does_not_use_the_provider_is_not_ready(worker: Wor
     pod = worker.apply()
     assert not pod.ready
     assert "Failed: provider config." in pod.log
+
+
+def test_a_node_without_the_installed_program_is_not_ready(worker: Worker) -> None:
+    worker.cloud.ns.path(f"{BIN_DIR}/{NAME}").unlink()
+    pod = worker.apply()
+    assert not pod.ready
+    assert f"{BIN_DIR}/{NAME}" in pod.log
 
 
 def test_nothing_stays_privileged() -> None:

@@ -955,7 +955,7 @@ def test_cloud_init_installs_the_real_binary_and_passes_the_flags(node: Node) ->
     run = node.run(github(), SCRIPT)
     assert run.returncode == 0, run.stderr
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    run = node.run(World({}, None), SCRIPT, "install")
+    run = node.run(World(MANAGED, None), SCRIPT)
     assert f"{__version__} is already installed" in run.stderr
     assert os.listdir(node.path("usr/local/lib")) == [NAME]
 

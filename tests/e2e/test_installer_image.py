@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import tarfile
 import time
@@ -18,7 +19,8 @@ import pytest
 from provider import __version__
 from tests.e2e.test_daemonset import INSTALL, INSTALLED, POD
 from tests.support import built
-from tests.support.image import build, image, with_probe
+from tests.support.image import Image, build, image, with_probe
+from tests.support.node import EXAMPLES
 
 NAME = "oke-credential-provider"
 SOURCE = "https://github.com/oracle-devrel/oke-credential-provider-for-ocir"
@@ -73,6 +75,21 @@ def test_the_config_is_that_of_the_image_spec() -> None:
     assert config.keys() == {"Entrypoint", "User", "Labels"}
     assert config["Entrypoint"] == ["/enter-host"]
     assert config["User"] == "65534:65534"
+
+
+def test_a_copy_by_the_readmes_command_has_the_same_digest(tmp_path: Path) -> None:
+    readme = (EXAMPLES / "README.md").read_text()
+    (command,) = re.findall(r"^skopeo copy .*$", readme, re.MULTILINE)
+    published = f"docker://ghcr.io/oracle-devrel/{SOURCE.rpartition('/')[2]}:$VERSION"
+    assert published in command
+    command = command.replace(published, f"oci:{image().layout}:$VERSION").replace(
+        "docker:", "oci:"
+    )
+    assert command.count("oci://$MIRROR:$VERSION") == 1
+    command = command.replace("oci://$MIRROR", "oci:$MIRROR")
+    env = {**os.environ, "VERSION": __version__, "MIRROR": str(tmp_path / "copy")}
+    subprocess.run(["bash", "-euc", command], env=env, check=True, stdout=subprocess.DEVNULL)
+    assert Image(tmp_path / "copy").digest == image().digest
 
 
 def test_without_a_binary_there_is_no_image(tmp_path: Path) -> None:
