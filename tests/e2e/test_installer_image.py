@@ -142,7 +142,7 @@ def test_wait_waits_as_nobody_and_ends_at_once(tmp_path: Path) -> None:
         facts = dict(line.split(":", 1) for line in status.splitlines())
         assert facts["Uid"].split() == ["65534"] * 4
         assert {facts[f"Cap{each}"].strip() for each in ("Prm", "Eff", "Bnd")} == {"0" * 16}
-        assert facts["NoNewPrivs"].strip() == "1"
+        assert (facts["NoNewPrivs"].strip(), facts["Seccomp"].strip()) == ("1", "2")
         mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
         assert not [line for line in mounts if "/host" in line.split()[4]]
         code, seconds = terminate(process)

@@ -5,12 +5,39 @@ from __future__ import annotations
 import json
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from typing import Any
 
+from tests.support.built import ARCHITECTURE
+
 NODE_NAME = "10.0.0.7"
 _HOST = {"network": "hostNetwork", "pid": "hostPID"}
+# The default profile of podman and CRI-O (golang-github-containers-common); containerd's is like it.
+_SECCOMP = "/usr/share/containers/seccomp.json"
+
+
+def _seccomp(capabilities: Collection[str]) -> dict[str, Any]:
+    """The seccomp profile RuntimeDefault of a container with these capabilities, for runc."""
+    with open(_SECCOMP, encoding="utf-8") as file:
+        profile = json.load(file)
+
+    def applies(rule: Mapping[str, Any]) -> bool:
+        needed, excluded = rule.get("includes") or {}, rule.get("excludes") or {}
+        return (
+            set(needed.get("caps", ())) <= set(capabilities)
+            and not set(excluded.get("caps", ())) & set(capabilities)
+            and ARCHITECTURE in needed.get("arches", (ARCHITECTURE,))
+        )
+
+    keys = ("names", "action", "args", "errnoRet")
+    rules = [
+        {key: rule[key] for key in keys if rule.get(key) is not None}
+        for rule in profile["syscalls"]
+        if applies(rule)
+    ]
+    action, number = profile["defaultAction"], profile["defaultErrnoRet"]
+    return {"defaultAction": action, "defaultErrnoRet": number, "syscalls": rules}
 
 
 @cache
@@ -47,6 +74,8 @@ def runc_spec(
         noNewPrivileges=not context["allowPrivilegeEscalation"],
         capabilities=dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
     )
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    spec["linux"]["seccomp"] = _seccomp(capabilities)
     spec["root"]["readonly"] = context["readOnlyRootFilesystem"]
     hosts = {kind for kind in ("network", "pid") if pod.get(_HOST[kind])}
     namespaces = spec["linux"]["namespaces"]
