@@ -353,6 +353,9 @@ def enable(
     It renames no program. If the config names Oracle's Go provider (credential-provider-oke), the
     kubelet calls that. To change it, run install --take-over first.
 
+    The last line on standard output names the node, its version and the result (enabled, unchanged,
+    failed).
+
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
     from provider.commands import outcome

@@ -5,10 +5,12 @@ import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TypeVar
 
 import click
 
 from provider import __version__
+from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.errors import as_provider_error
 
 WOULD_CHANGE = 2
@@ -26,6 +28,28 @@ class Outcome:
     def preview(self) -> str | None:
         """The text that a dry run also prints."""
         return None
+
+
+_Outcome = TypeVar("_Outcome", bound=Outcome)
+
+
+def inventoried(
+    act: Callable[[], _Outcome], done: str, version: Callable[[], str | None], say: Say
+) -> _Outcome:
+    """Call ``act``. Then print which version the node has now, and the result: ``done`` if it changed
+    something, "unchanged", or "failed" with the cause. `kubectl logs -l` collects the line.
+    """
+    state = "failed cause=internal"
+    try:
+        outcome = act()
+        state = done if outcome.changed else "unchanged"
+    except Exception as error:
+        state = f"failed cause={as_provider_error(error).code}"
+        raise
+    finally:
+        shown = (version() or "none").partition("+")[0]
+        say(f"{PROVIDER_NAME} node={node_name()} version={shown} state={state}")
+    return outcome
 
 
 def node_name() -> str:

@@ -45,32 +45,22 @@ from provider.commands.install.record import (
     write_record,
 )
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, entry_digest
-from provider.commands.outcome import Say, node_name
-from provider.errors import CannotInstall, NewerInstalled, ProviderError
+from provider.commands.outcome import Say, inventoried
+from provider.errors import CannotInstall, NewerInstalled
 from provider.frozen import folder
 
 
 def install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
     """Install the running program and switch to it. A second run changes nothing.
 
-    It ends with a line that says which version the node has now: `kubectl logs -l` collects it. Raises
-    CannotInstall, NewerInstalled, or Damaged if the running program is damaged, before the switch, and
-    click.BadParameter for an invalid realm or host.
+    Raises CannotInstall, NewerInstalled, or Damaged if the running program is damaged, before the switch,
+    and click.BadParameter for an invalid realm or host.
     """
     config_command.write(options.realm or config_command.ALL, options.hosts, as_json=False)
+    act = partial(_install, paths, options, say)
     if options.dry_run:
-        return _install(paths, options, say)
-    state = "failed cause=internal"
-    try:
-        outcome = _install(paths, options, say)
-        state = "installed" if outcome.changed else "unchanged"
-    except ProviderError as error:
-        state = f"failed cause={error.code}"
-        raise
-    finally:
-        version = (version_of_link(paths.link, paths.prefix) or "none").partition("+")[0]
-        say(f"{PROVIDER_NAME} node={node_name()} version={version} state={state}")
-    return outcome
+        return act()
+    return inventoried(act, "installed", partial(version_of_link, paths.link, paths.prefix), say)
 
 
 def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Final
 
 from provider.commands.install.files import make_directories, sync, write_file
+from provider.commands.install.paths import version_of_link
+from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.commands.kubelet_service.health import Expected, healthz_address, why_unhealthy
 from provider.commands.kubelet_service.systemd import require_systemd, show, systemctl
 from provider.commands.kubelet_service.trial import (
@@ -30,9 +32,9 @@ from provider.commands.kubelet_service.unit import (
     running_kubelet,
     validate,
 )
-from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG
+from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_PREFIX
 from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in, values
-from provider.commands.outcome import Outcome, Say
+from provider.commands.outcome import Outcome, Say, inventoried
 from provider.errors import CannotEnable
 
 # The characters that have no special meaning in ExecStart=.
@@ -69,6 +71,14 @@ def enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
     Raises CannotEnable if nothing was changed, RolledBack if the change was rolled back, and
     KubeletUnhealthy if the kubelet is unhealthy even then.
     """
+    act = partial(_enable, config, bin_dir, options, say)
+    if options.dry_run:
+        return act()
+    link = Path(bin_dir, PROVIDER_NAME)
+    return inventoried(act, "enabled", partial(version_of_link, link, Path(USUAL_PREFIX)), say)
+
+
+def _enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
     wanted = _flags(config, bin_dir)
     require_systemd()
     with guarded(options) as guard:
