@@ -32,7 +32,7 @@ def main() -> int:
     for name in options.target or TARGETS:
         began = time.monotonic()
         argv = ["-m", "tests.campaigns.fuzz", "--inside", name, "--seconds", str(options.seconds)]
-        run = subprocess.run([sys.executable, *argv], stderr=subprocess.PIPE, check=False)
+        run = subprocess.run([sys.executable, *argv], stderr=subprocess.PIPE)
         text = run.stderr.decode(errors="replace")
         executions = max(map(int, re.findall(r"^#(\d+)", text, re.M)), default=0)
         edges = max(map(int, re.findall(r" cov: (\d+)", text)), default=0)
