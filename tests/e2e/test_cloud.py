@@ -773,7 +773,7 @@ def test_the_command_line_runs_a_command_in_a_cloud() -> None:
     code = "import urllib.request as r; r.urlopen('http://169.254.169.254/opc/v1/instance/id')"
     argv = [sys.executable, "-m", "tests.cloud", "--latency-ms", "1", "--"]
     argv += [sys.executable, "-c", code + "; exit(7)"]
-    result = subprocess.run(argv, cwd=REPOSITORY, check=False)
+    result = subprocess.run(argv, cwd=REPOSITORY)
     assert result.returncode == 7
 
 
@@ -792,7 +792,6 @@ Cloud()
         capture_output=True,
         text=True,
         timeout=30,
-        check=False,
     )
     assert result.returncode == 1
     [line] = result.stderr.splitlines()

@@ -18,7 +18,7 @@ from tests.cloud.harness import Cloud
 from tests.cloud.model import NEWER, Endpoint, Fault, FaultKind, Imds
 from tests.cloud.namespace import hosts_file
 from tests.conftest import Program
-from tests.e2e.test_sharing import CACHE_DIR, Ended, boot_clock, ended, entries, start, wait_for
+from tests.e2e.test_sharing import CACHE_DIR, Ended, boot_clock, ended, entries, wait_for
 from tests.support.kubelet import read_response, request
 
 pytestmark = pytest.mark.every_form
@@ -40,7 +40,7 @@ def pull(
     """Make one call for an image of each host."""
     images = [f"{host}/ns/repo" for host in hosts]
     if parallel:
-        return ended([start(cloud, program, image, env) for image in images])
+        return ended([program.start(cloud, image, env) for image in images])
     results = [program.run(cloud, stdin=request(image), env=env) for image in images]
     return [Ended(done.returncode, done.stdout, done.stderr.decode()) for done in results]
 
@@ -110,7 +110,7 @@ def test_registries_that_hang_delay_no_other_registry(
     cloud.control.fault("elsewhere", Fault("black_hole"))
     # The forms take turns, so that all of them share one cache and one wait.
     hanging = [
-        start(cloud, program, f"{host}/ns/repo")
+        program.start(cloud, f"{host}/ns/repo")
         for host, program in zip(SHORT, cycle(all_programs), strict=False)
     ]
     end = time.monotonic() + 9  # each try ends after 10 s
@@ -119,7 +119,7 @@ def test_registries_that_hang_delay_no_other_registry(
         time.sleep(0.05)
     assert identities(cloud) == (0, 0)
     for host, program in zip(SERVED, all_programs, strict=False):
-        (good,) = ended([start(cloud, program, f"{host}/ns/repo")])
+        (good,) = ended([program.start(cloud, f"{host}/ns/repo")])
         assert good.credentials.password
     assert all(process.poll() is None for process in hanging)
     assert {result.returncode for result in ended(hanging)} == {40}
@@ -264,9 +264,9 @@ def test_others_take_over_when_the_call_that_proves_the_identity_is_killed(
     cloud: Cloud, program: Program, phase: Endpoint
 ) -> None:
     cloud.control.fault(phase, Fault("latency", delay_ms=8000, times=1))
-    winner = start(cloud, program, "fra.ocir.io/ns/repo")
+    winner = program.start(cloud, "fra.ocir.io/ns/repo")
     wait_for(cloud, phase)
-    waiters = [start(cloud, program, f"{host}/ns/repo") for host in ("iad.ocir.io", NEW[0])]
+    waiters = [program.start(cloud, f"{host}/ns/repo") for host in ("iad.ocir.io", NEW[0])]
     time.sleep(0.5)
     os.kill(winner.pid, signal.SIGKILL)
     assert all(result.credentials.password for result in ended(waiters, 20))
@@ -322,13 +322,13 @@ def test_old_entries_make_room_for_new_ones(cloud: Cloud, program: Program) -> N
 
 def test_a_held_lock_is_never_removed(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("latency", delay_ms=4000, times=1))
-    winner = start(cloud, program, GOOD)
+    winner = program.start(cloud, GOOD)
     wait_for(cloud, "federation")
     plant(cloud, [f"v2-x{n}.ocir.io-00000000.failure" for n in range(600)])
     for path in cloud.ns.path(CACHE_DIR).glob("*.lock"):
         os.utime(path, (time.time() - 3000,) * 2)
     pull(cloud, program, SHORT[:1], True)
-    results = ended([start(cloud, program, f"fra.ocir.io/ns/{n}") for n in range(3)] + [winner])
+    results = ended([program.start(cloud, f"fra.ocir.io/ns/{n}") for n in range(3)] + [winner])
     assert len({result.credentials.password for result in results}) == 1
     assert cloud.control.report().count("federation") == 1
 

@@ -239,12 +239,7 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
     would contain memory. ``before`` is the command that starts it.
     """
     cloud.control.fault("federation", Fault("black_hole"))
-    argv = [*before, *program.argv]
-    process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(request(IMAGE))
-    process.stdin.close()
-    process.stdin = None
+    process = program.behind(*before).start(cloud, IMAGE)
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
@@ -265,7 +260,7 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
 # The limit is 1, not 0, because the kernel pipes a core dump to a program (systemd, apport) at any limit
 # except 1; see fs/coredump.c. Root needs CAP_SYS_RESOURCE to raise a hard limit of 0. sudo sets the limit
 # to 0, and containers lack that capability, so these tests cannot have another limit there.
-RAISABLE = subprocess.run(["prlimit", "--core=unlimited", "true"], check=False).returncode == 0
+RAISABLE = subprocess.run(["prlimit", "--core=unlimited", "true"]).returncode == 0
 LIMITS = ["unlimited", "0:unlimited"] if RAISABLE else ["0:0"]
 
 
@@ -342,7 +337,7 @@ def test_the_environment_turns_nothing_against_the_node(
     hostile_folder(tmp_path)
     before = sorted(tmp_path.iterdir())
     env = {name: HOSTILE[name].replace("{folder}", str(tmp_path))}
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds > 3000
     report = cloud.control.report()
     assert (report.of_group("imds"), report.count("federation"), report.count("token")) == (4, 1, 1)

@@ -50,7 +50,6 @@ def download(served: Path, version: str = "1.36") -> subprocess.CompletedProcess
         env={"PATH": f"{served.parent}/bin:{PATH}", "SERVED": str(served)},
         capture_output=True,
         text=True,
-        check=False,
     )
 
 

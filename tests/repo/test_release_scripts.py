@@ -69,7 +69,6 @@ def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple
             **environment,
         },
         capture_output=True,
-        check=False,
     )
     return done.returncode, (source / "notes").read_text().splitlines()
 

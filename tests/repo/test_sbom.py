@@ -31,7 +31,7 @@ def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
         str(binary),
         *options,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

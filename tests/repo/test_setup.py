@@ -29,7 +29,6 @@ def run(
         capture_output=True,
         text=True,
         timeout=120,
-        check=False,
     )
 
 
@@ -228,7 +227,6 @@ def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProces
         cwd=clone,
         capture_output=True,
         text=True,
-        check=False,
     )
 
 
@@ -380,7 +378,6 @@ runpy.run_module("tests.demo", run_name="__main__")
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        check=False,
     )
     assert done.returncode == 0, done.stdout
     told = done.stdout

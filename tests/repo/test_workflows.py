@@ -414,7 +414,6 @@ def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) 
         [folder / script],
         env={"PATH": "/usr/bin:/bin"},
         capture_output=True,
-        check=False,
     )
     assert done.returncode != 0
     assert not (tmp_path / "dist" / "release").exists()

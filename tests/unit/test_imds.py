@@ -47,7 +47,6 @@ def inside(
         input=request(image),
         capture_output=True,
         timeout=60,
-        check=False,
         env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "TOKEN_CACHE": "disabled", **(env or {})},
         cwd=Path(__file__).parents[2],
     )
