@@ -311,7 +311,6 @@ def _musl(launcher: bytes) -> str:
         ["dpkg-query", "--show", "--showformat=${Version}", "musl-dev"],
         capture_output=True,
         text=True,
-        check=False,
     )
     return found.stdout.partition("-")[0] if found.returncode == 0 else ""
 
