@@ -1,7 +1,5 @@
 """Fixtures: one test cloud per worker, reset for each test, and the program in each of its forms."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -11,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -31,7 +30,7 @@ class Program:
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
 
-    def behind(self, *prefix: str) -> Program:
+    def behind(self, *prefix: str) -> Self:
         """Return the program with a command in front of its own."""
         return replace(self, argv=(*prefix, *self.argv))
 

@@ -8,8 +8,6 @@ binary's `version`, the newest section of the changelog, and the download of clo
 exit status is 1, with one line per difference. Uses only the standard library.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -11,8 +11,6 @@ from that environment. If portable_python.sh built the interpreter, its versions
 source packages, and the native components name them.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib

@@ -5,8 +5,6 @@ FAMILIES groups guards of one kind. Each claim of SECURITY.md and README.md (tes
 family too, with the one test of the claim.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -3,8 +3,6 @@
 Each call must end with credentials from OCIR or with a reason. No process, file or memory may accumulate.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

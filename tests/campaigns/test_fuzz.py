@@ -3,8 +3,6 @@
 `make fuzz` runs the same targets with coverage guidance.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import socket

@@ -4,8 +4,6 @@ The command keeps the caller's environment, directory and terminal. CLOUD_CONTRO
 control socket, so that a script inside can control the stand-in with `Control(Path(...))`.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

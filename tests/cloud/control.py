@@ -1,7 +1,5 @@
 """Controls the stand-in from outside: one typed method per command."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path

@@ -5,8 +5,6 @@ namespaces, prints "ready", records datagrams on the log sockets and returns the
 ends, for example because its owner was killed, it kills all processes in its network namespace.
 """
 
-from __future__ import annotations
-
 import array
 import base64
 import ctypes

@@ -1,7 +1,5 @@
 """The instance metadata service, versions 1 and 2, with the header rules of version 2."""
 
-from __future__ import annotations
-
 from tests.cloud import pki
 from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.model import Endpoint, Imds

@@ -1,7 +1,5 @@
 """The types that the stand-in and its users exchange: frozen data that converts to JSON."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import types

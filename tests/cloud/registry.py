@@ -1,7 +1,5 @@
 """Real programs: Debian's docker-registry behind the stand-in, and pulls with skopeo and containerd."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

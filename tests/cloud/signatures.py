@@ -5,8 +5,6 @@ rsa-sha256; `(request-target)` is the method in lower case and the target as sen
 `name: value`; one newline joins the lines.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import email.utils

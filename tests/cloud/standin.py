@@ -4,8 +4,6 @@
 FOLDER/control and writes its TLS root to FOLDER/ca.pem. It prints "ready" when it serves.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import datetime as dt

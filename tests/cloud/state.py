@@ -1,12 +1,11 @@
 """The state of the stand-in: keys, settings and issued secrets."""
 
-from __future__ import annotations
-
 import json
 import secrets as random_secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -59,7 +58,7 @@ class State:
     secrets: list[Secret] = field(default_factory=list)
 
     @classmethod
-    def new(cls) -> State:
+    def new(cls) -> Self:
         with ThreadPoolExecutor(4) as pool:  # key generation releases the GIL
             intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
         instances = pki.authority("Stand-in Instance Identity Root")

@@ -1,7 +1,5 @@
 """`check`: the list of steps, the settings, permissions, the text output."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re

@@ -1,7 +1,5 @@
 """`check`: the metadata service, the network, principals, the registry token."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

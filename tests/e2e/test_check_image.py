@@ -1,7 +1,5 @@
 """`check`: the pull check with its advice on IAM, the credential cache."""
 
-from __future__ import annotations
-
 import json
 import re
 import time

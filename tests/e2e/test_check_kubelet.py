@@ -1,7 +1,5 @@
 """`check`: the kubelet, its unit and flags, its config, the programs, the init script."""
 
-from __future__ import annotations
-
 import base64
 import email.mime.multipart
 import email.mime.text

@@ -1,7 +1,5 @@
 """The test cloud itself, tested with other clients than the program: it must be as strict as OCI."""
 
-from __future__ import annotations
-
 import base64
 import os
 import re

@@ -1,7 +1,5 @@
 """`config` writes a CredentialProviderConfig for the node's realm, and validates configs."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Container tools get credentials through the docker credential helper protocol."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

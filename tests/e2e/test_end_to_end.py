@@ -1,7 +1,5 @@
 """The main job: a kubelet request in, credentials out, a pull of a private image with them."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty

@@ -1,7 +1,5 @@
 """Pods can name any registry: what this costs OCI, the credential cache and other pods."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -4,8 +4,6 @@ strace records a cold and a warm call. The test fails for a file, an address or 
 on the list in this file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

@@ -4,8 +4,6 @@ The stand-in knows each secret that it has issued. The test adds the secrets tha
 requests, files and settings, and searches all output for all of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -3,8 +3,6 @@
 The counters of the stand-in show the number of requests to OCI.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os

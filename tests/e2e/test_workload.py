@@ -1,7 +1,5 @@
 """Workload identity, where a pod pulls as its own service account; resource principals."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

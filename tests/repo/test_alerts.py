@@ -1,7 +1,5 @@
 """alerts.yaml: promtool runs its rules on series as kubelets export them."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

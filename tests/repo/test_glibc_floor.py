@@ -1,7 +1,5 @@
 """packaging/freeze/glibc_floor.py with programs compiled here, and with the Python that runs the tests."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

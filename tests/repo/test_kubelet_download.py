@@ -1,7 +1,5 @@
 """The download of a kubelet, with a stand-in for curl that serves files."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from hashlib import sha256

@@ -1,7 +1,5 @@
 """packaging/release/notes.py with sources in which one version differs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

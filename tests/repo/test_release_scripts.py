@@ -1,7 +1,5 @@
 """The scripts of a release, with a stand-in for gh that records its arguments."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256

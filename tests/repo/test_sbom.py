@@ -1,7 +1,5 @@
 """packaging/release/sbom.py with the binary of `make binary`, and with changed binaries."""
 
-from __future__ import annotations
-
 import io
 import json
 import platform

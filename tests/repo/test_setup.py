@@ -1,7 +1,5 @@
 """The setup of an unprepared machine: packages, virtual environment, sudo, and the demo."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

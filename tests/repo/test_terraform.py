@@ -1,7 +1,5 @@
 """The Terraform examples: structure, names, and agreement with cloud-init.sh. Terraform does not run."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """Rules for the workflows, and their agreement with the rest of the repository."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import subprocess

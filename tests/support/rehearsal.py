@@ -5,8 +5,6 @@ for GitHub, installs the provider and joins with the kubelet's flags. Then tests
 cloud (userland.py). Prints each step. Exits with 1 at the first step that fails.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -1,7 +1,5 @@
 """Pure functions, and their copies of OCI's facts compared with the SDK's."""
 
-from __future__ import annotations
-
 import json
 from email.utils import formatdate
 from types import SimpleNamespace

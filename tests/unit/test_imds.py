@@ -1,7 +1,5 @@
 """The metadata service without the stand-in: over IPv6, and absent."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import subprocess

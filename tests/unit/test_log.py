@@ -1,7 +1,5 @@
 """The log: one line per call, with fields that only the program writes."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable

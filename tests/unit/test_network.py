@@ -1,7 +1,5 @@
 """Slow and unreachable servers, proxies: time limits, error messages, closed responses."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

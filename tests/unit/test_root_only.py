@@ -3,8 +3,6 @@
 test_nodes.py has the attacks on the one-file form's folder, test_install.py those on `install`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The stand-in verifies signatures of an independent client: the signers of the OCI SDK."""
 
-from __future__ import annotations
-
 import base64
 import datetime as dt
 import importlib

@@ -1,7 +1,5 @@
 """The cells and their expected results, which follow from the nature of the fault."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ It needs atheris (packaging/locks/fuzz.txt) in addition to the packages of the t
 a crash in build/fuzz and then exits with 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess

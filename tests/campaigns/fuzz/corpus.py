@@ -1,7 +1,5 @@
 """The seeds of each target. The program accepts the first one."""
 
-from __future__ import annotations
-
 import json
 import time
 from base64 import b64encode

@@ -4,8 +4,6 @@ Each function allows the expected errors and checks the results. It returns whet
 the input.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
