@@ -34,31 +34,23 @@ from tests.support.worker import (
 )
 from tests.support.worker import node as node  # the fixture
 
+OF_THE_KUBELET = (
+    *("kubelet", "kubelet unit", "provider config", "programs", "version", "matchImages"),
+    *("settings", "metadata", "init script"),
+)
+# They need valid settings.
+OF_THE_PROGRAM = (
+    *("registry name", "registry route", "clock", "federation route"),
+    *("identity", "token", "pull", "shared tokens"),
+)
+
 
 def test_on_a_healthy_node_every_step_is_ok(node: Node) -> None:
     checked = node.check()
     assert checked.causes() == {}
     assert checked.code == 0
     assert checked.content["holds"] is True
-    assert checked.names() == [
-        "kubelet",
-        "kubelet unit",
-        "provider config",
-        "programs",
-        "version",
-        "matchImages",
-        "settings",
-        "metadata",
-        "init script",
-        "registry name",
-        "registry route",
-        "clock",
-        "federation route",
-        "identity",
-        "token",
-        "pull",
-        "shared tokens",
-    ]
+    assert checked.names() == [*OF_THE_KUBELET, *OF_THE_PROGRAM]
     assert "kubelet 1.34" in checked.result("kubelet")
     assert INSTANCE in checked.result("identity")
     assert checked.step("token")["milliseconds"] > 0
@@ -114,25 +106,13 @@ def test_invalid_settings_in_the_config_are_reported(node: Node) -> None:
     assert "TOKEN_VALIDATION is 'maybe'" in checked.result("settings")
 
 
-LATER = (
-    "registry name",
-    "registry route",
-    "clock",
-    "federation route",
-    "identity",
-    "token",
-    "pull",
-    "shared tokens",
-)
-
-
 @pytest.mark.every_form
 def test_with_invalid_settings_the_later_steps_are_skipped(node: Node) -> None:
     names = node.check().names()
     node.config(config(env={"TOKEN_VALIDATION": "maybe"}))
     checked = node.check()
     assert checked.names() == names
-    for name in LATER:
+    for name in OF_THE_PROGRAM:
         assert checked.step(name)["status"] == "skipped"
         assert "'settings'" in checked.result(name)
 
