@@ -68,8 +68,8 @@ REFUSALS = {
 }
 
 
-def token_of(cloud: Cloud, url: str = TOKEN) -> str:
-    return sdk_token(cloud, url).check().stdout.decode().strip()
+def token_of(cloud: Cloud) -> str:
+    return sdk_token(cloud).check().stdout.decode().strip()
 
 
 def bearer(token: str) -> dict[str, str]:

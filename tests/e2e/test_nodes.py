@@ -59,21 +59,14 @@ class Done(NamedTuple):
     left: list[str]
 
 
-def on_node(
-    form: Form,
-    folder: Path,
-    setup: str = "",
-    stdin: bytes = REQUEST,
-    umask: str = "022",
-    **environ: str,
-) -> Done:
+def on_node(form: Form, folder: Path, setup: str = "", umask: str = "022", **environ: str) -> Done:
     """Answer a request on a node that the shell commands ``setup`` prepared."""
     program = form()
     root = tree() if form is installed else program.parent
     name = str(program.relative_to(root))
     done = subprocess.run(
         [*IN_NAMESPACE, NODE.format(setup=setup), "sh", str(root), name, str(folder), umask],
-        input=stdin,
+        input=REQUEST,
         env={**BARE, **environ},
         capture_output=True,
         timeout=60,

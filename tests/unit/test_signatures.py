@@ -49,8 +49,8 @@ def as_received(prepared: Any) -> Request:
     return Request(prepared.method, prepared.path_url, headers, body)
 
 
-def signed(signer: Any, url: str = TOKEN_URL, method: str = "GET") -> Request:
-    return as_received(sdk_requests.Request(method, url, auth=signer).prepare())
+def signed(signer: Any, url: str = TOKEN_URL) -> Request:
+    return as_received(sdk_requests.Request("GET", url, auth=signer).prepare())
 
 
 def header(name: str, value: str | None) -> Change:
