@@ -60,7 +60,7 @@ class Soaked:
 def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
     """Make the calls. The faults of the cloud stay set."""
     cloud.reset()
-    cloud.control.lifetimes(registry_s=_LIFETIME)
+    cloud.control.registry_lifetime(_LIFETIME)
     cloud.control.fault("imds", Fault("status", status=429, rate=RATE))
     cloud.control.fault("federation", Fault("reset_headers", rate=RATE))
     cloud.control.fault("token", Fault("status", status=503, rate=RATE))

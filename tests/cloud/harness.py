@@ -20,14 +20,9 @@ STORES = ("/run/oke-credential-provider", f"/dev/shm/oke-credential-provider-{os
 class Cloud(Closing):
     """A running test cloud. `ns` runs programs inside, `control` controls the stand-in."""
 
-    def __init__(
-        self,
-        *,
-        log: Literal["journal", "devlog", ""] = "journal",
-        tmp: Literal["host", "fresh", "noexec"] = "host",
-    ) -> None:
+    def __init__(self, *, log: Literal["journal", "devlog", ""] = "journal") -> None:
         self._registry: Registry | None = None
-        self.ns = Namespace(log=log, tmp=tmp)
+        self.ns = Namespace(log=log)
         try:
             self._standin = self._start()
             self.control = Control(self.ns.folder / "control")

@@ -53,15 +53,15 @@ def answer(state: State, request: Request) -> Response:
     return _text(value) if isinstance(value, str) else json_response(200, value)
 
 
-def too_many(reason: str) -> Response:
+def too_many() -> Response:
     """Return a 429 with the HTML page that the service sends instead of JSON."""
     page = b"<html><head><title>429 Too Many Requests</title></head><body></body></html>"
-    return Response(429, page, content_type="text/html", refusal=reason)
+    return Response(429, page, content_type="text/html", refusal="too many requests at once")
 
 
 def _instance(imds: Imds) -> dict[str, object]:
     region = imds.region
-    info: dict[str, object] = {
+    info = {
         "realmKey": region.realm,
         "realmDomainComponent": region.domain,
         "regionKey": region.key,
@@ -75,7 +75,7 @@ def _instance(imds: Imds) -> dict[str, object]:
         "tenantId": imds.tenancy,
         "region": region.name,
         "canonicalRegionName": region.name,
-        "regionInfo": info if imds.region_info is None else dict(imds.region_info),
+        "regionInfo": info,
         "shape": "VM.Standard.E5.Flex",
         "state": "Running",
         "metadata": dict(imds.metadata),

@@ -87,24 +87,19 @@ class Closing:
 class Namespace(Closing):
     """`close` removes the namespace with all its processes. It also ends with the process that created it."""
 
-    def __init__(
-        self,
-        *,
-        log: Literal["journal", "devlog", ""] = "journal",
-        tmp: Literal["host", "fresh", "noexec"] = "host",
-    ) -> None:
+    def __init__(self, *, log: Literal["journal", "devlog", ""] = "journal") -> None:
         if os.geteuid() != 0:
             sys.exit(
                 "A test cloud needs root: packaging/setup/as_root.sh COMMAND runs one by sudo."
             )
         self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
         try:
-            self._start(log, tmp)
+            self._start(log)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
-    def _start(self, log: str, tmp: str) -> None:
+    def _start(self, log: str) -> None:
         hosts = self.folder / "hosts"
         hosts.write_text(hosts_file())
         self._bundles: dict[str, Path] = {}
@@ -117,7 +112,6 @@ class Namespace(Closing):
             "bundles": {bundle: str(copy) for bundle, copy in self._bundles.items()},
             "imds": IMDS_ADDRESS,
             "log": log,
-            "tmp": tmp,
             "keep": [str(self.folder), str(REPOSITORY), sys.prefix, sys.base_prefix],
         }
         self._holder = subprocess.Popen(

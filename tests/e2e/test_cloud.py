@@ -33,7 +33,6 @@ from tests.cloud.model import (
     Policy,
     Region,
     Secret,
-    self_managed_node,
 )
 from tests.cloud.namespace import REPOSITORY, Completed, Namespace
 
@@ -292,9 +291,6 @@ def test_a_managed_nodes_metadata_does_not_name_its_api_server(
     metadata = client.get(f"{IMDS}/instance/metadata/", ORACLE).json()
     assert {"ansible_args", "bootstrap-kubelet-conf", "oke-cluster-id"} < set(metadata)
     assert not {"apiserver_host", "cluster_ca_cert"} & set(metadata)
-    cloud.control.imds(Imds(metadata=self_managed_node("a certificate")))
-    host = client.get(f"{IMDS}/instance/metadata/apiserver_host", ORACLE)
-    assert host.body == b"10.0.0.5"
 
 
 @pytest.mark.parametrize(
@@ -322,13 +318,6 @@ def test_version_1_needs_no_header(client: Client) -> None:
     assert answer.body == b"eu-frankfurt-1"
 
 
-def test_metadata_is_throttled_above_a_rate(cloud: Cloud, client: Client) -> None:
-    cloud.control.imds(Imds(max_per_second=2))
-    answers = [client.get(f"{IMDS}/instance/region", ORACLE) for _ in range(3)]
-    assert [answer.status for answer in answers] == [200, 200, 429]
-    assert answers[2].headers is not None and answers[2].headers["content-type"] == "text/html"
-
-
 def test_metadata_is_throttled_above_a_number_of_parallel_requests(cloud: Cloud) -> None:
     cloud.control.imds(Imds(max_under_way=1))
     cloud.control.latency(300)
@@ -346,13 +335,6 @@ with concurrent.futures.ThreadPoolExecutor(3) as pool:
     output = cloud.ns.run([sys.executable, "-c", code]).check().stdout
     assert output == b"[200, 429, 429]\n"
     assert cloud.control.report().endpoints["imds.region"].peak == 3
-
-
-def test_a_rotated_identity_still_proves_the_instance(cloud: Cloud, client: Client) -> None:
-    before = client.get(f"{IMDS}/identity/cert.pem", ORACLE).body
-    cloud.control.rotate_identity()
-    assert client.get(f"{IMDS}/identity/cert.pem", ORACLE).body != before
-    token_of(cloud)
 
 
 # --- faults ------------------------------------------------------------------------------------
@@ -698,15 +680,6 @@ def test_a_machine_may_have_syslog_only_or_no_log_at_all() -> None:
     with Namespace(log="") as ns:
         assert ns.log() == []
         assert not ns.path("/dev/log").exists()
-
-
-def test_a_fresh_tmp_hides_the_machines_own_and_may_be_noexec(tmp_path: Path) -> None:
-    (tmp_path / "outside").touch()
-    with Namespace(tmp="noexec") as ns:
-        assert not ns.path(str(tmp_path / "outside")).exists()
-        script = "cp /bin/true /tmp/t && /tmp/t"
-        assert b"Permission denied" in ns.run(["sh", "-c", script]).stderr
-        assert ns.path(str(REPOSITORY / "tests")).is_dir()
 
 
 def test_run_is_a_tmpfs_and_the_machines_own_is_untouched(cloud: Cloud) -> None:

@@ -76,7 +76,7 @@ def authorization(old: str, new: str) -> Change:
 
 
 def user_signer(state: State) -> Any:
-    key = state.new_api_key(TENANCY, USER, None)
+    key = state.new_api_key(USER, None)
     return sdk_signer.Signer(
         key.tenancy, key.user, key.fingerprint, None, private_key_content=key.private_pem
     )
