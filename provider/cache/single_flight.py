@@ -7,12 +7,7 @@ registries share a failure to prove the identity.
 from types import TracebackType
 
 from provider.auth.region import RegionInfo
-from provider.cache.entries import (
-    CacheSlot,
-    cache_key,
-    failure_content,
-    raise_shared_failure,
-)
+from provider.cache.entries import CacheSlot, cache_key, failure_content, raise_shared_failure
 from provider.cache.tmpfs import Lock, Store, now
 from provider.errors import ProviderError, RegistryUnreachable, Terminated
 from provider.invocation import Invocation

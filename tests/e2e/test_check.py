@@ -14,24 +14,11 @@ from provider.commands.check.step import Step, exit_code, not_visible, ok, warni
 from provider.commands.check.unit import Unit
 from provider.commands.node.files import ConfigFiles, Executable
 from provider.commands.node.processes import Kubelet, Processes
-from tests.cloud.model import (
-    INSTANCE,
-    USER,
-    Fault,
-    Iam,
-)
+from tests.cloud.model import INSTANCE, USER, Fault, Iam
 from tests.conftest import Program
 from tests.support.built import one_file
 from tests.support.processes import AS_OTHER
-from tests.support.worker import (
-    ALONE,
-    BIN_DIR,
-    FOLDER,
-    IMAGE,
-    NAME,
-    Node,
-    config,
-)
+from tests.support.worker import ALONE, BIN_DIR, FOLDER, IMAGE, NAME, Node, config
 from tests.support.worker import node as node  # the fixture
 
 OF_THE_KUBELET = (

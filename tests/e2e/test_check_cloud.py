@@ -22,15 +22,7 @@ from tests.cloud.model import (
     Workload,
 )
 from tests.cloud.namespace import hosts_file
-from tests.support.worker import (
-    FLAGS,
-    FOLDER,
-    IMAGE,
-    TOKEN_ATTRIBUTES,
-    Checked,
-    Node,
-    config,
-)
+from tests.support.worker import FLAGS, FOLDER, IMAGE, TOKEN_ATTRIBUTES, Checked, Node, config
 from tests.support.worker import node as node  # the fixture
 
 

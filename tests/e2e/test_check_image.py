@@ -6,21 +6,9 @@ import time
 
 import pytest
 
-from tests.cloud.model import (
-    COMPARTMENT,
-    INSTANCE,
-    TENANCY,
-    DynamicGroup,
-    Fault,
-    Iam,
-    Policy,
-)
+from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY, DynamicGroup, Fault, Iam, Policy
 from tests.support.kubelet import request
-from tests.support.worker import (
-    IMAGE,
-    Node,
-    pasted,
-)
+from tests.support.worker import IMAGE, Node, pasted
 from tests.support.worker import node as node  # the fixture
 
 

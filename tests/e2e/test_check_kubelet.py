@@ -14,21 +14,9 @@ import pytest
 
 from provider.commands.kubelet_config import ALIAS
 from provider.commands.node.processes import Kubelet
-from tests.cloud.model import (
-    Imds,
-)
+from tests.cloud.model import Imds
 from tests.support.processes import kubelet as kubelet_at
-from tests.support.worker import (
-    BIN_DIR,
-    CONFIG,
-    FLAGS,
-    FOLDER,
-    KUBELET,
-    NAME,
-    Node,
-    config,
-    entry,
-)
+from tests.support.worker import BIN_DIR, CONFIG, FLAGS, FOLDER, KUBELET, NAME, Node, config, entry
 from tests.support.worker import node as node  # the fixture
 
 UNIT = (

@@ -49,13 +49,7 @@ from provider.log import Log
 from provider.net.client import Client
 from provider.net.deadline import Deadline
 from provider.net.hostname import parse_host_pattern
-from provider.net.http import (
-    MAX_BODY,
-    Answer,
-    Connection,
-    Failure,
-    Origin,
-)
+from provider.net.http import MAX_BODY, Answer, Connection, Failure, Origin
 from provider.net.retry import retry_after
 from provider.net.tls import proxy_for
 from provider.ocir.hosts import claimed_realm_domain, is_ocir
