@@ -293,9 +293,7 @@ def armored(label: str, der: bytes) -> bytes:
 
 def test_an_unknown_key_type_is_imds_unusable() -> None:
     pem = ec.generate_private_key(ec.SECP256R1()).private_bytes(
-        serialization.Encoding.DER,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     unknown = pem.replace(bytes.fromhex("2a8648ce3d030107"), bytes.fromhex("2a8648ce3d03017f"))
     with pytest.raises(ImdsUnusable):

@@ -121,10 +121,7 @@ def test_the_kubelets_proxy_is_used_and_its_password_is_hidden(node: Node) -> No
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [
-        (Fault("refused"), "proxy-unreachable"),
-        (Fault("status", status=407), "proxy-refused"),
-    ],
+    [(Fault("refused"), "proxy-unreachable"), (Fault("status", status=407), "proxy-refused")],
 )
 def test_each_failure_of_the_proxy_has_its_cause(node: Node, fault: Fault, cause: str) -> None:
     node.config(config(env={"HTTPS_PROXY": PROXY}))
@@ -271,9 +268,7 @@ def kubelet_conf(node: Node) -> str:
     )
 
 
-def test_the_cluster_is_from_the_kubelets_kubeconfig(
-    node: Node,
-) -> None:
+def test_the_cluster_is_from_the_kubelets_kubeconfig(node: Node) -> None:
     node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKEN_ATTRIBUTES))
     node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
     kubeconfig = f"{FOLDER}/kubelet.conf"
@@ -320,10 +315,7 @@ def test_with_the_fallback_method_cluster_and_instance_are_checked(node: Node) -
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [
-        (Fault("refused"), "workload-unreachable"),
-        (Fault("tls_unknown_ca"), "tls-untrusted"),
-    ],
+    [(Fault("refused"), "workload-unreachable"), (Fault("tls_unknown_ca"), "tls-untrusted")],
 )
 def test_an_unreachable_cluster_is_reported(node: Node, fault: Fault, cause: str) -> None:
     node.config(config(env=workload(node), more=TOKEN_ATTRIBUTES))

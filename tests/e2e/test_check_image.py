@@ -113,9 +113,7 @@ def test_an_image_of_another_namespace_is_reported_with_the_right_name(node: Nod
     assert "Both tenancies must be subscribed to the registry's region" in advice
 
 
-def test_an_unknown_namespace_is_left_to_the_user(
-    node: Node,
-) -> None:
+def test_an_unknown_namespace_is_left_to_the_user(node: Node) -> None:
     node.cloud.control.fault("namespace", Fault("status", status=404))
     checked = node.check("fra.ocir.io/other/secret")
     assert checked.causes() == {"pull": "repository-denied"}

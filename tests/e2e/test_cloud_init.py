@@ -176,9 +176,7 @@ def plant(node: Node) -> None:
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
 
 
-def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
-    node: Node,
-) -> None:
+def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(node: Node) -> None:
     plant(node)
     run = node.run(world(), PINNED)
     assert node.calls("claims") == []
@@ -187,9 +185,7 @@ def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_without_a_verified_program_the_kubelet_gets_no_flags(
-    node: Node,
-) -> None:
+def test_without_a_verified_program_the_kubelet_gets_no_flags(node: Node) -> None:
     plant(node)
     refused(node, world(None), PINNED)  # GitHub is unreachable
     assert node.calls("claims") == []
@@ -276,9 +272,7 @@ def test_a_directory_in_the_image_instead_of_a_server(node: Node) -> None:
     folder = "usr/local/share/oke-credential-provider"
     node.write(f"{folder}/{ASSET}", INSTALLS)
     local = with_variables(
-        SCRIPT,
-        BASE_URL=f"file:///{folder}",
-        SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest(),
+        SCRIPT, BASE_URL=f"file:///{folder}", SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest()
     )
     run = node.run(world(None), local)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr

@@ -760,11 +760,7 @@ def test_the_metadata_service_adds_only_an_address() -> None:
         apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode()
     )
     found = find_cluster(Settings(), no_kubeconfig, forged, files(ca="disk"))
-    assert found == (
-        "10.0.0.5",
-        "disk",
-        f"API server from instance metadata, CA from {CA_FILE}",
-    )
+    assert found == ("10.0.0.5", "disk", f"API server from instance metadata, CA from {CA_FILE}")
     with pytest.raises(ClusterUnknown, match="CA"):
         find_cluster(Settings(), no_kubeconfig, never, files(host="10.0.0.6"))
 

@@ -371,11 +371,7 @@ runpy.run_module("tests.demo", run_name="__main__")
 """
     argv = [sys.executable, "-c", guard]
     done = subprocess.run(
-        argv,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
+        argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     told = done.stdout

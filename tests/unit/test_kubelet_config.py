@@ -457,8 +457,7 @@ class TestRules:
         assert validate(json.dumps(config)) == []
 
     @pytest.mark.parametrize(
-        "key",
-        ["", "a/", "/a", "a/b/c", "a-", "x" * 64, "-a/b", "a_b/c", f"{'a' * 254}/b", "a b"],
+        "key", ["", "a/", "/a", "a/b/c", "a-", "x" * 64, "-a/b", "a_b/c", f"{'a' * 254}/b", "a b"]
     )
     def test_a_bad_annotation_key(self, key: str) -> None:
         config = token_document(optionalServiceAccountAnnotationKeys=[key])

@@ -208,8 +208,7 @@ def federation_request(
 ) -> Request:
     """Return the request of the SDK's federation client for the stand-in's instance."""
     leaf = sdk_retriever.PEMStringCertificateRetriever(
-        certificate_pem=state.identity.cert_pem,
-        private_key_pem=key_pem or state.identity.key_pem,
+        certificate_pem=state.identity.cert_pem, private_key_pem=key_pem or state.identity.key_pem
     )
     intermediate = sdk_retriever.PEMStringCertificateRetriever(
         certificate_pem=pki.cert_pem(state.intermediate.certificate)
@@ -272,9 +271,7 @@ def test_a_tampered_federation_request_is_refused_with_the_right_reason(
     assert reason in str(refusal.value)
 
 
-def test_a_federation_request_signed_with_another_key_is_refused(
-    state: State,
-) -> None:
+def test_a_federation_request_signed_with_another_key_is_refused(state: State) -> None:
     request = federation_request(state, key_pem=pki.pem_of(pki.rsa_key()))
     with pytest.raises(Refused, match="does not verify"):
         federation.verify(state, FEDERATION, request)
