@@ -37,7 +37,7 @@ class Family:
 FAMILIES = (
     Family(
         "host rule",
-        ("tests/campaigns/test_fuzz.py", "tests/unit/test_core.py", "-k", "host or pattern or oracle or ocir"),
+        ("tests/campaigns/test_fuzz.py", "tests/unit/test_hosts.py", "-k", "host or pattern or oracle or ocir"),
         (
             Mutation("provider/net/hostname.py", "if not image_host.isascii() or (colon", "if (colon"),
             Mutation("provider/net/hostname.py", 'or "*" in labels[-2:]', ""),
@@ -82,7 +82,7 @@ FAMILIES = (
     ),
     Family(
         "unknown registries",
-        ("tests/e2e/test_invented_names.py", "tests/unit/test_core.py", "-k", "invented or core"),
+        ("tests/e2e/test_unknown_registries.py", "tests/unit/test_hosts.py"),
         (
             Mutation("provider/cache/token_cache.py", " or self._slot.read():", ":"),
             Mutation("provider/cache/token_cache.py", "return bool(own and split and is_registry_of(own, split[0]))", "return False"),
@@ -102,7 +102,7 @@ FAMILIES = (
     ),
     Family(
         "responses",
-        ("tests/unit/test_core.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response"),
+        ("tests/unit/test_response.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response"),
         (
             Mutation("provider/ocir/token.py", "not 0 < expires_in <= MAX_EXPIRES_IN", "not expires_in <= MAX_EXPIRES_IN"),
             Mutation("provider/plugin/response.py", "safe = max(expires_in - _MARGIN_SECONDS, expires_in // 2)", "safe = expires_in"),
@@ -132,7 +132,7 @@ FAMILIES = (
     ),
     Family(
         "parsing of input",
-        ("tests/campaigns/test_fuzz.py", "tests/unit/test_core.py", "-k", "request or image or repository or text or answered or line or shape"),
+        ("tests/campaigns/test_fuzz.py", "tests/unit/test_image.py", "tests/unit/test_errors.py", "-k", "request or image or repository or text or answered or line or shape"),
         (
             Mutation("provider/image.py", '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"', '_COMPONENT = r"[a-z0-9]+([._/-]+[a-z0-9]+)*"'),
             Mutation("provider/__main__.py", 'text.encode(errors="backslashreplace")', "text.encode()"),
