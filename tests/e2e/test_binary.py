@@ -106,17 +106,6 @@ def test_prints_the_licenses_of_all_its_parts(form: Form) -> None:
         assert words in text
 
 
-def test_the_source_prints_the_licenses_of_the_installed_packages() -> None:
-    said = subprocess.run(
-        [Path(sys.executable).parent / "oke-credential-provider", "licenses"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert "\ncryptography " in said
-    assert "\npytest " not in said
-
-
 @pytest.fixture(scope="module")
 def rebuilt(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository in another directory, with a binary built for the same commit."""

@@ -592,6 +592,12 @@ def test_version_prints_text_and_json(cloud: Cloud, program: Program) -> None:
     assert told["version"].encode() in program.run(cloud, "--version").check().stdout
 
 
+def test_licenses_are_those_of_the_packages_in_the_program(cloud: Cloud, program: Program) -> None:
+    text = program.run(cloud, "licenses").check().stdout.decode()
+    assert "\ncryptography " in text
+    assert "\npytest " not in text
+
+
 def test_help_describes_the_kubelet_and_the_commands(cloud: Cloud, program: Program) -> None:
     text = program.run(cloud, "--help").check().stdout.decode()
     assert "CredentialProviderRequest" in text
