@@ -23,6 +23,7 @@ from tests.cloud.model import Fault
 from tests.cloud.namespace import REPOSITORY
 from tests.conftest import Program
 from tests.support.kubelet import read_response, request
+from tests.support.processes import AS_OTHER, OTHER
 
 pytestmark = pytest.mark.every_form
 
@@ -282,8 +283,7 @@ def test_a_call_that_cannot_raise_the_limit_keeps_memory_out_of_a_core(
 def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
     cloud: Cloud, program: Program, limit: str, then: str
 ) -> None:
-    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *AS_OTHER) == {
         (then, then, then == "1")
     }
 
@@ -350,12 +350,12 @@ def test_the_environment_turns_nothing_against_the_node(
 def test_a_users_cache_is_in_the_users_runtime_directory(cloud: Cloud, program: Program) -> None:
     runtime = cloud.ns.path("/run/runtime-of-a-user")
     runtime.mkdir(mode=0o700)
-    os.chown(runtime, 65534, 65534)
-    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program.argv]
-    env = {**program.env, "XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
+    os.chown(runtime, OTHER, OTHER)
+    env = {"XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
     try:
-        first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
-        assert read_response(first.stdout).password == read_response(second.stdout).password
+        user = program.behind(*AS_OTHER)
+        first, second = (user.credentials(cloud, IMAGE, env) for _ in "12")
+        assert first.password == second.password
         assert cloud.control.report().count("federation") == 1
         assert list((runtime / "oke-credential-provider").iterdir())
     finally:
