@@ -14,7 +14,7 @@ from provider.commands.check.step import Step, exit_code, not_visible, ok, warni
 from provider.commands.check.unit import Unit
 from provider.commands.node.files import ConfigFiles, Executable
 from provider.commands.node.processes import Kubelet, Processes
-from tests.cloud.model import INSTANCE, USER, Fault, Iam
+from tests.cloud.model import INSTANCE, RESOURCE, USER, Fault, Iam, Policy
 from tests.conftest import Program
 from tests.support.built import one_file
 from tests.support.processes import AS_OTHER
@@ -81,6 +81,18 @@ def test_a_user_principal_needs_neither_metadata_nor_federation(node: Node) -> N
     assert USER in checked.result("identity")
     node.cloud.control.iam(Iam(policies=()))
     assert "Allow group <group> to read repos" in node.check().advice("pull")
+
+
+def test_a_resource_principal_is_read_from_the_environment(node: Node) -> None:
+    resource = node.cloud.control.resource()
+    values = {"VERSION": "2.2", "RPST": resource.token, "PRIVATE_PEM": resource.private_pem}
+    node.kubelet_env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in values.items()}
+    node.config(config(env={"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL"}))
+    node.cloud.control.iam(Iam(policies=(Policy(RESOURCE),)))
+    checked = node.check()
+    assert checked.causes() == {}
+    assert checked.cause("metadata") == "not-needed"
+    assert "OCI_RESOURCE_PRINCIPAL_*" in checked.action("identity")
 
 
 # --- settings -------------------------------------------------------------------------------------

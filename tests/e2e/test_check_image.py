@@ -8,7 +8,7 @@ import pytest
 
 from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY, DynamicGroup, Fault, Iam, Policy
 from tests.support.kubelet import request
-from tests.support.worker import IMAGE, Node, pasted
+from tests.support.worker import IMAGE, Node, config, pasted
 from tests.support.worker import node as node  # the fixture
 
 
@@ -198,6 +198,11 @@ def test_a_cached_failure_is_reported(node: Node) -> None:
     node.cloud.control.clear_faults()
     result = node.check().result("shared tokens")
     assert re.fullmatch(r"fra\.ocir\.io: a failure \(token-refused\), \d+ s old", result)
+
+
+def test_a_disabled_cache_is_not_examined(node: Node) -> None:
+    node.config(config(env={"TOKEN_CACHE": "disabled"}))
+    assert node.check().cause("shared tokens") == "token-cache-off"
 
 
 def test_a_cache_that_others_can_read_is_reported(node: Node) -> None:
