@@ -283,20 +283,9 @@ def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
         )
     else:
         environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider"]
     with subprocess.Popen(
-        command, cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*pytest, *tests], cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
             output, _ = process.communicate(timeout=_SECONDS)

@@ -123,8 +123,7 @@ PLACES: tuple[Place, ...] = (
 
 # --- faults ------------------------------------------------------------------------------------
 
-FaultKind = Literal[
-    # the connection
+ConnectionFault = Literal[
     "refused",  # the listener is closed
     "black_hole",  # accepted, never answered
     "reset_accept",
@@ -132,7 +131,8 @@ FaultKind = Literal[
     "tls_wrong_name",
     "tls_unknown_ca",
     "tls_old",  # TLS 1.0 and 1.1 only
-    # the answer
+]
+AnswerFault = Literal[
     "latency",  # the valid answer, delay_ms late
     "status",  # `status`, `headers`, `body`
     # `status`, with everything that the client sent in the reason, in headers and in the body; with
@@ -154,21 +154,12 @@ FaultKind = Literal[
     "patch",  # the valid JSON answer with `patch` merged into it
     "body",  # 200 with `body`
 ]
+FaultKind = ConnectionFault | AnswerFault
+CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(get_args(ConnectionFault))
 # The opc-request-id of an echo: everything that the client sent; a long run of allowed characters from what
 # the client sent, from what it signed earlier, or from the body of the valid answer; the first run in pieces
 # and upper case.
 EchoId = Literal["whole", "run", "earlier", "received", "pieces"]
-CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
-    (
-        "refused",
-        "black_hole",
-        "reset_accept",
-        "tls_expired",
-        "tls_wrong_name",
-        "tls_unknown_ca",
-        "tls_old",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -126,18 +126,19 @@ class Record:
 
 def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
     """Run a successful call under strace. Not measured: coverage itself reads and loads more."""
+    unmeasured = {name: v for name, v in program.env.items() if not name.startswith("COVERAGE_")}
     output = tmp_path / "trace"
-    strace = ["strace", "-f", "-y", "-qq", "-s", "400", "-e", f"trace=?{_CALLS.replace(',', ',?')}",
-              "-e", "signal=none", "-o", str(output)]  # fmt: skip
-    result = cloud.ns.run(
-        [*strace, *program.argv], stdin=request(IMAGE), env=unmeasured(program.env)
-    )
-    assert read_response(result.check().stdout).password
+    traced = Program(program.name, (*strace(output), *program.argv), unmeasured)
+    assert traced.credentials(cloud, IMAGE).password
     return parse(output.read_text(errors="replace").splitlines())
 
 
-def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
+def strace(output: Path) -> list[str]:
+    calls = f"trace=?{_CALLS.replace(',', ',?')}"
+    return [
+        *("strace", "-f", "-y", "-qq", "-s", "400", "-e", calls, "-e", "signal=none", "-o"),
+        str(output),
+    ]
 
 
 def parse(lines: list[str]) -> Record:
@@ -222,9 +223,7 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
         "socket.create_connection(('127.0.3.1', 80)); os.execv('/bin/true', ['true'])"
     )
     output = tmp_path / "trace"
-    calls = f"trace=?{_CALLS.replace(',', ',?')}"
-    argv = ["strace", "-f", "-y", "-qq", "-e", calls, "-o", str(output), sys.executable, "-c", code]
-    cloud.ns.run(argv).check()
+    cloud.ns.run([*strace(output), sys.executable, "-c", code]).check()
     record = parse(output.read_text().splitlines())
     assert {f"{tmp_path}/new", f"{tmp_path}/n"} <= record.written
     assert "127.0.3.1:80" in record.connected
