@@ -1,7 +1,5 @@
 """The calls and their results. Everything runs inside a test cloud."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -68,7 +66,7 @@ class Single:
     runs: int
 
     @classmethod
-    def of(cls, calls: Sequence[Call]) -> Single:
+    def of(cls, calls: Sequence[Call]) -> Self:
         return cls(
             median(call.seconds for call in calls),
             median(call.cpu_seconds for call in calls),
