@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 from tests.campaigns.bench import naive, spawner
 from tests.cloud.control import Control
