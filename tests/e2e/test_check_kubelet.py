@@ -43,7 +43,7 @@ def test_a_later_drop_in_that_overrides_the_flags_is_named(node: Node) -> None:
             f"{ETC}/kubelet.service.d/00-default.conf": drop_in("", "KUBELET_DEFAULT_ARGS"),
             f"{ETC}/kubelet.service.d/90-ours.conf": drop_in(OURS),
             f"{LIB}/kubelet.service.d/kubelet-extra-args.conf": drop_in("--v=2 --node-labels=a=b"),
-        },
+        }
     )
     checked = node.check()
     assert checked.cause("kubelet unit") == "flags-overridden"
@@ -108,7 +108,7 @@ def test_flags_that_the_next_start_loses_are_a_warning(node: Node) -> None:
     files = {"00.conf": drop_in(" ".join(FLAGS)), "10.conf": drop_in("--v=2")}
     node.add_files(
         {f"{LIB}/kubelet.service": UNIT}
-        | {f"{ETC}/kubelet.service.d/{n}": t for n, t in files.items()},
+        | {f"{ETC}/kubelet.service.d/{n}": t for n, t in files.items()}
     )
     checked = node.check()
     assert checked.code == 0
@@ -123,7 +123,7 @@ def test_a_healthy_unit_has_no_finding(node: Node) -> None:
             f"{LIB}/kubelet.service": UNIT,
             f"{ETC}/kubelet.service.d/00-default.conf": default,
             f"{ETC}/kubelet.service.d/10-args.conf": log,
-        },
+        }
     )
     assert node.check().causes() == {}
 
@@ -222,9 +222,7 @@ def test_a_config_that_the_kubelet_rejects_is_reported_with_the_field(
     assert result in checked.result("provider config")
 
 
-def test_a_missing_cache_type_is_reported_for_kubelets_that_need_it(
-    node: Node,
-) -> None:
+def test_a_missing_cache_type_is_reported_for_kubelets_that_need_it(node: Node) -> None:
     token = "  tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}"
     node.config(config(more=token))
     checked = node.check()

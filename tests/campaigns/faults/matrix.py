@@ -26,13 +26,7 @@ from tests.cloud.model import Endpoint, Fault, FaultKind
 
 # In the order of a cold call.
 Asked = Literal[
-    "imds.region",
-    "imds.cert",
-    "imds.key",
-    "imds.intermediate",
-    "federation",
-    "token",
-    "manifest",
+    "imds.region", "imds.cert", "imds.key", "imds.intermediate", "federation", "token", "manifest"
 ]
 ENDPOINTS: tuple[Asked, ...] = get_args(Asked)
 STORM = 10
