@@ -8,8 +8,6 @@ binary's `version`, the newest section of the changelog, the download of cloud-i
 the manifests. If not, the exit status is 1, with one line per difference. Uses only the standard library.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -102,7 +100,7 @@ def _version_of(binary: Path) -> str:
     return str(json.loads(done.stdout)["version"])
 
 
-def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the notes, or the differences."""
     parser = argparse.ArgumentParser(description="Print the release notes of this version.")
     parser.add_argument("--tag", default="", help="the tag of this version, vX.Y.Z")
@@ -110,15 +108,15 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         "--binary", type=Path, action="append", default=[], help="a binary of this version"
     )
     options = parser.parse_args(arguments)
-    changelog = sections((root / "CHANGELOG.md").read_text())
+    changelog = sections((ROOT / "CHANGELOG.md").read_text())
     if options.tag or options.binary:
-        wrong = list(disagreements(root, changelog, options.tag, options.binary))
+        wrong = list(disagreements(ROOT, changelog, options.tag, options.binary))
         if wrong:
             print("\n".join(wrong), file=sys.stderr)
             return 1
-    notes = [each.text for each in changelog if each.version == source_version(root)]
+    notes = [each.text for each in changelog if each.version == source_version(ROOT)]
     if not notes or not notes[0]:
-        print(f"the changelog has no entries for {source_version(root)}", file=sys.stderr)
+        print(f"the changelog has no entries for {source_version(ROOT)}", file=sys.stderr)
         return 1
     print(notes[0])
     return 0

@@ -5,8 +5,6 @@ FAMILIES groups guards of one kind. Each claim of SECURITY.md and README.md (tes
 family too, with the one test of the claim.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -284,20 +282,9 @@ def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
         subprocess.run(command, cwd=copy, env=environ, check=True, capture_output=True)
     else:
         environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider"]
     with subprocess.Popen(
-        command, cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*pytest, *tests], cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
             output, _ = process.communicate(timeout=_SECONDS)

@@ -1,7 +1,5 @@
 """The report of `make bench`."""
 
-from __future__ import annotations
-
 import dataclasses
 from xml.etree import ElementTree
 

@@ -29,7 +29,6 @@ def run(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedP
         env={**BARE, **environ},
         capture_output=True,
         timeout=60,
-        check=False,
     )
 
 
@@ -84,7 +83,6 @@ def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(form: Form, tmp_
             env={**BARE, "OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)},
             capture_output=True,
             timeout=60,
-            check=False,
         )
         for program in (form(), source)
     )
@@ -106,17 +104,6 @@ def test_prints_the_licenses_of_all_its_parts(form: Form) -> None:
     # A phrase of each kind of license.
     for words in ("Apache License", "Bootloader-exception", "PYTHON SOFTWARE FOUNDATION LICENSE"):
         assert words in text
-
-
-def test_the_source_prints_the_licenses_of_the_installed_packages() -> None:
-    said = subprocess.run(
-        [Path(sys.executable).parent / "oke-credential-provider", "licenses"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert "\ncryptography " in said
-    assert "\npytest " not in said
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +134,6 @@ def rebuild(place: Path, *options: str, **environ: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         timeout=600,
-        check=False,
     )
 
 

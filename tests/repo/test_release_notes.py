@@ -1,7 +1,5 @@
 """packaging/release/notes.py with sources in which one version differs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +54,7 @@ def source(folder: Path, **changes: str) -> Path:
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", str(root / "packaging/release/notes.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
 
 
 def test_the_notes_are_the_section_of_the_version_and_nothing_else(tmp_path: Path) -> None:

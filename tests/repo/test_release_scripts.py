@@ -1,7 +1,5 @@
 """The scripts of a release, with a stand-in for gh that records its arguments."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
@@ -93,7 +91,6 @@ def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple
             **environment,
         },
         capture_output=True,
-        check=False,
     )
     return done.returncode, (source / "notes").read_text().splitlines()
 

@@ -1,7 +1,5 @@
 """The claims of SECURITY.md have tests, and its tables agree with the program."""
 
-from __future__ import annotations
-
 import re
 
 import yaml

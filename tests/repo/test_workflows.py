@@ -1,7 +1,5 @@
 """Rules for the workflows, and their agreement with the rest of the repository."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import subprocess
@@ -440,11 +438,6 @@ def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) 
         copy = folder / name
         copy.write_bytes((REPOSITORY / "packaging" / "release" / name).read_bytes())
         copy.chmod(0o755)
-    done = subprocess.run(
-        [folder / script],
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        check=False,
-    )
+    done = subprocess.run([folder / script], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
     assert done.returncode != 0
     assert not (tmp_path / "dist" / "release").exists()

@@ -5,8 +5,6 @@ The keys are the tests of the claims: all tests that SECURITY.md names, and test
 fail. `test_security.py` checks that the list is complete and that each `old` is in its file.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

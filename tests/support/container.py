@@ -1,7 +1,5 @@
 """A manifest's container as an OCI bundle for runc, with the permissions that the manifest gives it."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import tempfile

@@ -6,8 +6,6 @@ release's daemonset.yaml and the image in dist/image. Then tests the binary in a
 Prints each step. Exits with 1 at the first step that fails.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform
@@ -30,7 +28,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def verify(release: Path) -> dict[str, str]:
     """Check SHA256SUMS as in SECURITY.md. Returns name -> sum; raises AssertionError."""
     command = ["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"]
-    done = subprocess.run(command, cwd=release, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=release, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = (release / "SHA256SUMS").read_text().splitlines()
     sums = {name: value for value, name in (line.split("  ", 1) for line in lines)}
@@ -44,7 +42,7 @@ def check_version(binary: Path) -> None:
     """Check that the binary has the version of the source, the changelog and cloud-init.sh."""
     binary.chmod(0o755)  # a download is not executable
     command = [sys.executable, "packaging/release/notes.py", "--binary", str(binary.resolve())]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     say("the binary's version is that of the changelog and of cloud-init.sh")
 

@@ -1,7 +1,5 @@
 """One call with its exchange replaced: which registries get a token, and for how long."""
 
-from __future__ import annotations
-
 import pytest
 
 from provider.auth.region import RegionInfo

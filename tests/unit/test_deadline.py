@@ -1,7 +1,5 @@
 """Deadlines."""
 
-from __future__ import annotations
-
 import pytest
 
 from provider.errors import DeadlineExceeded

@@ -1,7 +1,5 @@
 """Error codes, exit codes and lines."""
 
-from __future__ import annotations
-
 from provider.errors import BadRequest, ProviderError
 
 

@@ -1,7 +1,5 @@
 """Registry hosts: OCI's realms and regions compared with the SDK's, and patterns of hosts."""
 
-from __future__ import annotations
-
 import pytest
 from oci import regions_definitions
 

@@ -1,7 +1,5 @@
 """Image references."""
 
-from __future__ import annotations
-
 import pytest
 
 from provider.errors import BadRequest

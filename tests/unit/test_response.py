@@ -1,7 +1,5 @@
 """The response to the kubelet, and how long the kubelet caches it."""
 
-from __future__ import annotations
-
 import pytest
 
 from provider.plugin.response import NO_CREDENTIALS, Response, cache_seconds

@@ -1,7 +1,5 @@
 """The table of settings."""
 
-from __future__ import annotations
-
 from provider.settings import SETTINGS, Settings, settings_from_environment
 
 

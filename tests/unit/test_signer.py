@@ -1,7 +1,5 @@
 """Signed requests compared with the SDK's signers."""
 
-from __future__ import annotations
-
 import json
 from email.utils import formatdate
 from types import SimpleNamespace
