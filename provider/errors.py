@@ -34,6 +34,13 @@ class ProviderError(Exception):
         return "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
 
 
+def as_provider_error(error: Exception) -> ProviderError:
+    """Return the error itself, or what users see of an unexpected one: its message may contain a secret."""
+    if isinstance(error, ProviderError):
+        return error
+    return ProviderError(f"unexpected {type(error).__name__}")
+
+
 class BadRequest(ProviderError, code="bad-request", exit_code=10):
     """Standard input is not a valid CredentialProviderRequest."""
 

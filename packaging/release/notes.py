@@ -4,8 +4,8 @@
     python packaging/release/notes.py [--tag v0.1.0] [--binary PATH]...
 
 With --tag or --binary it also checks that one version is everywhere: the tag, provider.__version__, the
-binary's `version`, the newest section of the changelog, and the download of cloud-init.sh. If not, the
-exit status is 1, with one line per difference. Uses only the standard library.
+binary's `version`, the newest section of the changelog, the download of cloud-init.sh, and the images of
+the manifests. If not, the exit status is 1, with one line per difference. Uses only the standard library.
 """
 
 import argparse
@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
+EXAMPLES = Path("examples/run-on-worker-instance-principal")
+CLOUD_INIT = EXAMPLES / "cloud-init.sh"
+MANIFESTS = (EXAMPLES / "daemonset.yaml", EXAMPLES / "check.yaml")
 
 # Keep a Changelog: "## [Unreleased]", "## [0.1.0] - 2026-11-23"; links may follow at the end.
 _HEADING = re.compile(r"^## \[(?P<version>[^]]+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?$", re.M)
@@ -63,6 +65,12 @@ def disagreements(
     downloaded = _first(r"^VERSION=(.*)$", root / CLOUD_INIT)
     if downloaded != version:
         yield f"{CLOUD_INIT.name} downloads {downloaded}, provider.__version__ is {version}"
+    for manifest in MANIFESTS:
+        for tag_of_image in re.findall(
+            r"^ +image: [^:]+:(\S+)$", (root / manifest).read_text(), re.M
+        ):
+            if tag_of_image != version:
+                yield f"{manifest.name} has the image {tag_of_image}, provider.__version__ is {version}"
     released = [section for section in changelog if section.version != "Unreleased"]
     if not released or released[0].version != version:
         newest = released[0].version if released else "nothing"

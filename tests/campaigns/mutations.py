@@ -267,20 +267,19 @@ def mutated(text: str, mutation: Mutation) -> str:
 def _is_built(family: Family) -> bool:
     """Report whether the tests of the family run only the built program."""
     launcher = any(mutation.file == "packaging/freeze/launcher.c" for mutation in family.mutations)
-    built = {f"tests/e2e/test_{name}.py" for name in ("install", "merge", "nodes")}
+    names = ("daemonset", "install", "merge", "nodes")
+    built = {f"tests/e2e/test_{name}.py" for name in names}
     return launcher or family.tests[0] in built
 
 
 def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
     """Run tests against the copy, after a new build if `build`. A test that hangs fails."""
-    environ = {**os.environ, "PYTHONPATH": str(copy)}
+    # The copy has no git repository.
+    version = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
+    environ = {**os.environ, **version, "PYTHONPATH": str(copy)}
     if build:
-        # The copy has no git repository.
-        version = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
         command = [sys.executable, "packaging/freeze/build.py"]
-        subprocess.run(
-            command, cwd=copy, env={**environ, **version}, check=True, capture_output=True
-        )
+        subprocess.run(command, cwd=copy, env=environ, check=True, capture_output=True)
     else:
         environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})
     pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider"]

@@ -254,10 +254,10 @@ providers:
     assert f"no entry is for this program; the names: {ECR}" in run.stderr
     assert f"the kubelet cannot use the provider with /{CONFIG}" in run.stderr
     assert NOT_INSTALLED in run.stderr and NOT_INSTALLED in node.console
-    run = node.run(World(MANAGED, files), script, "install")
-    assert run.returncode == 1
+    run = node.run(World(MANAGED, files), script)
     skipped = f"oke-credential-provider: {VERSION} is already installed" in run.stderr
     assert skipped == (not pinned)
+    assert [call[1:] for call in node.calls("oke-init")] == [[], []]
     assert node.path(CONFIG).read_text() == config
 
 
@@ -405,12 +405,12 @@ def test_a_machine_that_is_not_an_oke_node_is_reported(node: Node) -> None:
     assert "this is not an OKE node" in run.stderr
 
 
-@pytest.mark.parametrize(("released", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
-def test_install_only_does_not_join_and_reports_by_exit_code(
-    node: Node, released: str | None, code: int
-) -> None:
-    assert node.run(world(released), SCRIPT, "install").returncode == code
-    assert node.calls("oke-init") == []
+def test_an_old_daemonset_with_the_new_script_does_not_join_a_node_again(node: Node) -> None:
+    """0.1.0 ran "cloud-init.sh install" on nodes that had joined."""
+    run = node.run(world(), SCRIPT, "install")
+    assert run.returncode == 2
+    assert "has no arguments" in run.stderr
+    assert provider_calls(node) == node.calls("oke-init") == []
 
 
 def test_a_bucket_instead_of_github(node: Node) -> None:

@@ -1,8 +1,9 @@
 """`python -m tests.support.rehearsal DIRECTORY`: use a release's files as a user would.
 
 Verifies the checksums. Boots a node with the release's cloud-init.sh, which downloads from a stand-in
-for GitHub, installs the provider and joins with the kubelet's flags. Then tests the binary in a test
-cloud (userland.py). Prints each step. Exits with 1 at the first step that fails.
+for GitHub, installs the provider and joins with the kubelet's flags. Installs on another node with the
+release's daemonset.yaml and the image in dist/image. Then tests the binary in a test cloud (userland.py).
+Prints each step. Exits with 1 at the first step that fails.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from tests.cloud.harness import Cloud
 from tests.e2e.test_cloud_init import CONFIG, FLAGS, FOLDER, MANAGED
+from tests.support.image import Image
 from tests.support.node import REPOSITORY, Node, World
 from tests.support.userland import Userland, prove, say
 
@@ -72,6 +76,24 @@ def boot(release: Path) -> None:
     say("the installed config equals the published one")
 
 
+def roll_out(release: Path, binary: str) -> None:
+    """Run the init container of the release's daemonset.yaml, with the image that it names."""
+    image = Image(REPOSITORY / "dist" / "image")
+    pod = yaml.safe_load((release / "daemonset.yaml").read_text())["spec"]["template"]["spec"]
+    (install,) = pod["initContainers"]
+    for container in (install, *pod["containers"]):
+        assert container["image"].endswith(f"@{image.digest}"), container["image"]
+    with tempfile.TemporaryDirectory(prefix="node-") as folder:
+        node = Node(Path(folder) / "node")
+        sources = {"host": "set by the node", "tmp": f"{folder}/tmp"}
+        bundle = image.bundle(Path(folder) / "bundle", pod, install, sources)
+        content = (bundle / "rootfs" / "oke-credential-provider").read_bytes()
+        assert content == (release / binary).read_bytes()
+        run = node.run_container(World({}, None), bundle)
+        assert run.returncode == 0, run.stderr
+    say("daemonset.yaml names the image, which has this binary and installs it")
+
+
 def main() -> int:
     """Read the command line and run the steps."""
     parser = argparse.ArgumentParser(prog="python -m tests.support.rehearsal", description=__doc__)
@@ -83,6 +105,7 @@ def main() -> int:
     check_version(release / binary)
     check_documents(release, binary, sums)
     boot(release)
+    roll_out(release, binary)
     with Cloud() as cloud:
         prove(Userland(cloud, Path("/")), release / binary)
     return 0
