@@ -8,14 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.campaigns.bench.hour import IMAGES, Hour
-from tests.campaigns.bench.measure import (
-    LATENCIES,
-    NAIVE,
-    STORM_LATENCY,
-    STORMS,
-    Asked,
-    Figures,
-)
+from tests.campaigns.bench.measure import LATENCIES, NAIVE, STORM_LATENCY, STORMS, Asked, Figures
 from tests.conftest import INSTALLED, ONE_FILE
 
 # A large cluster after a restart.
