@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from xml.etree import ElementTree
 
+import pytest
+
 from tests.campaigns.bench.measure import (
     LATENCIES,
     NAIVE,
@@ -26,7 +28,7 @@ def figures() -> Figures:
     """Return a run that keeps all limits."""
     forms = (*OURS, NAIVE)
     cold = {(form, at): Single(0.2, 0.1, 34, 15) for form in OURS for at in LATENCIES}
-    cold |= {(NAIVE, at): Single(0.8, 0.5, 56, 15) for at in LATENCIES}
+    cold |= {(NAIVE, at): Single(1.0, 0.5, 56, 15) for at in LATENCIES}
     warm = {(form, at): Single(0.02, 0.02, 12, 15) for form in OURS for at in LATENCIES}
     storms = {(form, n): Storm(0.4, 0.8, 34, Asked(4, 1, 1, 1)) for form in OURS for n in STORMS}
     storms |= {(NAIVE, n): Storm(0.8 * n, 0.5 * n, 56, Asked(7 * n, n, n, n)) for n in STORMS}
@@ -41,9 +43,23 @@ def test_a_good_run_keeps_all_limits() -> None:
     assert exceeded(figures()) == []
 
 
+@pytest.mark.parametrize(("at", "seconds"), [(0, 0.23), (20, 0.30), (40, 0.38)])
+def test_a_slow_cold_call_exceeds_its_limit(at: int, seconds: float) -> None:
+    run = figures()
+    slow = {**run.cold, (INSTALLED, at): Single(seconds, 0.1, 34, 15)}
+    expected = [f"cold, {at} ms per answer, of naive"]
+    assert exceeded(dataclasses.replace(run, cold=slow)) == expected
+
+
+def test_a_slow_cold_call_as_one_file_exceeds_its_limit() -> None:
+    run = figures()
+    slow = {**run.cold, (ONE_FILE, STORM_LATENCY): Single(0.43, 0.1, 34, 15)}
+    assert exceeded(dataclasses.replace(run, cold=slow)) == ["cold as one file, of naive"]
+
+
 def test_a_slow_warm_call_exceeds_its_limit() -> None:
     run = figures()
-    slow = {**run.warm, (INSTALLED, STORM_LATENCY): Single(0.05, 0.05, 12, 15)}
+    slow = {**run.warm, (INSTALLED, STORM_LATENCY): Single(0.036, 0.036, 12, 15)}
     assert exceeded(dataclasses.replace(run, warm=slow)) == ["warm, of naive"]
 
 
@@ -57,7 +73,7 @@ def test_a_second_exchange_in_a_storm_exceeds_its_limit_in_any_form() -> None:
 
 def test_a_storm_is_compared_with_the_cold_calls_around_it() -> None:
     run = figures()
-    late = {**run.in_cold_calls, (INSTALLED, 30): 3.1}
+    late = {**run.in_cold_calls, (INSTALLED, 30): 2.6}
     expected = ["storm of 30: last answer, in cold calls"]
     assert exceeded(dataclasses.replace(run, in_cold_calls=late)) == expected
 
