@@ -423,7 +423,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("SECURITY.md", "| read, sign as this workflow |\n| `verify`", "| read |\n| `verify`"),
     ),
     "test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it": (
-        Mutation(".github/workflows/release.yml", "      - run: make binary-portable\n", "      - run: make binary-portable\n      - run: make release-check\n"),
+        Mutation(".github/workflows/release.yml", "      - run: make release-binary\n", "      - run: make release-binary\n      - run: make release-check\n"),
     ),
     "test_a_file_that_is_not_the_one_that_was_built_stops_the_release": (
         Mutation("packaging/release/assets.sh", '(cd "$release" && sha256sum --check --strict <<<"$SUMS")', "true"),
@@ -438,7 +438,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("packaging/python/portable_binary.sh", "--require-hashes", "--quiet"),
     ),
     "test_debians_sources_are_verified_by_debians_keys": (
-        Mutation("packaging/python/portable_python.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
+        Mutation("packaging/python/debian.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
     ),
     "test_dependabot_waits_a_week": (
         Mutation(".github/dependabot.yml", "      default-days: 7\n    groups:\n      python", "      default-days: 1\n    groups:\n      python"),
