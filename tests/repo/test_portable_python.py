@@ -18,7 +18,11 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 # The files whose content names the folder of a finished build.
-KEYED = ("packaging/python/portable_python.sh", "packaging/python/debian.sh", "packaging/locks/ziglang.txt")
+KEYED = (
+    "packaging/python/portable_python.sh",
+    "packaging/python/debian.sh",
+    "packaging/locks/ziglang.txt",
+)
 OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
 
 APT_GET = """#!/bin/bash

@@ -136,7 +136,10 @@ def test_the_same_binary_gives_the_same_bytes(text: str) -> None:
 
 def test_the_exact_debian_sources_are_named(content: dict[str, Any], tmp_path: Path) -> None:
     """With a versions.txt as portable_python.sh writes it. Only parts of the interpreter have a source."""
-    own = {"python": component(content, "python")["version"], "zlib": component(content, "zlib")["version"]}
+    own = {
+        "python": component(content, "python")["version"],
+        "zlib": component(content, "zlib")["version"],
+    }
     exact = {"python": f"{own['python']}-2+deb13u4", "zlib": f"1:1.3.dfsg+really{own['zlib']}-1+b1"}
     versions = tmp_path / "versions.txt"
     versions.write_text(
