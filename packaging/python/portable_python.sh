@@ -29,7 +29,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 machine=$(uname -m)
 key=$(cat "$here/portable_python.sh" "$here/debian.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
 base=${1:-${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider}
-mkdir -p -m 755 "$base"
+umask 022
+mkdir -p "$base"
 base=$(cd "$base" && pwd -P)
 # What is built here becomes the binary: nobody else may have made it.
 if [ ! -O "$base" ] || [ -n "$(find "$base" -maxdepth 0 -perm /022)" ]; then
@@ -66,11 +67,11 @@ fetch() {
             echo "$package $version" >>"$work/versions.txt"
             return
         fi
-        say "$package $version: Debian lists it, but the mirror does not serve it"
+        say "$package $version: Debian lists it, but the mirror does not serve it." \
+            "${allow_older:+This build takes an older one, as no release does.}"
         [ -n "$allow_older" ] || break
     done < <(source_versions "$package")
-    say "no source of $package. Try again later or with another DEBIAN_MIRROR. For a build that is not" \
-        "released, ALLOW_OLDER=1 accepts an older source."
+    say "no source of $package. Try again later or with another DEBIAN_MIRROR."
     return 1
 }
 
