@@ -90,12 +90,12 @@ echo "ziglang $("$zig" version)" >>"$work/versions.txt"
 export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
 
 # The compiler is found by name on PATH: OpenSSL and Python store its command line, which must have no
-# path of this machine. By default zig enables UBSan and forbids __DATE__; clang takes __DATE__ from
-# SOURCE_DATE_EPOCH.
+# path of this machine. By default zig enables UBSan, makes debug information, which takes half of the
+# compiler's time, keeps frame pointers, and forbids __DATE__; clang takes __DATE__ from SOURCE_DATE_EPOCH.
 cat >"$work/bin/cc" <<END
 #!/bin/sh
-exec "$zig" cc -target $machine-linux-gnu.$glibc -fno-sanitize=undefined -Wno-date-time \\
-    -ffile-prefix-map="$work"=. "\$@"
+exec "$zig" cc -target $machine-linux-gnu.$glibc -fno-sanitize=undefined -g0 -fomit-frame-pointer \\
+    -Wno-date-time -ffile-prefix-map="$work"=. "\$@"
 END
 for tool in ar ranlib; do printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" >"$work/bin/$tool"; done
 chmod +x "$work"/bin/*
@@ -159,10 +159,13 @@ END
     # told what it would find.
     mkdir -p "$deps/include/openssl"
     touch "$deps/include/openssl/ssl.h"
+    # zig turns -O3 into -O2. The last two flags make access to libpython's own symbols and thread-local
+    # variables direct: the loader has 5,000 names less to look up at each start.
     MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
         --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
         ac_cv_working_openssl_ssl=yes ac_cv_working_openssl_hashlib=no \
-        PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
+        PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3 -Xclang -O3" \
+        CFLAGS="-fno-semantic-interposition -ftls-model=initial-exec" LDFLAGS=-Wl,-Bsymbolic \
         ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
         LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
 }
