@@ -72,7 +72,7 @@ binary: setup interpreter ## [Build] build the binary for this architecture, for
 bench-start: binary ## [Campaigns] measure the size and the start time of each form
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.bench_start
 
-bench: binary ## [Campaigns] measure time, memory and requests of each form and a naive program (BENCH=--check: limits)
+bench: binary ## [Campaigns] measure time, memory and requests of each form and a naive program (BENCH=--check: limits; --readme: update README.md)
 	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.campaigns.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from xml.etree import ElementTree
 
 import pytest
@@ -18,8 +19,9 @@ from tests.campaigns.bench.measure import (
     Storm,
 )
 from tests.campaigns.bench.plot import svg
-from tests.campaigns.bench.report import limits, markdown
+from tests.campaigns.bench.report import limits, markdown, with_figures
 from tests.conftest import INSTALLED, ONE_FILE
+from tests.support import built
 
 OURS = (ONE_FILE, INSTALLED)
 
@@ -82,6 +84,19 @@ def test_a_clusters_load_is_a_storm_of_thirty_on_every_node() -> None:
     text = markdown(figures())
     assert "| installed | 4 | 167 | 333 | 10,000 |" in text
     assert "| naive | 210 | 5,000 | 10,000 | 300,000 |" in text
+
+
+def test_the_readme_gets_the_figures_of_the_run_and_keeps_its_form() -> None:
+    readme = (built.ROOT / "README.md").read_text()
+    written = with_figures(readme, figures(), {INSTALLED: 30.14, ONE_FILE: 30.2})
+    assert "| one cold call | 200 ms | 200 ms | 1000 ms |" in written
+    assert "| one warm call | 20 ms | 20 ms | 1000 ms (no cache) |" in written
+    assert "registry tokens requested | 0.40 s, 1 | 0.40 s, 1 | 24.00 s, 30 |" in written
+    assert "| size on disk | 30.1 MB | 30.2 MB | 500 MB for the SDK |" in written
+    numbers = re.compile(r"\d+(\.\d+)?")
+    assert numbers.sub("0", written) == numbers.sub("0", readme)
+    with pytest.raises(ValueError, match="no table"):
+        with_figures("", figures(), {INSTALLED: 30.14, ONE_FILE: 30.2})
 
 
 def test_the_chart_is_well_formed_and_names_every_form_in_both_panels() -> None:

@@ -219,5 +219,7 @@ def test_a_release_takes_no_older_source_and_keeps_nothing() -> None:
     lines = done.stdout.splitlines()
     assert "rm -rf build/release build/portable build/binary" in lines
     [build] = [line for line in lines if "portable_python.sh" in line]
-    assert build.endswith('portable_binary.sh "$(packaging/python/portable_python.sh build/release)"')
+    assert build.endswith(
+        'portable_binary.sh "$(packaging/python/portable_python.sh build/release)"'
+    )
     assert "ALLOW_OLDER" not in done.stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from tests.campaigns.bench.measure import (
     STORMS,
     Asked,
     Figures,
+    Single,
 )
 from tests.conftest import INSTALLED, ONE_FILE
 
@@ -83,6 +85,35 @@ def limits_table(found: Sequence[Limit]) -> str:
         for limit in found
     )
     return _table(("limit", "measured", "at most", "holds"), rows)
+
+
+def with_figures(readme: str, figures: Figures, megabytes: Mapping[str, float]) -> str:
+    """Return README.md with this run in its table. ``megabytes`` is the size of each form.
+
+    Raises ValueError if there is no such table.
+    """
+    ours = (INSTALLED, ONE_FILE)
+    naive = f"{figures.cold[NAIVE, STORM_LATENCY].seconds * 1000:.0f} ms"
+
+    def milliseconds(table: Mapping[tuple[str, int], Single]) -> list[str]:
+        return [f"{table[form, STORM_LATENCY].seconds * 1000:.0f} ms" for form in ours]
+
+    storms = (figures.storms[form, 30] for form in (*ours, NAIVE))
+    rows = (
+        ("one cold call", *milliseconds(figures.cold), naive),
+        ("one warm call", *milliseconds(figures.warm), f"{naive} (no cache)"),
+        (
+            "30 calls at once: last response, registry tokens requested",
+            *(f"{storm.seconds:.2f} s, {storm.asked.tokens}" for storm in storms),
+        ),
+        ("size on disk", *(f"{megabytes[form]:.1f} MB" for form in ours), "500 MB for the SDK"),
+    )
+    table = _table(("", INSTALLED, "downloaded file", NAIVE), rows).replace("|  |", "| |")
+    head = table.partition("\n")[0]
+    written, found = re.subn(rf"^{re.escape(head)}\n(\|.*\n)+", table + "\n", readme, flags=re.M)
+    if found != 1:
+        raise ValueError(f"README.md has no table with the columns {head}")
+    return written
 
 
 def markdown(figures: Figures) -> str:
