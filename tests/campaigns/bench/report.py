@@ -108,7 +108,11 @@ def with_figures(readme: str, figures: Figures, megabytes: Mapping[str, float]) 
         ),
         ("size on disk", *(f"{megabytes[form]:.1f} MB" for form in ours), "500 MB for the SDK"),
     )
-    table = _table(("", INSTALLED, "downloaded file", NAIVE), rows).replace("|  |", "| |").replace(" --- ", "---")
+    table = (
+        _table(("", INSTALLED, "downloaded file", NAIVE), rows)
+        .replace("|  |", "| |")
+        .replace(" --- ", "---")
+    )
     head = table.partition("\n")[0]
     written, found = re.subn(rf"^{re.escape(head)}\n(\|.*\n)+", table + "\n", readme, flags=re.M)
     if found != 1:
