@@ -30,6 +30,7 @@ machine=$(uname -m)
 key=$(cat "$here/portable_python.sh" "$here/debian.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
 base=${1:-${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider}
 umask 022
+unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this: libffi's Makefile stumbles over them
 mkdir -p "$base"
 base=$(cd "$base" && pwd -P)
 # What is built here becomes the binary: nobody else may have made it.
@@ -171,7 +172,7 @@ END
 }
 
 # configure runs one command at a time: OpenSSL is built meanwhile.
-{ small_libraries; configure_python; } >"$work/configure.log" 2>&1 &
+{ trap - ERR; small_libraries; configure_python; } >"$work/configure.log" 2>&1 &
 configuring=$!
 (openssl)
 wait "$configuring" || { cat "$work/configure.log"; false; }
