@@ -72,10 +72,28 @@ def test_contains_the_signers_of_the_sdk() -> None:
     assert {f"oci.auth.signers.{name}" for name in signers} <= set(modules)
 
 
+COMPLETE = """
+tenancy=ocid1.tenancy.oc1..aaaaaaaaexample
+user=ocid1.user.oc1..aaaaaaaaexample
+fingerprint=00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff
+region=eu-frankfurt-1
+"""
+SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
+
+
+# The SDK recognizes an SSH key by cryptography's SSH module, which the frozen program loads only then.
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [("user=nobody", b"tenancy is missing"), (COMPLETE, b"but a public key was provided")],
+    ids=["incomplete", "an SSH key as the API key"],
+)
 @FORMS
-def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(form: Form, tmp_path: Path) -> None:
-    config = tmp_path / "config"
-    config.write_text(f"[DEFAULT]\nuser=nobody\nkey_file={config}\n")
+def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(
+    form: Form, settings: str, reason: bytes, tmp_path: Path
+) -> None:
+    config, key = tmp_path / "config", tmp_path / "key"
+    config.write_text(f"[DEFAULT]\n{settings}\nkey_file={key}\n")
+    key.write_text(SSH_KEY)
     source = Path(sys.executable).parent / "oke-credential-provider"
     built, plain = (
         subprocess.run(
@@ -88,7 +106,7 @@ def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(form: Form, tmp_
         )
         for program in (form(), source)
     )
-    assert b"tenancy is missing" in built.stderr
+    assert reason in built.stderr
     assert (built.returncode, built.stderr) == (plain.returncode, plain.stderr)
 
 

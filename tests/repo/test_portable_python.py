@@ -39,6 +39,7 @@ printf 'Package: %s\\nVersion: %s\\n\\n' "$3" {OLD} "$3" {NEW}
 """
 # The build's first command after the download. It saves the list of sources for the test.
 ZIG = """#!/bin/sh
+echo "make: $MAKEFLAGS" >>"$NOTES"
 cat "$(dirname "$0")/../cache/oke-credential-provider/work/versions.txt" >"$NOTES.versions"
 exit 9
 """
@@ -134,6 +135,12 @@ def test_an_older_version_is_taken_only_when_that_is_asked_for(build: Build) -> 
     assert "This build takes an older one, as no release does." in told
     assert f"openssl {OLD}" in build.sources
     assert f"openssl {NEW}" not in build.sources
+
+
+def test_the_flags_of_a_calling_make_do_not_reach_the_build(build: Build) -> None:
+    """libffi's Makefile fails with them."""
+    notes, _ = build.run(MAKEFLAGS=" -j2 --output-sync=target --jobserver-auth=fifo:/tmp/gone")
+    assert notes[-1] == "make: "
 
 
 def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
