@@ -78,7 +78,9 @@ user=ocid1.user.oc1..aaaaaaaaexample
 fingerprint=00:11:22:33:44:55:66:77:88:99:aa:bb:cc:dd:ee:ff
 region=eu-frankfurt-1
 """
-SSH_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
+SSH_KEY = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f somebody\n"
+)
 
 
 # The SDK recognizes an SSH key by cryptography's SSH module, which the frozen program loads only then.

@@ -113,7 +113,7 @@ def test_before_the_first_release_there_is_nothing_to_compare(tmp_path: Path) ->
 def test_the_bill_of_the_binary_names_what_it_was_built_from(tmp_path: Path) -> None:
     """The sources that audit.sh reads from the real bill are those of the interpreter that was frozen."""
     binary = ROOT / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITECTURE}"
-    command = [PYTHON, "-B", ROOT / "packaging" / "release" / "sbom.py", binary]
+    command = [str(PYTHON), "-B", str(ROOT / "packaging" / "release" / "sbom.py"), str(binary)]
     file = tmp_path / "built.json"
     file.write_bytes(subprocess.run(command, check=True, capture_output=True).stdout)
     sources = (PYTHON.resolve().parents[1] / "versions.txt").read_text().split("\n")
