@@ -30,7 +30,7 @@ machine=$(uname -m)
 key=$(cat "$here/portable_python.sh" "$here/debian.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
 base=${1:-${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider}
 umask 022
-unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this: libffi's Makefile stumbles over them
+unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this
 mkdir -p "$base"
 base=$(cd "$base" && pwd -P)
 # What is built here becomes the binary: nobody else may have made it.
@@ -116,7 +116,7 @@ small_libraries() {
     cd "$work/src/libffi"
     autoreconf -fi
     CFLAGS=$flags ./configure --disable-shared --disable-docs --disable-multi-os-directory \
-        --prefix=/usr
+        --disable-builddir --prefix=/usr
     make
     make install DESTDIR="$work/deps"
 }

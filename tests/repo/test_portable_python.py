@@ -138,7 +138,6 @@ def test_an_older_version_is_taken_only_when_that_is_asked_for(build: Build) -> 
 
 
 def test_the_flags_of_a_calling_make_do_not_reach_the_build(build: Build) -> None:
-    """libffi's Makefile fails with them."""
     notes, _ = build.run(MAKEFLAGS=" -j2 --output-sync=target --jobserver-auth=fifo:/tmp/gone")
     assert notes[-1] == "make: "
 

@@ -444,7 +444,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(".github/dependabot.yml", "      default-days: 7\n    groups:\n      python", "      default-days: 1\n    groups:\n      python"),
     ),
     "test_no_workflow_has_a_secret_but_githubs_own_token": (
-        Mutation(".github/workflows/weekly.yml", "GH_TOKEN: ${{ github.token }}", "GH_TOKEN: ${{ secrets.TOKEN }}"),
+        Mutation(".github/workflows/weekly.yml", "make audit-release\n        env:\n          GH_TOKEN: ${{ github.token }}", "make audit-release\n        env:\n          GH_TOKEN: ${{ secrets.TOKEN }}"),
     ),
     "test_a_workflow_keeps_the_rule": (
         Mutation(".github/workflows/ci.yml", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: read # checkout", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: write # checkout"),
