@@ -434,6 +434,13 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_it_stops_where_a_listed_version_is_not_served": (
         Mutation("packaging/python/portable_python.sh", '        [ -n "$allow_older" ] || break\n', ""),
     ),
+    "test_a_folder_that_another_user_could_write_to_is_refused": (
+        Mutation("packaging/python/portable_python.sh", 'if [ ! -O "$base" ] || ', "if "),
+        Mutation("packaging/python/portable_python.sh", ' || [ -n "$(find "$base" -maxdepth 0 -perm /022)" ]', ""),
+    ),
+    "test_a_newer_source_fails_and_says_to_release_again": (
+        Mutation("packaging/release/audit.sh", "        status=1\n", ""),
+    ),
     "test_pip_installs_only_what_is_locked_by_hash": (
         Mutation("packaging/python/portable_binary.sh", "--require-hashes", "--quiet"),
     ),
