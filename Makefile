@@ -18,8 +18,8 @@ PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc gettext-base iproute2 jq 
 
 .PHONY: help packages setup lint format test coverage faults interpreter binary bench bench-start
 .PHONY: demo demo-fresh demo-in-container lock clean
-.PHONY: lint-workflows audit audit-release release-binary binary-arm64 sbom verify-in-container
-.PHONY: release-notes release-assets release-draft release-download release-check release-rehearsal
+.PHONY: lint-workflows audit audit-release release-binary binary-arm64 sbom verify-in-container image
+.PHONY: release-notes release-assets release-image release-draft release-download release-check release-rehearsal
 
 help: ## [Start] list all targets
 	@awk -F ':[^#]*## ' '/^[a-z0-9-]+:[^#]*## / { \
@@ -166,10 +166,14 @@ sbom: ## [Build] write the bill of materials and the licenses next to $(BINARY)
 verify-in-container: setup ## [Build] test BINARY in a clean IMAGE: install, exchange, pull
 	$(AS_ROOT) packaging/release/verify_in_container.sh "$$IMAGE" $(BINARY)
 
+image: setup ## [Build] build the installer image of the binaries in dist/ (DaemonSet, check.yaml) in dist/image
+	$(AS_ROOT) packaging/image/build.sh
+
 release-notes: ## [Release] print the notes from the changelog; TAG=vX.Y.Z must agree
 	@$(PYTHON) packaging/release/notes.py --tag "$${TAG-}"
 
-release-assets: ## [Release] collect the published files in dist/release (ARCHITECTURES="amd64 arm64")
+release-assets: ## [Release] collect the published files in dist/release, and the image (ARCHITECTURES="amd64 arm64")
+	@packaging/setup/packages.sh buildah jq musl-tools python%-venv
 	packaging/release/assets.sh $${ARCHITECTURES-}
 
 release-draft: ## [Release] create a draft on GitHub from dist/release (TAG, gh)
@@ -177,6 +181,9 @@ release-draft: ## [Release] create a draft on GitHub from dist/release (TAG, gh)
 
 release-download: ## [Release] download and verify the files of TAG into dist/download (gh)
 	packaging/release/download.sh
+
+release-image: ## [Release] push the image with DIGEST to ghcr.io (TAG, skopeo, gh)
+	packaging/release/image.sh
 
 release-check: setup ## [Release] test a release's files in FOLDER as a user would
 	$(AS_ROOT) $(BIN)/python -m tests.support.rehearsal "$${FOLDER-dist/release}"

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from provider.errors import ProviderError, Terminated
+from provider.errors import Terminated, as_provider_error
 from provider.frozen import clean_environment, remove_extraction_dir
 from provider.plugin.arguments import kubelet_call
 
@@ -94,11 +94,7 @@ def _fail(error: Exception, verbose: bool) -> int:
     """Print the error and return the exit code."""
     from contextlib import suppress
 
-    if isinstance(error, ProviderError):
-        failure = error
-    else:
-        # Only the type: the message of an unexpected exception may contain a secret.
-        failure = ProviderError(f"unexpected {type(error).__name__}")
+    failure = as_provider_error(error)
     text = failure.line() + "\n"
     if verbose:
         import traceback

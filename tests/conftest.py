@@ -1,15 +1,15 @@
 """Fixtures: one test cloud per worker, reset for each test, and the program in each of its forms."""
 
-from __future__ import annotations
-
 import json
 import os
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -17,6 +17,7 @@ from tests.cloud.client import Client
 from tests.cloud.harness import Cloud
 from tests.cloud.namespace import REPOSITORY, Completed
 from tests.support import built
+from tests.support.kubelet import Credentials, read_response, request
 
 ONE_FILE, INSTALLED = "one file", "installed"
 
@@ -28,6 +29,10 @@ class Program:
     name: str
     argv: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
+
+    def behind(self, *prefix: str) -> Self:
+        """Return the program with a command in front of its own."""
+        return replace(self, argv=(*prefix, *self.argv))
 
     def run(
         self,
@@ -41,6 +46,23 @@ class Program:
         return cloud.ns.run(
             [*self.argv, *args], stdin=stdin, env={**self.env, **(env or {})}, timeout=timeout
         )
+
+    def credentials(
+        self, cloud: Cloud, image: str, env: Mapping[str, str] | None = None
+    ) -> Credentials:
+        """Return the response to a kubelet's request, which must succeed."""
+        return read_response(self.run(cloud, stdin=request(image), env=env).check().stdout)
+
+    def start(
+        self, cloud: Cloud, image: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a call with a kubelet's request, and do not wait for its end."""
+        process = cloud.ns.popen(self.argv, env={**self.env, **(env or {})}, stdin=subprocess.PIPE)
+        assert process.stdin is not None
+        process.stdin.write(request(image))
+        process.stdin.close()
+        process.stdin = None  # communicate() has nothing to write
+        return process
 
 
 def run_together(

@@ -4,8 +4,6 @@ The demo runs in a network namespace where OCI's real names and addresses lead t
 registry runs behind the stand-in, and containerd and skopeo pull from it. Nothing leaves this machine.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import sys

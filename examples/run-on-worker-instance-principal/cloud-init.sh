@@ -1,8 +1,6 @@
 #!/bin/bash
 # cloud-init for OKE worker nodes: installs the OCIR credential provider, then joins the cluster.
-#
-#   cloud-init.sh            install, then join
-#   cloud-init.sh install    only install; the exit code shows whether it succeeded (see daemonset.yaml)
+# For nodes that have joined, see daemonset.yaml.
 #
 # The kubelet exits if its flags name a missing or broken provider, and the node never joins.
 # Therefore this script passes the flags only after a successful installation, and only if the
@@ -22,9 +20,6 @@ BASE_URL=$REPOSITORY/releases/download/v$VERSION
 # program.
 SHA256_AMD64=
 SHA256_ARM64=
-# 1: "cloud-init.sh install" replaces a newer version, too. Otherwise it fails and the node keeps the
-# newer version. A node that joins always gets VERSION.
-ALLOW_DOWNGRADE=
 # Your own kubelet flags, for example --v=4.
 KUBELET_EXTRA_ARGS=
 
@@ -39,15 +34,8 @@ say() { # the journal and the console are optional; cloud-init logs standard err
     { echo "$line" >/dev/console; } 2>/dev/null
 }
 
-report() { # STATE [CAUSE]: the line that install prints at its end, where install did not run
-    local version
-    version=$(readlink "$PROVIDER" | sed -nE 's|.*/([^/+]+)[^/]*/bin/.*|\1|p')
-    echo "oke-credential-provider node=${NODE_NAME:-$HOSTNAME} version=${version:-none} state=$1${2:+ cause=$2}"
-}
-
-fail() { # CAUSE MESSAGE
-    say "$2"
-    report failed "$1"
+fail() { # MESSAGE
+    say "$1"
     return 1
 }
 
@@ -59,7 +47,7 @@ fetch() { # NAME: downloads one file of the release to the working directory
         curl --fail --silent --show-error --location --proto '=https,file' \
             --proto-redir '=https' --connect-timeout 10 --max-time 90 --output "$1" "$BASE_URL/$1" </dev/null && return
     done
-    fail download "cannot download $1 from ${host%%/*}; is BASE_URL right, is there a route to that host?"
+    fail "cannot download $1 from ${host%%/*}; is BASE_URL right, is there a route to that host?"
 }
 
 run_install() { # [OPTION]: uses the variables of install_provider
@@ -72,24 +60,23 @@ install_provider() { # returns 0 if the program is installed
         x86_64) arch=amd64 sha256=$SHA256_AMD64 ;;
         aarch64) arch=arm64 sha256=$SHA256_ARM64 ;;
         *)
-            fail architecture "there is no binary for $(uname -m)"
+            fail "there is no binary for $(uname -m)"
             return
             ;;
     esac
     if [ -z "$sha256" ] && [ -n "$SHA256_AMD64$SHA256_ARM64" ]; then
-        fail sha256 "no SHA-256 is set for $arch: set both SHA256_AMD64 and SHA256_ARM64, or neither"
+        fail "no SHA-256 is set for $arch: set both SHA256_AMD64 and SHA256_ARM64, or neither"
         return
     fi
     if [ -z "$sha256" ] && [ -s "$CONFIG" ] && [ "oke-credential-provider $VERSION" = \
         "$(timeout 20 "$PROVIDER" version 2>/dev/null | sed -n 1p)" ]; then
         say "$VERSION is already installed"
-        report unchanged
         return
     fi
     asset=oke-credential-provider-for-ocir-linux-$arch
     # Hardened nodes mount /tmp noexec. The one-file binary unpacks itself in TMPDIR.
     work=$(mktemp -d /usr/local/lib/oke-credential-provider.XXXXXX) || {
-        fail directory "cannot create a directory in /usr/local/lib"
+        fail "cannot create a directory in /usr/local/lib"
         return
     }
     (
@@ -101,21 +88,19 @@ install_provider() { # returns 0 if the program is installed
         fi
         fetch "$asset" || exit
         if ! sha256sum --check --status --ignore-missing SHA256SUMS; then
-            fail sha256 "the SHA-256 of $asset is not the one expected; it was not run"
+            fail "the SHA-256 of $asset is not the one expected; it was not run"
             exit
         fi
         chmod 755 "$asset" || exit
         run_install
         status=$?
-        # 78: a newer version is active.
-        if [ "$status" = 78 ] && [ -n "$ALLOW_DOWNGRADE" ]; then
+        # 78: a newer version is active. A new node gets VERSION. 0.1.0 does not know the option.
+        if [ "$status" = 78 ]; then
             run_install --allow-downgrade
             status=$?
         fi
         [ "$status" = 0 ] && exit
-        say "its install command failed; the lines above say why"
-        [[ $status = 7[02-9] ]] || report failed "install-exit-$status" # else install printed its line
-        exit 1
+        fail "its install command failed; the lines above say why"
     )
     status=$?
     rm -rf "$work"
@@ -127,7 +112,7 @@ validate_config() { # returns 0 if the kubelet starts with the config and asks t
     version=$(kubelet --version 2>/dev/null) # Kubernetes v1.34.1
     if ! timeout 60 "$PROVIDER" config --validate "$CONFIG" --bin-dir "${PROVIDER%/*}" \
         ${version:+--kubelet-version "${version##* }"} </dev/null; then
-        fail config "the kubelet cannot use the provider with $CONFIG; the lines above say why"
+        fail "the kubelet cannot use the provider with $CONFIG; the lines above say why"
     fi
 }
 
@@ -179,9 +164,11 @@ join_cluster() { # [FLAGS]: runs this image's join script once
     fi
 }
 
-if [ "${1-}" = install ]; then
-    install_provider && validate_config
-elif ALLOW_DOWNGRADE=1 && install_provider && validate_config; then
+if [ $# -gt 0 ]; then # older versions had "cloud-init.sh install" for daemonset.yaml
+    say "cloud-init.sh has no arguments: it joins a new node"
+    exit 2
+fi
+if install_provider && validate_config; then
     join_cluster "$FLAGS"
 else
     say "NOT INSTALLED: this node joins without the provider and cannot pull private OCIR images"

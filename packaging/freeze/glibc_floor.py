@@ -10,8 +10,6 @@ Exit status: 0; 1 if the floor is above --max, or if a library is neither in the
 node; 2 if a file cannot be read.
 """
 
-from __future__ import annotations
-
 import argparse
 import io
 import sys

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Copies the files of a release to dist/release and writes their SHA256SUMS.
+# Copies the files of a release to dist/release and writes their SHA256SUMS. Builds the installer image of
+# the copied binaries in dist/image, which daemonset.yaml names by its digest.
 #
 #   packaging/release/assets.sh [ARCHITECTURE...]
 #
@@ -33,6 +34,10 @@ if [ -n "${SUMS+set}" ]; then
 fi
 install -m 644 packaging/credential-provider-config.yaml \
     examples/run-on-worker-instance-principal/cloud-init.sh "$release/"
+packaging/setup/as_root.sh packaging/image/build.sh "$release" dist/image
+digest=$(jq --raw-output '.manifests[0].digest' dist/image/index.json)
+sed -E "s|^( +image: [^:]+):.*|\1@$digest|" examples/run-on-worker-instance-principal/daemonset.yaml \
+    >"$release/daemonset.yaml"
 cd "$release"
 sums=$(sha256sum -- *)
 echo "$sums" >SHA256SUMS

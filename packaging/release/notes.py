@@ -4,11 +4,9 @@
     python packaging/release/notes.py [--tag v0.1.0] [--binary PATH]...
 
 With --tag or --binary it also checks that one version is everywhere: the tag, provider.__version__, the
-binary's `version`, the newest section of the changelog, and the download of cloud-init.sh. If not, the
-exit status is 1, with one line per difference. Uses only the standard library.
+binary's `version`, the newest section of the changelog, the download of cloud-init.sh, and the images of
+the manifests. If not, the exit status is 1, with one line per difference. Uses only the standard library.
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -20,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
+EXAMPLES = Path("examples/run-on-worker-instance-principal")
+CLOUD_INIT = EXAMPLES / "cloud-init.sh"
+MANIFESTS = (EXAMPLES / "daemonset.yaml", EXAMPLES / "check.yaml")
 
 # Keep a Changelog: "## [Unreleased]", "## [0.1.0] - 2026-11-23"; links may follow at the end.
 _HEADING = re.compile(r"^## \[(?P<version>[^]]+)\](?: - (?P<date>\d{4}-\d{2}-\d{2}))?$", re.M)
@@ -65,6 +65,12 @@ def disagreements(
     downloaded = _first(r"^VERSION=(.*)$", root / CLOUD_INIT)
     if downloaded != version:
         yield f"{CLOUD_INIT.name} downloads {downloaded}, provider.__version__ is {version}"
+    for manifest in MANIFESTS:
+        for tag_of_image in re.findall(
+            r"^ +image: [^:]+:(\S+)$", (root / manifest).read_text(), re.M
+        ):
+            if tag_of_image != version:
+                yield f"{manifest.name} has the image {tag_of_image}, provider.__version__ is {version}"
     released = [section for section in changelog if section.version != "Unreleased"]
     if not released or released[0].version != version:
         newest = released[0].version if released else "nothing"
@@ -94,7 +100,7 @@ def _version_of(binary: Path) -> str:
     return str(json.loads(done.stdout)["version"])
 
 
-def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Print the notes, or the differences."""
     parser = argparse.ArgumentParser(description="Print the release notes of this version.")
     parser.add_argument("--tag", default="", help="the tag of this version, vX.Y.Z")
@@ -102,15 +108,15 @@ def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
         "--binary", type=Path, action="append", default=[], help="a binary of this version"
     )
     options = parser.parse_args(arguments)
-    changelog = sections((root / "CHANGELOG.md").read_text())
+    changelog = sections((ROOT / "CHANGELOG.md").read_text())
     if options.tag or options.binary:
-        wrong = list(disagreements(root, changelog, options.tag, options.binary))
+        wrong = list(disagreements(ROOT, changelog, options.tag, options.binary))
         if wrong:
             print("\n".join(wrong), file=sys.stderr)
             return 1
-    notes = [each.text for each in changelog if each.version == source_version(root)]
+    notes = [each.text for each in changelog if each.version == source_version(ROOT)]
     if not notes or not notes[0]:
-        print(f"the changelog has no entries for {source_version(root)}", file=sys.stderr)
+        print(f"the changelog has no entries for {source_version(ROOT)}", file=sys.stderr)
         return 1
     print(notes[0])
     return 0

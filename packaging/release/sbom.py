@@ -11,8 +11,6 @@ from that environment. If portable_python.sh built the interpreter, its versions
 source packages, and the native components name them.
 """
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import importlib
@@ -65,24 +63,15 @@ TRACES = (
     ("expat", re.compile(rb"\0expat_(\d+\.\d+\.\d+)\0")),
     ("libffi", re.compile(rb"\0ffi_type_sint64\0()")),  # it leaves no version
 )
-NATIVE_LICENSES = {
-    "expat": "MIT",
-    "libffi": "MIT",
-    "musl": "MIT",
-    "openssl": "Apache-2.0",
-    "python": "PSF-2.0",
-    "zlib": "Zlib",
-    "zstd": "BSD-3-Clause",
-}
-# Vendor and product in vulnerability databases.
-CPE = {
-    "expat": "libexpat_project:libexpat",
-    "libffi": "libffi_project:libffi",
-    "musl": "musl-libc:musl",
-    "openssl": "openssl:openssl",
-    "python": "python:python",
-    "zlib": "zlib:zlib",
-    "zstd": "facebook:zstandard",
+# Native components: their license, and their vendor and product in vulnerability databases.
+NATIVE = {
+    "expat": ("MIT", "libexpat_project:libexpat"),
+    "libffi": ("MIT", "libffi_project:libffi"),
+    "musl": ("MIT", "musl-libc:musl"),
+    "openssl": ("Apache-2.0", "openssl:openssl"),
+    "python": ("PSF-2.0", "python:python"),
+    "zlib": ("Zlib", "zlib:zlib"),
+    "zstd": ("BSD-3-Clause", "facebook:zstandard"),
 }
 # For distributions whose metadata has no SPDX expression.
 LICENSES = {
@@ -206,7 +195,7 @@ def build(binary: Path, versions: Path) -> Json:
             native[("musl", _musl(item.data))] = [item.place]
         for trace in traces:
             native.setdefault(trace, []).append(item.place)
-        if who in NATIVE_LICENSES:
+        if who in NATIVE:
             own.update(traces)
             if who == "python":
                 native.setdefault((who, facts["python"]), []).append(item.place)
@@ -311,7 +300,6 @@ def _musl(launcher: bytes) -> str:
         ["dpkg-query", "--show", "--showformat=${Version}", "musl-dev"],
         capture_output=True,
         text=True,
-        check=False,
     )
     return found.stdout.partition("-")[0] if found.returncode == 0 else ""
 
@@ -360,8 +348,9 @@ def _library(kind: str, name: str, version: str, where: list[str], **more: Any) 
 
 
 def _native(name: str, version: str, where: list[str]) -> Json:
-    cpe = f"cpe:2.3:a:{CPE[name]}:{version or '*'}:*:*:*:*:*:*:*"
-    licenses = [{"license": {"id": NATIVE_LICENSES[name]}}]
+    license_id, product = NATIVE[name]
+    cpe = f"cpe:2.3:a:{product}:{version or '*'}:*:*:*:*:*:*:*"
+    licenses = [{"license": {"id": license_id}}]
     return _library("generic", name, version, where, cpe=cpe, licenses=licenses)
 
 

@@ -4,15 +4,8 @@ All registries use the same identity, and users who create pods choose the names
 registries share a failure to prove the identity.
 """
 
-from types import TracebackType
-
 from provider.auth.region import RegionInfo
-from provider.cache.entries import (
-    CacheSlot,
-    cache_key,
-    failure_content,
-    raise_shared_failure,
-)
+from provider.cache.entries import CacheSlot, cache_key, failure_content, raise_shared_failure
 from provider.cache.tmpfs import Lock, Store, now
 from provider.errors import ProviderError, RegistryUnreachable, Terminated
 from provider.invocation import Invocation
@@ -63,12 +56,7 @@ class IdentityFlight:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if error is None:
             self.is_proving = False
             self._slot.write({"at": now()})

@@ -45,10 +45,10 @@ def _path(name: str, default: str, meaning: str) -> Callable[[Any], Any]:
     )
 
 
-def _seconds(name: str, least: float, default: float, meaning: str) -> Callable[[Any], Any]:
+def _seconds(name: str, least: int, default: int, meaning: str) -> Callable[[Any], Any]:
     return click.option(
         name,
-        type=click.FloatRange(least, 600),
+        type=click.IntRange(least, 600),
         default=default,
         show_default=True,
         metavar="SECONDS",
@@ -178,7 +178,7 @@ def config(
     other bytes stay. For a directory (kubelet 1.34), it prints the file to add. If an entry for this
     program exists, it prints FILE unchanged and says on standard error what differs. It refuses a
     config that the kubelet rejects, and one that it cannot edit without guessing, and gives the entry
-    to paste.
+    to paste. With --workload-identity, the RBAC rule and the policy go to standard error.
 
     --validate also checks the programs and the settings that the config names. Exit code: 1 if the
     kubelet would not start with the config, or if pulls from OCIR would fail.
@@ -191,7 +191,7 @@ def config(
         ours = command.write(realm, hosts, False, audience, kubelet_version)
         file, merged = command.merge(merge, ours, kubelet_version)
         note = f"{file}: entry added" if merged.added else command.kept_entry(file, merged)
-        click.echo(note, err=True)
+        click.echo(f"{note}\n{command.workload_note(audience)}", err=True, nl=False)
         click.echo(merged.text.encode(), nl=False)
         return 0
     if validate is not None:
@@ -290,10 +290,11 @@ def install(
     Oracle's Go provider (credential-provider-oke) is kept. The kubelet still calls it if its config
     names it. --take-over replaces it in one rename, without a restart of the kubelet.
 
-    Later runs keep --realm and --host. The last line on standard output names the node, its version and
+    Later runs keep --realm and --host. Without --merge, they update the entry or file that --merge added,
+    if it is there and nobody changed it. The last line on standard output names the node, its version and
     the result (installed, unchanged, failed).
 
-    Exit code with --dry-run: 0 if nothing would change, 2 if something would.
+    Exit code with --dry-run: 0 if nothing would change, 2 if something would, 1 for invalid options.
     """
     from provider.commands import outcome
     from provider.commands.install import InstallOptions, InstallPaths, install
@@ -339,7 +340,7 @@ def uninstall(prefix: Path, force: bool, dry_run: bool, output: str) -> int:
 @_DRY_RUN
 @_OUTPUT
 def enable(
-    bin_dir: Path, config: Path, watch: float, timeout: float, dry_run: bool, output: str
+    bin_dir: Path, config: Path, watch: int, timeout: int, dry_run: bool, output: str
 ) -> int:
     """Add the two credential provider flags to the running kubelet, and restart it.
 
@@ -352,14 +353,17 @@ def enable(
     It renames no program. If the config names Oracle's Go provider (credential-provider-oke), the
     kubelet calls that. To change it, run install --take-over first.
 
+    The last line on standard output names the node, its version and the result (enabled, unchanged,
+    failed).
+
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
     from provider.commands import outcome
     from provider.commands.kubelet_service import switch, trial
     from provider.commands.node.kubelet_unit import DROP_IN
 
-    flags = switch.flags(str(config), str(bin_dir))
-    act = partial(switch.enable, flags, trial.Options(watch, timeout, dry_run))
+    paths = str(config), str(bin_dir)
+    act = partial(switch.enable, *paths, trial.Options(watch, timeout, dry_run))
     return outcome.run("enable", DROP_IN, dry_run, output == "json", act, _say)
 
 
@@ -368,7 +372,7 @@ def enable(
 @_TIMEOUT
 @_DRY_RUN
 @_OUTPUT
-def disable(watch: float, timeout: float, dry_run: bool, output: str) -> int:
+def disable(watch: int, timeout: int, dry_run: bool, output: str) -> int:
     """Remove the kubelet's two flags that enable added, and restart the kubelet.
 
     It removes the drop-in of enable and nothing else. It restarts and watches the kubelet as enable
@@ -406,7 +410,8 @@ def run_command(argv: Sequence[str]) -> int:
         code = commands.main(list(argv), prog_name="oke-credential-provider", standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        # After a dry run, 2 means that something would change.
+        return 1 if "--dry-run" in argv else error.exit_code
     except click.Abort:
         return 1
     return code if isinstance(code, int) else 0

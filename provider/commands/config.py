@@ -103,10 +103,15 @@ def write(
         realm_domains=_realm_domains(realm), hosts=hosts, env=environment, token_attributes=token
     )
     if not as_json:
-        return text + (_WORKLOAD_NOTE.format(audience=audience) if audience else "")
+        return text + workload_note(audience)
     import yaml
 
     return json.dumps(yaml.safe_load(text), indent=2) + "\n"
+
+
+def workload_note(audience: str | None) -> str:
+    """What workload identity needs beside the config, as comments; "" without an audience."""
+    return _WORKLOAD_NOTE.format(audience=audience) if audience else ""
 
 
 def _token_attributes(audience: str, kubelet_version: str | None) -> TokenAttributes:

@@ -90,30 +90,12 @@ REGIONS = {
         "aga": "us-saltlake-2",
         "sjc": "us-sanjose-1",
     },
-    "oc2": {
-        "lfi": "us-langley-1",
-        "luf": "us-luke-1",
-    },
-    "oc3": {
-        "ric": "us-gov-ashburn-1",
-        "pia": "us-gov-chicago-1",
-        "tus": "us-gov-phoenix-1",
-    },
-    "oc4": {
-        "brs": "uk-gov-cardiff-1",
-        "ltn": "uk-gov-london-1",
-    },
-    "oc8": {
-        "nja": "ap-chiyoda-1",
-        "ukb": "ap-ibaraki-1",
-    },
-    "oc9": {
-        "mct": "me-dcc-muscat-1",
-        "ibr": "me-ibri-1",
-    },
-    "oc10": {
-        "wga": "ap-dcc-canberra-1",
-    },
+    "oc2": {"lfi": "us-langley-1", "luf": "us-luke-1"},
+    "oc3": {"ric": "us-gov-ashburn-1", "pia": "us-gov-chicago-1", "tus": "us-gov-phoenix-1"},
+    "oc4": {"brs": "uk-gov-cardiff-1", "ltn": "uk-gov-london-1"},
+    "oc8": {"nja": "ap-chiyoda-1", "ukb": "ap-ibaraki-1"},
+    "oc9": {"mct": "me-dcc-muscat-1", "ibr": "me-ibri-1"},
+    "oc10": {"wga": "ap-dcc-canberra-1"},
     "oc14": {
         "ork": "eu-dcc-dublin-1",
         "snn": "eu-dcc-dublin-2",
@@ -122,51 +104,18 @@ REGIONS = {
         "dus": "eu-dcc-rating-1",
         "dtm": "eu-dcc-rating-2",
     },
-    "oc15": {
-        "dac": "ap-dcc-gazipur-1",
-    },
-    "oc19": {
-        "str": "eu-frankfurt-2",
-        "vll": "eu-madrid-2",
-    },
-    "oc20": {
-        "beg": "eu-jovanovac-1",
-    },
-    "oc21": {
-        "vve": "me-alrayyan-1",
-        "doh": "me-dcc-doha-1",
-    },
-    "oc23": {
-        "ebb": "us-somerset-1",
-        "ebl": "us-thames-1",
-    },
-    "oc24": {
-        "avf": "eu-crissier-1",
-        "avz": "eu-dcc-zurich-1",
-    },
-    "oc26": {
-        "ahu": "me-abudhabi-3",
-        "rba": "me-alain-1",
-    },
-    "oc29": {
-        "rkt": "me-abudhabi-2",
-        "shj": "me-abudhabi-4",
-    },
-    "oc35": {
-        "bno": "ap-chuncheon-2",
-        "dtz": "ap-seoul-2",
-        "dln": "ap-suwon-1",
-    },
-    "oc42": {
-        "yxj": "us-ashburn-2",
-        "pgc": "us-newark-1",
-    },
-    "oc51": {
-        "jsk": "eu-budapest-1",
-    },
-    "oc52": {
-        "hnw": "sa-riodejaneiro-1",
-    },
+    "oc15": {"dac": "ap-dcc-gazipur-1"},
+    "oc19": {"str": "eu-frankfurt-2", "vll": "eu-madrid-2"},
+    "oc20": {"beg": "eu-jovanovac-1"},
+    "oc21": {"vve": "me-alrayyan-1", "doh": "me-dcc-doha-1"},
+    "oc23": {"ebb": "us-somerset-1", "ebl": "us-thames-1"},
+    "oc24": {"avf": "eu-crissier-1", "avz": "eu-dcc-zurich-1"},
+    "oc26": {"ahu": "me-abudhabi-3", "rba": "me-alain-1"},
+    "oc29": {"rkt": "me-abudhabi-2", "shj": "me-abudhabi-4"},
+    "oc35": {"bno": "ap-chuncheon-2", "dtz": "ap-seoul-2", "dln": "ap-suwon-1"},
+    "oc42": {"yxj": "us-ashburn-2", "pgc": "us-newark-1"},
+    "oc51": {"jsk": "eu-budapest-1"},
+    "oc52": {"hnw": "sa-riodejaneiro-1"},
 }
 
 

@@ -5,8 +5,6 @@ FAMILIES groups guards of one kind. Each claim of SECURITY.md and README.md (tes
 family too, with the one test of the claim.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -39,7 +37,7 @@ class Family:
 FAMILIES = (
     Family(
         "host rule",
-        ("tests/campaigns/test_fuzz.py", "tests/unit/test_core.py", "-k", "host or pattern or oracle or ocir"),
+        ("tests/campaigns/test_fuzz.py", "tests/unit/test_hosts.py", "-k", "host or pattern or oracle or ocir"),
         (
             Mutation("provider/net/hostname.py", "if not image_host.isascii() or (colon", "if (colon"),
             Mutation("provider/net/hostname.py", 'or "*" in labels[-2:]', ""),
@@ -84,7 +82,7 @@ FAMILIES = (
     ),
     Family(
         "unknown registries",
-        ("tests/e2e/test_invented_names.py", "tests/unit/test_core.py", "-k", "invented or core"),
+        ("tests/e2e/test_unknown_registries.py", "tests/unit/test_hosts.py"),
         (
             Mutation("provider/cache/token_cache.py", " or self._slot.read():", ":"),
             Mutation("provider/cache/token_cache.py", "return bool(own and split and is_registry_of(own, split[0]))", "return False"),
@@ -104,7 +102,7 @@ FAMILIES = (
     ),
     Family(
         "responses",
-        ("tests/unit/test_core.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response"),
+        ("tests/unit/test_response.py", "tests/campaigns/test_faults.py", "-k", "kubelet or token or expires or response"),
         (
             Mutation("provider/ocir/token.py", "not 0 < expires_in <= MAX_EXPIRES_IN", "not expires_in <= MAX_EXPIRES_IN"),
             Mutation("provider/plugin/response.py", "safe = max(expires_in - _MARGIN_SECONDS, expires_in // 2)", "safe = expires_in"),
@@ -134,7 +132,7 @@ FAMILIES = (
     ),
     Family(
         "parsing of input",
-        ("tests/campaigns/test_fuzz.py", "tests/unit/test_core.py", "-k", "request or image or repository or text or answered or line or shape"),
+        ("tests/campaigns/test_fuzz.py", "tests/unit/test_image.py", "tests/unit/test_errors.py", "-k", "request or image or repository or text or answered or line or shape"),
         (
             Mutation("provider/image.py", '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"', '_COMPONENT = r"[a-z0-9]+([._/-]+[a-z0-9]+)*"'),
             Mutation("provider/__main__.py", 'text.encode(errors="backslashreplace")', "text.encode()"),
@@ -269,36 +267,24 @@ def mutated(text: str, mutation: Mutation) -> str:
 def _is_built(family: Family) -> bool:
     """Report whether the tests of the family run only the built program."""
     launcher = any(mutation.file == "packaging/freeze/launcher.c" for mutation in family.mutations)
-    built = {f"tests/e2e/test_{name}.py" for name in ("install", "merge", "nodes")}
+    names = ("daemonset", "install", "merge", "nodes")
+    built = {f"tests/e2e/test_{name}.py" for name in names}
     return launcher or family.tests[0] in built
 
 
 def passes(copy: Path, tests: tuple[str, ...], build: bool) -> bool:
     """Run tests against the copy, after a new build if `build`. A test that hangs fails."""
-    environ = {**os.environ, "PYTHONPATH": str(copy)}
+    # The copy has no git repository.
+    version = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
+    environ = {**os.environ, **version, "PYTHONPATH": str(copy)}
     if build:
-        # The copy has no git repository.
-        version = {"PROVIDER_COMMIT": "mutated", "SOURCE_DATE_EPOCH": "1700000000"}
         command = [sys.executable, "packaging/freeze/build.py"]
-        subprocess.run(
-            command, cwd=copy, env={**environ, **version}, check=True, capture_output=True
-        )
+        subprocess.run(command, cwd=copy, env=environ, check=True, capture_output=True)
     else:
         environ["PROGRAMS"] = json.dumps({"mutated": [str(copy / "oke-credential-provider")]})
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-x",
-        "-q",
-        "-n",
-        "2",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-    ]
+    pytest = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "2", "-p", "no:cacheprovider"]
     with subprocess.Popen(
-        command, cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*pytest, *tests], cwd=copy, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         try:
             output, _ = process.communicate(timeout=_SECONDS)

@@ -3,8 +3,6 @@
 Each call must end with credentials from OCIR or with a reason. No process, file or memory may accumulate.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re
@@ -62,7 +60,7 @@ class Soaked:
 def soak(cloud: Cloud, program: Program, count: int, at_once: int) -> Soaked:
     """Make the calls. The faults of the cloud stay set."""
     cloud.reset()
-    cloud.control.lifetimes(registry_s=_LIFETIME)
+    cloud.control.registry_lifetime(_LIFETIME)
     cloud.control.fault("imds", Fault("status", status=429, rate=RATE))
     cloud.control.fault("federation", Fault("reset_headers", rate=RATE))
     cloud.control.fault("token", Fault("status", status=503, rate=RATE))

@@ -1,7 +1,5 @@
 """The report of `make bench`."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from xml.etree import ElementTree

@@ -1,7 +1,5 @@
 """A part of the fault matrix. `make faults` runs the complete one."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.campaigns.faults.matrix import Cell, cells, quick

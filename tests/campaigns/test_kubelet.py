@@ -1,7 +1,5 @@
 """The parts of the kubelet campaign that need no kubelet; `make kubelet` is the whole."""
 
-from __future__ import annotations
-
 import os
 import re
 import signal

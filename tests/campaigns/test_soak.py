@@ -1,7 +1,5 @@
 """A short soak. `make soak` runs the complete one."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 from tests.campaigns.soak import judge, soak

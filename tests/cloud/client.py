@@ -3,8 +3,6 @@
 It shares no code with the program or the SDK: it uses http.client, with one connection per request.
 """
 
-from __future__ import annotations
-
 import base64
 import http.client
 import json

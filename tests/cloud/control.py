@@ -1,7 +1,5 @@
 """Controls the stand-in from outside: one typed method per command."""
 
-from __future__ import annotations
-
 import json
 import socket
 from pathlib import Path
@@ -9,7 +7,7 @@ from typing import Any
 
 from tests.cloud.model import (
     AUDIENCE,
-    TENANCY,
+    RESOURCE,
     USER,
     ApiKey,
     Cluster,
@@ -78,24 +76,18 @@ class Control:
         """Set the clock skew of the stand-in in seconds (positive: ahead)."""
         self._call("clock", offset_s)
 
-    def lifetimes(self, *, security_s: float = 1200.0, registry_s: float = 3600.0) -> None:
-        """Set the lifetimes of federation's and OCIR's tokens."""
-        self._call("lifetimes", {"security_s": security_s, "registry_s": registry_s})
+    def registry_lifetime(self, seconds: float) -> None:
+        """Set the lifetime of OCIR's tokens."""
+        self._call("registry_lifetime", seconds)
 
-    def rotate_identity(self) -> None:
-        """Give the instance a new key and certificate."""
-        self._call("rotate_identity")
-
-    def api_key(
-        self, tenancy: str = TENANCY, user: str = USER, passphrase: str | None = None
-    ) -> ApiKey:
+    def api_key(self, user: str = USER, passphrase: str | None = None) -> ApiKey:
         """Create an API key for a user."""
-        value = {"tenancy": tenancy, "user": user, "passphrase": passphrase}
+        value = {"user": user, "passphrase": passphrase}
         return from_json(ApiKey, self._call("api_key", value))
 
-    def session(self, tenancy: str = TENANCY, user: str = USER) -> Session:
+    def session(self, user: str = USER) -> Session:
         """Create a session token for a user."""
-        return from_json(Session, self._call("session", {"tenancy": tenancy, "user": user}))
+        return from_json(Session, self._call("session", user))
 
     def cluster(self, cluster: Cluster) -> None:
         self._call("cluster", to_json(cluster))
@@ -118,7 +110,7 @@ class Control:
 
     def resource(self) -> Session:
         """Create a resource principal's session token, as in a container instance of OCI."""
-        return from_json(Session, self._call("resource"))
+        return self.session(RESOURCE)
 
     def upstream(self, port: int | None) -> None:
         """Use the docker-registry at 127.0.0.1:`port` for OCIR's /v2/; None: no registry."""
@@ -137,7 +129,7 @@ class Control:
         self.latency(0)
         self.clock(0)
         self.seed(0)
-        self.lifetimes()
+        self.registry_lifetime(3600)
         self.imds(Imds())
         self.iam(Iam())
         self.cluster(Cluster())

@@ -1,7 +1,5 @@
 """The federation endpoint: it exchanges the certificate of an instance for a security token."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import datetime as dt

@@ -1,36 +1,28 @@
 """The complete cloud: namespace, stand-in, and real programs on demand."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal
 import subprocess
 import sys
 from functools import cached_property
-from types import TracebackType
 from typing import Literal
 
 from tests.cloud.client import Client
 from tests.cloud.control import Control
-from tests.cloud.namespace import REPOSITORY, Namespace
+from tests.cloud.namespace import REPOSITORY, Closing, Namespace
 from tests.cloud.registry import REGISTRY_PORT, Registry
 
 # The directories where the program may keep the credential cache.
 STORES = ("/run/oke-credential-provider", f"/dev/shm/oke-credential-provider-{os.geteuid()}")
 
 
-class Cloud:
+class Cloud(Closing):
     """A running test cloud. `ns` runs programs inside, `control` controls the stand-in."""
 
-    def __init__(
-        self,
-        *,
-        log: Literal["journal", "devlog", ""] = "journal",
-        tmp: Literal["host", "fresh", "noexec"] = "host",
-    ) -> None:
+    def __init__(self, *, log: Literal["journal", "devlog", ""] = "journal") -> None:
         self._registry: Registry | None = None
-        self.ns = Namespace(log=log, tmp=tmp)
+        self.ns = Namespace(log=log)
         try:
             self._standin = self._start()
             self.control = Control(self.ns.folder / "control")
@@ -97,14 +89,3 @@ class Cloud:
             self._registry.reap()
         assert self._standin.stdout is not None
         self._standin.stdout.close()
-
-    def __enter__(self) -> Cloud:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

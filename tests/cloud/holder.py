@@ -5,8 +5,6 @@ namespaces, prints "ready", records datagrams on the log sockets and returns the
 ends, for example because its owner was killed, it kills all processes in its network namespace.
 """
 
-from __future__ import annotations
-
 import array
 import base64
 import ctypes
@@ -22,7 +20,7 @@ import sys
 import time
 from typing import TypedDict
 
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND, _MS_MOVE, _MS_REC = 2, 4, 8, 4096, 8192, 16384
+_MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_MOVE, _MS_REC = 2, 4, 4096, 8192, 16384
 _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8914, 0x8916, 0x891C
 _IFF_UP = 1
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "pts", "ptmx", "fuse", "net", "kvm")
@@ -32,9 +30,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Layout(TypedDict):
-    """The layout of the namespaces. `log`: "journal", "devlog" or ""; `tmp`: "host", "fresh" or "noexec".
+    """The layout of the namespaces. `log` is "journal", "devlog" or "".
 
-    `keep` names directories that stay visible below a hidden /tmp.
+    `keep` names directories that every user must be able to enter.
     """
 
     folder: str  # the owner's directory; the owner removes it
@@ -42,7 +40,6 @@ class Layout(TypedDict):
     bundles: dict[str, str]  # path of a CA bundle on this machine: the file that is mounted there
     imds: str
     log: str
-    tmp: str
     keep: list[str]
 
 
@@ -52,8 +49,8 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
         raise OSError(error, f"mount {kind or 'bind'} on {target}: {os.strerror(error)}")
 
 
-def tmpfs(target: str, mode: str = "0755", flags: int = _MS_NOSUID | _MS_NODEV) -> None:
-    mount("tmpfs", target, "tmpfs", flags, f"mode={mode}")
+def tmpfs(target: str, mode: str = "0755") -> None:
+    mount("tmpfs", target, "tmpfs", _MS_NOSUID | _MS_NODEV, f"mode={mode}")
 
 
 def bind(source: str, target: str) -> None:
@@ -115,20 +112,17 @@ def closed(path: str) -> str | None:
 
 
 def open_up(layout: Layout) -> None:
-    """Mount a fresh /tmp if requested, and make the kept directories accessible to every user."""
+    """Make the kept directories accessible to every user: hide the closed ones above them."""
     # The cloud's own directory stays closed: only root uses it.
     wanted = (path for path in layout["keep"] if path != layout["folder"])
-    covers = {cover: "0755" for cover in map(closed, wanted) if cover}
-    if layout["tmp"] != "host":
-        covers["/tmp"] = "1777"
+    covers = set(filter(None, map(closed, wanted)))
     kept = {
         path: os.open(path, os.O_PATH)
         for path in layout["keep"]
         if any(path.startswith(f"{cover}/") for cover in covers)
     }
-    for cover, mode in covers.items():
-        noexec = _MS_NOEXEC if (cover, layout["tmp"]) == ("/tmp", "noexec") else 0
-        tmpfs(cover, mode, _MS_NOSUID | _MS_NODEV | noexec)
+    for cover in covers:
+        tmpfs(cover)
     for path, descriptor in kept.items():
         os.makedirs(path, exist_ok=True)
         bind(f"/proc/self/fd/{descriptor}", path)
@@ -164,9 +158,8 @@ def log_socket(kind: str) -> socket.socket | None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     try:
         with open("/proc/sys/net/unix/max_dgram_qlen", "w") as file:
-            file.write(
-                "512"
-            )  # systemd's value; with the kernel's 10, parallel calls would lose lines
+            # systemd's value. With the kernel's 10, parallel calls would lose lines.
+            file.write("512")
     except OSError:
         pass
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -213,9 +206,8 @@ def kill_all() -> None:
 
 
 def main() -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the owner; this process ends with it
+    # Ctrl-C is for the owner; this process ends with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     layout: Layout = json.loads(sys.stdin.readline())
     network(layout["imds"])
     files(layout)

@@ -1,14 +1,12 @@
 """The HTTP/1.1 that the stand-in needs, on raw streams, so that faults can break it at any byte."""
 
-from __future__ import annotations
-
 import asyncio
 import email.utils
 import json
 import time
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Self
 
 _MAX_HEAD = 64 * 1024
 _MAX_BODY = 256 * 1024
@@ -56,7 +54,7 @@ class Response:
     length: int | None = field(default=None)  # Content-Length if it is not len(body) (HEAD)
     reason: str | None = None  # None: the usual reason of the status
 
-    def with_header(self, name: str, value: str) -> Response:
+    def with_header(self, name: str, value: str) -> Self:
         return replace(self, headers=(*self.headers, (name, value)))
 
 

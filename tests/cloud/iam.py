@@ -1,7 +1,5 @@
 """Pure lookups of permissions in an `Iam`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The instance metadata service, versions 1 and 2, with the header rules of version 2."""
 
-from __future__ import annotations
-
 from tests.cloud import pki
 from tests.cloud.http1 import Request, Response, json_response, refuse
 from tests.cloud.model import Endpoint, Imds
@@ -55,15 +53,15 @@ def answer(state: State, request: Request) -> Response:
     return _text(value) if isinstance(value, str) else json_response(200, value)
 
 
-def too_many(reason: str) -> Response:
+def too_many() -> Response:
     """Return a 429 with the HTML page that the service sends instead of JSON."""
     page = b"<html><head><title>429 Too Many Requests</title></head><body></body></html>"
-    return Response(429, page, content_type="text/html", refusal=reason)
+    return Response(429, page, content_type="text/html", refusal="too many requests at once")
 
 
 def _instance(imds: Imds) -> dict[str, object]:
     region = imds.region
-    info: dict[str, object] = {
+    info = {
         "realmKey": region.realm,
         "realmDomainComponent": region.domain,
         "regionKey": region.key,
@@ -77,7 +75,7 @@ def _instance(imds: Imds) -> dict[str, object]:
         "tenantId": imds.tenancy,
         "region": region.name,
         "canonicalRegionName": region.name,
-        "regionInfo": info if imds.region_info is None else dict(imds.region_info),
+        "regionInfo": info,
         "shape": "VM.Standard.E5.Flex",
         "state": "Running",
         "metadata": dict(imds.metadata),

@@ -1,7 +1,5 @@
 """RS256 JSON web tokens, written from RFC 7515 and 7519 without a library that the program uses."""
 
-from __future__ import annotations
-
 import base64
 import json
 from collections.abc import Mapping

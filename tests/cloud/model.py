@@ -1,7 +1,5 @@
 """The types that the stand-in and its users exchange: frozen data that converts to JSON."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import types
@@ -31,8 +29,6 @@ Endpoint = Literal[
     "workload",  # the workload identity endpoint next to the API server
 ]
 Group = Literal["imds", "federation", "registry", "namespace", "elsewhere", "proxy", "cluster"]
-ENDPOINTS: tuple[Endpoint, ...] = get_args(Endpoint)
-GROUPS: tuple[Group, ...] = get_args(Group)
 
 TENANCY = "ocid1.tenancy.oc1..aaaaaaaastandintenancy"
 COMPARTMENT = "ocid1.compartment.oc1..aaaaaaaastandincompartment"
@@ -127,8 +123,7 @@ PLACES: tuple[Place, ...] = (
 
 # --- faults ------------------------------------------------------------------------------------
 
-FaultKind = Literal[
-    # the connection
+ConnectionFault = Literal[
     "refused",  # the listener is closed
     "black_hole",  # accepted, never answered
     "reset_accept",
@@ -136,14 +131,15 @@ FaultKind = Literal[
     "tls_wrong_name",
     "tls_unknown_ca",
     "tls_old",  # TLS 1.0 and 1.1 only
-    # the answer
+]
+AnswerFault = Literal[
     "latency",  # the valid answer, delay_ms late
     "status",  # `status`, `headers`, `body`
     # `status`, with everything that the client sent in the reason, in headers and in the body; with
     # status 200, the body is valid
     "echo",
     "echo_bare",  # everything that the client sent, without HTTP
-    "redirect",  # `status` (302 when 200) to `location`
+    "redirect",  # `status` (302 when 200) to a host outside of OCI
     "reset_headers",
     "reset_body",
     "slow_headers",  # one byte per interval_s
@@ -158,21 +154,12 @@ FaultKind = Literal[
     "patch",  # the valid JSON answer with `patch` merged into it
     "body",  # 200 with `body`
 ]
+FaultKind = ConnectionFault | AnswerFault
+CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(get_args(ConnectionFault))
 # The opc-request-id of an echo: everything that the client sent; a long run of allowed characters from what
 # the client sent, from what it signed earlier, or from the body of the valid answer; the first run in pieces
 # and upper case.
 EchoId = Literal["whole", "run", "earlier", "received", "pieces"]
-CONNECTION_FAULTS: frozenset[FaultKind] = frozenset(
-    (
-        "refused",
-        "black_hole",
-        "reset_accept",
-        "tls_expired",
-        "tls_wrong_name",
-        "tls_unknown_ca",
-        "tls_old",
-    )
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +177,6 @@ class Fault:
     body: str = ""
     content_type: str = "application/json"
     patch: Mapping[str, object] = field(default_factory=dict)
-    location: str = "https://elsewhere.example/stolen"
     delay_ms: float = 0.0
     interval_s: float = 1.0
     echo_id: EchoId = "whole"
@@ -269,7 +255,7 @@ class Iam:
 
 
 # The keys of a managed node's metadata, from published logs. They do not include address and CA
-# certificate of the API server. A self-managed node has both, and no other key of OKE.
+# certificate of the API server.
 MANAGED_NODE: Mapping[str, object] = {
     "ansible_args": base64.b64encode(b'{"k8s_apiserver_addr": "10.0.0.5:6443"}').decode(),
     "bootstrap-kubelet-conf": base64.b64encode(b"apiVersion: v1\nkind: Config\n").decode(),
@@ -283,27 +269,16 @@ MANAGED_NODE: Mapping[str, object] = {
 }
 
 
-def self_managed_node(ca_pem: str, host: str = "10.0.0.5") -> dict[str, object]:
-    """Return the metadata of a self-managed node, which the creator of the instance sets."""
-    return {
-        "apiserver_host": host,
-        "cluster_ca_cert": base64.b64encode(ca_pem.encode()).decode(),
-        "user_data": base64.b64encode(b"#!/bin/bash\n").decode(),
-    }
-
-
 @dataclass(frozen=True, slots=True)
 class Imds:
     """The contents and limits of the metadata service."""
 
     region: Region = FRANKFURT
-    region_info: Mapping[str, object] | None = None  # replaces the values of `region`
     instance: str = INSTANCE
     compartment: str = COMPARTMENT
     tenancy: str = TENANCY
     metadata: Mapping[str, object] = field(default_factory=lambda: dict(MANAGED_NODE))
     max_under_way: int | None = None  # 429 above this number of parallel requests
-    max_per_second: int | None = None
 
 
 # --- the cluster -------------------------------------------------------------------------------
@@ -354,7 +329,6 @@ class Report:
 
     endpoints: Mapping[Endpoint, Count]
     connections: Mapping[Group, int]
-    handshake_failures: Mapping[Group, int]
     requests: tuple[Seen, ...]
 
     def count(self, endpoint: Endpoint) -> int:

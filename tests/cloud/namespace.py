@@ -3,8 +3,6 @@
 It needs root. A program inside is a plain child process with its own PID, signals and exit status.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -18,8 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Literal
+from typing import IO, Literal, Self
 
 from tests.cloud import holder
 from tests.cloud.model import IMDS_ADDRESS, PLACES
@@ -41,7 +38,7 @@ class Completed:
     stderr: bytes
     seconds: float  # from before the start until its output is closed and it is reaped
 
-    def check(self) -> Completed:
+    def check(self) -> Self:
         """Return self. Raises AssertionError with stderr if the process failed."""
         if self.returncode != 0:
             raise AssertionError(f"{self.argv[0]}: {self.returncode}\n{self.stderr.decode()}")
@@ -74,27 +71,35 @@ class LogEntry:
         return self.raw.decode(errors="replace")
 
 
-class Namespace:
+class Closing:
+    """A context manager that calls its own `close` at the end."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+
+class Namespace(Closing):
     """`close` removes the namespace with all its processes. It also ends with the process that created it."""
 
-    def __init__(
-        self,
-        *,
-        log: Literal["journal", "devlog", ""] = "journal",
-        tmp: Literal["host", "fresh", "noexec"] = "host",
-    ) -> None:
+    def __init__(self, *, log: Literal["journal", "devlog", ""] = "journal") -> None:
         if os.geteuid() != 0:
             sys.exit(
                 "A test cloud needs root: packaging/setup/as_root.sh COMMAND runs one by sudo."
             )
         self.folder = Path(tempfile.mkdtemp(prefix="cloud-"))
         try:
-            self._start(log, tmp)
+            self._start(log)
         except BaseException:
             shutil.rmtree(self.folder, ignore_errors=True)
             raise
 
-    def _start(self, log: str, tmp: str) -> None:
+    def _start(self, log: str) -> None:
         hosts = self.folder / "hosts"
         hosts.write_text(hosts_file())
         self._bundles: dict[str, Path] = {}
@@ -107,7 +112,6 @@ class Namespace:
             "bundles": {bundle: str(copy) for bundle, copy in self._bundles.items()},
             "imds": IMDS_ADDRESS,
             "log": log,
-            "tmp": tmp,
             "keep": [str(self.folder), str(REPOSITORY), sys.prefix, sys.base_prefix],
         }
         self._holder = subprocess.Popen(
@@ -250,17 +254,6 @@ class Namespace:
         self._holder.wait(10)
         self._holder.stdout.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Namespace:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def hosts_file() -> str:

@@ -1,7 +1,5 @@
 """OCIR: the token endpoint, and the registry API in front of a real registry."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

@@ -1,7 +1,5 @@
 """Keys and certificates: TLS of the stand-in, and the identity of an instance in IMDS."""
 
-from __future__ import annotations
-
 import base64
 import datetime as dt
 import hashlib

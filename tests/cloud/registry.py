@@ -1,7 +1,5 @@
 """Real programs: Debian's docker-registry behind the stand-in, and pulls with skopeo and containerd."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib
@@ -189,10 +187,7 @@ def write_image(folder: Path, files: Mapping[str, bytes] = _HELLO) -> str:
     manifest = {
         "schemaVersion": 2,
         "mediaType": f"{oci}.manifest.v1+json",
-        "config": {
-            "mediaType": f"{oci}.config.v1+json",
-            **blob(json.dumps(config).encode()),
-        },
+        "config": {"mediaType": f"{oci}.config.v1+json", **blob(json.dumps(config).encode())},
         "layers": [{"mediaType": f"{oci}.layer.v1.tar+gzip", **blob(zipped)}],
     }
     entry = blob(json.dumps(manifest).encode())

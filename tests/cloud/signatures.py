@@ -5,8 +5,6 @@ rsa-sha256; `(request-target)` is the method in lower case and the target as sen
 `name: value`; one newline joins the lines.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import email.utils
@@ -35,9 +33,7 @@ class Refused(Exception):
 class Signature:
     """The parameters of an `Authorization: Signature ...` header."""
 
-    version: str
     key_id: str
-    algorithm: str
     headers: tuple[str, ...]
     signature: bytes
 
@@ -69,13 +65,7 @@ def parse(authorization: str | None) -> Signature:
         signature = base64.b64decode(parameters["signature"], validate=True)
     except binascii.Error as error:
         raise Refused("the signature is not base64") from error
-    return Signature(
-        parameters["version"],
-        parameters["keyId"],
-        parameters["algorithm"],
-        tuple(parameters["headers"].split(" ")),
-        signature,
-    )
+    return Signature(parameters["keyId"], tuple(parameters["headers"].split(" ")), signature)
 
 
 def signing_string(request: Request, covered: Sequence[str]) -> bytes:

@@ -4,8 +4,6 @@
 FOLDER/control and writes its TLS root to FOLDER/ca.pem. It prints "ready" when it serves.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import datetime as dt
@@ -94,10 +92,10 @@ class _Listener:
 class StandIn:
     """Listeners, faults and counters around the pure functions of imds, federation and ocir."""
 
-    def __init__(self, state: State, seed: int = 0) -> None:
+    def __init__(self, state: State) -> None:
         self.state = state
         self.latency_s = 0.0
-        self.draw = random.Random(seed)
+        self.draw = random.Random(0)
         self.faults: dict[Endpoint | Group, _Armed] = {}
         hosts = [host for place in PLACES if place.group != "cluster" for host in place.hosts]
         self.tls = _contexts(state.tls, hosts)
@@ -110,7 +108,6 @@ class StandIn:
         self.reset_counters()
         self.under_way: Counter[Endpoint] = Counter()
         self.signed: dict[int, str] = {}  # the last signed request of each connection, in one line
-        self.imds_times: list[float] = []
 
     # --- counters ---
 
@@ -119,7 +116,6 @@ class StandIn:
         self.statuses: dict[Endpoint, Counter[str]] = {}
         self.peaks: Counter[Endpoint] = Counter()
         self.connections: Counter[Group] = Counter()
-        self.handshake_failures: Counter[Group] = Counter()
         self.log: list[Seen] = []
 
     def report(self) -> Report:
@@ -127,12 +123,7 @@ class StandIn:
             endpoint: Count(number, dict(self.statuses.get(endpoint, {})), self.peaks[endpoint])
             for endpoint, number in self.requests.items()
         }
-        return Report(
-            counts,
-            dict(self.connections),
-            dict(self.handshake_failures),
-            tuple(self.log),
-        )
+        return Report(counts, dict(self.connections), tuple(self.log))
 
     # --- faults ---
 
@@ -237,7 +228,6 @@ class StandIn:
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, sock, ssl=context)
         except (OSError, ssl.SSLError):
-            self.handshake_failures[place.group] += 1
             if old is not None:  # asyncio drops OpenSSL's alert, which the client needs
                 with contextlib.suppress(OSError):
                     old.send(_PROTOCOL_VERSION_ALERT)
@@ -376,17 +366,9 @@ class StandIn:
             return refuse(599, "StandInBroken", "the stand-in itself has failed, see its stderr")
 
     def _throttled(self) -> Response | None:
-        limits, now = self.state.imds, time.monotonic()
-        if limits.max_per_second is not None:
-            self.imds_times = [t for t in self.imds_times if t > now - 1.0]
-            if len(self.imds_times) >= limits.max_per_second:
-                return imds.too_many("too many requests within a second")
-            self.imds_times.append(now)
-        if limits.max_under_way is not None:
-            under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
-            if under_way > limits.max_under_way:
-                return imds.too_many("too many requests at once")
-        return None
+        most = self.state.imds.max_under_way
+        under_way = sum(n for e, n in self.under_way.items() if group_of(e) == "imds")
+        return None if most is None or under_way <= most else imds.too_many()
 
     async def _send(
         self,
@@ -487,20 +469,14 @@ class StandIn:
             "iam": lambda v: setattr(self.state, "iam", from_json(Iam, v)),
             "cluster": lambda v: setattr(self.state, "cluster", from_json(Cluster, v)),
             "service_account_token": self._service_account_token,
-            "resource": lambda _: to_json(self.state.new_resource()),
             "clock": lambda v: setattr(self.state, "clock_offset_s", v),
-            "lifetimes": self._lifetimes,
-            "rotate_identity": lambda _: self.state.rotate_identity(),
+            "registry_lifetime": lambda v: setattr(self.state, "registry_lifetime_s", v),
             "api_key": lambda v: to_json(self.state.new_api_key(**v)),
-            "session": lambda v: to_json(self.state.new_session(**v)),
+            "session": lambda v: to_json(self.state.new_session(v)),
             "upstream": lambda v: setattr(self.state, "upstream_port", v),
             "push_token": self._push_token,
         }
         return commands[op](value)
-
-    def _lifetimes(self, value: dict[str, float]) -> None:
-        self.state.security_lifetime_s = value["security_s"]
-        self.state.registry_lifetime_s = value["registry_s"]
 
     def _service_account_token(self, value: dict[str, Any]) -> str:
         account = from_json(Workload, value.pop("account"))
@@ -537,7 +513,7 @@ def _changed(request: Request, response: Response, fault: Fault, earlier: str) -
             return _echo(request, response, fault, earlier)
         case "redirect":
             status = 302 if fault.status == 200 else fault.status
-            return Response(status, b"", (*keep, ("Location", fault.location)))
+            return Response(status, b"", (*keep, ("Location", "https://elsewhere.example/stolen")))
         case "endless_body":
             return Response(200, b"", (*keep, ("Transfer-Encoding", "chunked")))
         case "huge_body":

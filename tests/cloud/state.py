@@ -1,12 +1,11 @@
 """The state of the stand-in: keys, settings and issued secrets."""
 
-from __future__ import annotations
-
 import json
 import secrets as random_secrets
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -14,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from tests.cloud import jwt, pki
 from tests.cloud.iam import Principal
 from tests.cloud.model import (
-    RESOURCE,
+    TENANCY,
     ApiKey,
     Cluster,
     Iam,
@@ -59,7 +58,7 @@ class State:
     secrets: list[Secret] = field(default_factory=list)
 
     @classmethod
-    def new(cls) -> State:
+    def new(cls) -> Self:
         with ThreadPoolExecutor(4) as pool:  # key generation releases the GIL
             intermediate_key, token_key, leaf_key = pool.map(lambda _: pki.rsa_key(), range(3))
         instances = pki.authority("Stand-in Instance Identity Root")
@@ -100,12 +99,6 @@ class State:
             self.identity = _identity(self.intermediate, self.leaf_key, imds)
             self._keep_identity()
 
-    def rotate_identity(self) -> None:
-        """Give the instance a new key and certificate, as OCI does every few hours."""
-        self.leaf_key = pki.rsa_key()
-        self.identity = _identity(self.intermediate, self.leaf_key, self.imds)
-        self._keep_identity()
-
     def security_token(self, principal: Principal, key: rsa.RSAPublicKey) -> str:
         """Return a security token of federation, which binds `principal` to the session key."""
         now = self.now()
@@ -128,22 +121,23 @@ class State:
         token = jwt.sign(self.token_key, claims, "asw_standin")
         return self.keep("security token", token)
 
-    def new_api_key(self, tenancy: str, user: str, passphrase: str | None) -> ApiKey:
+    def new_api_key(self, user: str, passphrase: str | None) -> ApiKey:
         key = pki.rsa_key()
         fingerprint = pki.api_fingerprint(key.public_key())
-        self.users[f"{tenancy}/{user}/{fingerprint}"] = key.public_key()
+        self.users[f"{TENANCY}/{user}/{fingerprint}"] = key.public_key()
         self.keep("api key", pki.pem_of(key))
         pem = pki.pem_of(key, passphrase)
         if passphrase is not None:
             self.keep("api key, encrypted", pem)
             self.keep("passphrase", passphrase)
-        return ApiKey(tenancy, user, fingerprint, pem, passphrase)
+        return ApiKey(TENANCY, user, fingerprint, pem, passphrase)
 
-    def new_session(self, tenancy: str, user: str) -> Session:
+    def new_session(self, ocid: str) -> Session:
+        """Create the session of a user or, as in a container instance of OCI, of a resource."""
         key = pki.rsa_key()
-        principal = Principal(user, tenancy, None, self.imds.region.realm, self.now())
+        principal = Principal(ocid, TENANCY, None, self.imds.region.realm, self.now())
         pem = self.keep("session key", pki.pem_of(key))
-        return Session(tenancy, user, self.security_token(principal, key.public_key()), pem)
+        return Session(TENANCY, ocid, self.security_token(principal, key.public_key()), pem)
 
     @property
     def cluster_key(self) -> rsa.RSAPrivateKey:
@@ -151,14 +145,6 @@ class State:
         if not self.cluster_keys:
             self.cluster_keys.append(pki.rsa_key())
         return self.cluster_keys[0]
-
-    def new_resource(self) -> Session:
-        """Create the session of a resource principal, as in a container instance of OCI."""
-        key = pki.rsa_key()
-        principal = Principal(RESOURCE, self.imds.tenancy, None, self.imds.region.realm, self.now())
-        pem = self.keep("resource key", pki.pem_of(key))
-        token = self.security_token(principal, key.public_key())
-        return Session(self.imds.tenancy, RESOURCE, token, pem)
 
     def service_account_token(
         self, account: Workload, uid: str, pod: str, audience: str, life_s: float, forged: bool

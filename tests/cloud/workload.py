@@ -1,7 +1,5 @@
 """OKE's workload identity endpoint: it exchanges a service-account token for a session token."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import json

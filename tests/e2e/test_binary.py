@@ -29,7 +29,6 @@ def run(program: Path, *arguments: str, **environ: str) -> subprocess.CompletedP
         env={**BARE, **environ},
         capture_output=True,
         timeout=60,
-        check=False,
     )
 
 
@@ -104,7 +103,6 @@ def test_reads_an_oci_config_file_by_the_sdk_as_the_source_does(
             env={**BARE, "OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)},
             capture_output=True,
             timeout=60,
-            check=False,
         )
         for program in (form(), source)
     )
@@ -126,17 +124,6 @@ def test_prints_the_licenses_of_all_its_parts(form: Form) -> None:
     # A phrase of each kind of license.
     for words in ("Apache License", "Bootloader-exception", "PYTHON SOFTWARE FOUNDATION LICENSE"):
         assert words in text
-
-
-def test_the_source_prints_the_licenses_of_the_installed_packages() -> None:
-    said = subprocess.run(
-        [Path(sys.executable).parent / "oke-credential-provider", "licenses"],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert "\ncryptography " in said
-    assert "\npytest " not in said
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +154,6 @@ def rebuild(place: Path, *options: str, **environ: str) -> subprocess.CompletedP
         capture_output=True,
         text=True,
         timeout=600,
-        check=False,
     )
 
 

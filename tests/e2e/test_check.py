@@ -1,7 +1,5 @@
 """`check`: the list of steps, the settings, permissions, the text output."""
 
-from __future__ import annotations
-
 import os
 import pty
 import re
@@ -16,25 +14,22 @@ from provider.commands.check.step import Step, exit_code, not_visible, ok, warni
 from provider.commands.check.unit import Unit
 from provider.commands.node.files import ConfigFiles, Executable
 from provider.commands.node.processes import Kubelet, Processes
-from tests.cloud.model import (
-    INSTANCE,
-    USER,
-    Fault,
-    Iam,
-)
+from tests.cloud.model import INSTANCE, RESOURCE, USER, Fault, Iam, Policy
 from tests.conftest import Program
 from tests.support.built import one_file
 from tests.support.processes import AS_OTHER
-from tests.support.worker import (
-    ALONE,
-    BIN_DIR,
-    FOLDER,
-    IMAGE,
-    NAME,
-    Node,
-    config,
-)
+from tests.support.worker import ALONE, BIN_DIR, FOLDER, IMAGE, NAME, Node, config
 from tests.support.worker import node as node  # the fixture
+
+OF_THE_KUBELET = (
+    *("kubelet", "kubelet unit", "provider config", "programs", "version", "matchImages"),
+    *("settings", "metadata", "init script"),
+)
+# They need valid settings.
+OF_THE_PROGRAM = (
+    *("registry name", "registry route", "clock", "federation route"),
+    *("identity", "token", "pull", "shared tokens"),
+)
 
 
 def test_on_a_healthy_node_every_step_is_ok(node: Node) -> None:
@@ -42,25 +37,7 @@ def test_on_a_healthy_node_every_step_is_ok(node: Node) -> None:
     assert checked.causes() == {}
     assert checked.code == 0
     assert checked.content["holds"] is True
-    assert checked.names() == [
-        "kubelet",
-        "kubelet unit",
-        "provider config",
-        "programs",
-        "version",
-        "matchImages",
-        "settings",
-        "metadata",
-        "init script",
-        "registry name",
-        "registry route",
-        "clock",
-        "federation route",
-        "identity",
-        "token",
-        "pull",
-        "shared tokens",
-    ]
+    assert checked.names() == [*OF_THE_KUBELET, *OF_THE_PROGRAM]
     assert "kubelet 1.34" in checked.result("kubelet")
     assert INSTANCE in checked.result("identity")
     assert checked.step("token")["milliseconds"] > 0
@@ -106,6 +83,18 @@ def test_a_user_principal_needs_neither_metadata_nor_federation(node: Node) -> N
     assert "Allow group <group> to read repos" in node.check().advice("pull")
 
 
+def test_a_resource_principal_is_read_from_the_environment(node: Node) -> None:
+    resource = node.cloud.control.resource()
+    values = {"VERSION": "2.2", "RPST": resource.token, "PRIVATE_PEM": resource.private_pem}
+    node.kubelet_env = {f"OCI_RESOURCE_PRINCIPAL_{name}": text for name, text in values.items()}
+    node.config(config(env={"OCIR_AUTH_METHOD": "RESOURCE_PRINCIPAL"}))
+    node.cloud.control.iam(Iam(policies=(Policy(RESOURCE),)))
+    checked = node.check()
+    assert checked.causes() == {}
+    assert checked.cause("metadata") == "not-needed"
+    assert "OCI_RESOURCE_PRINCIPAL_*" in checked.action("identity")
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 
@@ -116,25 +105,13 @@ def test_invalid_settings_in_the_config_are_reported(node: Node) -> None:
     assert "TOKEN_VALIDATION is 'maybe'" in checked.result("settings")
 
 
-LATER = (
-    "registry name",
-    "registry route",
-    "clock",
-    "federation route",
-    "identity",
-    "token",
-    "pull",
-    "shared tokens",
-)
-
-
 @pytest.mark.every_form
 def test_with_invalid_settings_the_later_steps_are_skipped(node: Node) -> None:
     names = node.check().names()
     node.config(config(env={"TOKEN_VALIDATION": "maybe"}))
     checked = node.check()
     assert checked.names() == names
-    for name in LATER:
+    for name in OF_THE_PROGRAM:
         assert checked.step(name)["status"] == "skipped"
         assert "'settings'" in checked.result(name)
 

@@ -1,8 +1,5 @@
 """`check`: the metadata service, the network, principals, the registry token."""
 
-from __future__ import annotations
-
-import base64
 import json
 import os
 import re
@@ -24,16 +21,11 @@ from tests.cloud.model import (
     Workload,
 )
 from tests.cloud.namespace import hosts_file
-from tests.support.worker import (
-    FLAGS,
-    FOLDER,
-    IMAGE,
-    TOKEN_ATTRIBUTES,
-    Checked,
-    Node,
-    config,
-)
+from tests.e2e.test_workload import kubeconfig
+from tests.support.processes import OTHER
+from tests.support.worker import FLAGS, FOLDER, IMAGE, TOKEN_ATTRIBUTES, Checked, Node, config
 from tests.support.worker import node as node  # the fixture
+from tests.unit.test_http import packets_dropped
 
 
 @pytest.mark.parametrize(
@@ -72,19 +64,9 @@ def test_a_host_without_an_address_is_reported(node: Node, host: str, step: str)
 
 
 def test_a_connection_that_is_never_accepted_is_a_missing_route(node: Node) -> None:
-    # As in a private subnet without a Service Gateway: nothing answers the first packet. A listener
-    # with a full queue does the same.
-    silent = (
-        "import socket; s = socket.socket(); s.bind(('127.0.9.9', 443)); s.listen(0)\n"
-        "full = [socket.socket() for _ in range(4)]\n"
-        "for c in full: c.setblocking(False); c.connect_ex(('127.0.9.9', 443))\n"
-        "print('full', flush=True); input()"
-    )
-    text = re.sub(r"127\.0\.2\.1 ", "127.0.9.9 ", hosts_file())
-    node.cloud.ns.hosts(text)
-    node.write(f"{FOLDER}/silent.py", silent)
-    node.before = f"sleep 60 | python3 {FOLDER}/silent.py >{FOLDER}/said & until [ -s {FOLDER}/said ]; do sleep 0.01; done"
-    checked = node.check()
+    # As in a private subnet without a Service Gateway: nothing answers the first packet.
+    with packets_dropped(node.cloud, "fra.ocir.io"):
+        checked = node.check()
     assert checked.causes() == {"registry route": "no-route"}
     assert "no answer within 5 s" in checked.result("registry route")
     assert "Service Gateway" in checked.advice("registry route")
@@ -131,10 +113,7 @@ def test_the_kubelets_proxy_is_used_and_its_password_is_hidden(node: Node) -> No
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [
-        (Fault("refused"), "proxy-unreachable"),
-        (Fault("status", status=407), "proxy-refused"),
-    ],
+    [(Fault("refused"), "proxy-unreachable"), (Fault("status", status=407), "proxy-refused")],
 )
 def test_each_failure_of_the_proxy_has_its_cause(node: Node, fault: Fault, cause: str) -> None:
     node.config(config(env={"HTTPS_PROXY": PROXY}))
@@ -269,36 +248,20 @@ def test_a_pull_of_a_service_account_is_checked_with_its_token(node: Node) -> No
     assert "experimental" in other.advice("pull")
 
 
-def kubelet_conf(node: Node) -> str:
-    ca = base64.b64encode((node.cloud.ns.folder / "cluster-ca.pem").read_bytes()).decode()
-    cluster = {"server": f"https://{CLUSTER_ADDRESS}:6443", "certificate-authority-data": ca}
-    return json.dumps(
-        {
-            "clusters": [{"name": "oke", "cluster": cluster}],
-            "contexts": [{"name": "node", "context": {"cluster": "oke"}}],
-            "current-context": "node",
-        }
-    )
-
-
-def test_the_cluster_is_from_the_kubelets_kubeconfig(
-    node: Node,
-) -> None:
+def test_the_cluster_is_from_the_kubelets_kubeconfig(node: Node) -> None:
     node.config(config(env={"OCIR_AUTH_METHOD": "WORKLOAD_IDENTITY"}, more=TOKEN_ATTRIBUTES))
     node.cloud.control.iam(Iam(policies=(Policy(Workload()),)))
-    kubeconfig = f"{FOLDER}/kubelet.conf"
-    node.write(kubeconfig, kubelet_conf(node))
-    node.flags = (*FLAGS, "--kubeconfig", kubeconfig)
+    path = f"{FOLDER}/kubelet.conf"
+    node.write(path, json.dumps(kubeconfig(node.cloud)))
+    node.flags = (*FLAGS, "--kubeconfig", path)
     checked = check_as(node, Workload())
     assert checked.causes() == {}
-    assert f"API server from {kubeconfig}, CA from {kubeconfig}" in str(
-        checked.action("cluster route")
-    )
+    assert f"API server from {path}, CA from {path}" in checked.action("cluster route")
     assert "service account default/app" in checked.result("identity")
-    os.chown(node.cloud.ns.path(kubeconfig), 65534, 65534)
+    os.chown(node.cloud.ns.path(path), OTHER, OTHER)
     checked = check_as(node, Workload())
     assert checked.cause("cluster route") == "cluster-unknown"
-    assert f"{kubeconfig} belongs to user 65534" in checked.result("cluster route")
+    assert f"{path} belongs to user {OTHER}" in checked.result("cluster route")
     assert checked.cause("identity") == "cluster-unknown"
 
 
@@ -330,10 +293,7 @@ def test_with_the_fallback_method_cluster_and_instance_are_checked(node: Node) -
 
 @pytest.mark.parametrize(
     ("fault", "cause"),
-    [
-        (Fault("refused"), "workload-unreachable"),
-        (Fault("tls_unknown_ca"), "tls-untrusted"),
-    ],
+    [(Fault("refused"), "workload-unreachable"), (Fault("tls_unknown_ca"), "tls-untrusted")],
 )
 def test_an_unreachable_cluster_is_reported(node: Node, fault: Fault, cause: str) -> None:
     node.config(config(env=workload(node), more=TOKEN_ATTRIBUTES))

@@ -1,28 +1,14 @@
 """`check`: the pull check with its advice on IAM, the credential cache."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
 
 import pytest
 
-from tests.cloud.model import (
-    COMPARTMENT,
-    INSTANCE,
-    TENANCY,
-    DynamicGroup,
-    Fault,
-    Iam,
-    Policy,
-)
+from tests.cloud.model import COMPARTMENT, INSTANCE, TENANCY, DynamicGroup, Fault, Iam, Policy
 from tests.support.kubelet import request
-from tests.support.worker import (
-    IMAGE,
-    Node,
-    pasted,
-)
+from tests.support.worker import IMAGE, Node, config, pasted
 from tests.support.worker import node as node  # the fixture
 
 
@@ -127,9 +113,7 @@ def test_an_image_of_another_namespace_is_reported_with_the_right_name(node: Nod
     assert "Both tenancies must be subscribed to the registry's region" in advice
 
 
-def test_an_unknown_namespace_is_left_to_the_user(
-    node: Node,
-) -> None:
+def test_an_unknown_namespace_is_left_to_the_user(node: Node) -> None:
     node.cloud.control.fault("namespace", Fault("status", status=404))
     checked = node.check("fra.ocir.io/other/secret")
     assert checked.causes() == {"pull": "repository-denied"}
@@ -214,6 +198,11 @@ def test_a_cached_failure_is_reported(node: Node) -> None:
     node.cloud.control.clear_faults()
     result = node.check().result("shared tokens")
     assert re.fullmatch(r"fra\.ocir\.io: a failure \(token-refused\), \d+ s old", result)
+
+
+def test_a_disabled_cache_is_not_examined(node: Node) -> None:
+    node.config(config(env={"TOKEN_CACHE": "disabled"}))
+    assert node.check().cause("shared tokens") == "token-cache-off"
 
 
 def test_a_cache_that_others_can_read_is_reported(node: Node) -> None:

@@ -1,7 +1,5 @@
 """`check`: the kubelet, its unit and flags, its config, the programs, the init script."""
 
-from __future__ import annotations
-
 import base64
 import email.mime.multipart
 import email.mime.text
@@ -16,21 +14,9 @@ import pytest
 
 from provider.commands.kubelet_config import ALIAS
 from provider.commands.node.processes import Kubelet
-from tests.cloud.model import (
-    Imds,
-)
+from tests.cloud.model import Imds
 from tests.support.processes import kubelet as kubelet_at
-from tests.support.worker import (
-    BIN_DIR,
-    CONFIG,
-    FLAGS,
-    FOLDER,
-    KUBELET,
-    NAME,
-    Node,
-    config,
-    entry,
-)
+from tests.support.worker import BIN_DIR, CONFIG, FLAGS, FOLDER, KUBELET, NAME, Node, config, entry
 from tests.support.worker import node as node  # the fixture
 
 UNIT = (
@@ -57,7 +43,7 @@ def test_a_later_drop_in_that_overrides_the_flags_is_named(node: Node) -> None:
             f"{ETC}/kubelet.service.d/00-default.conf": drop_in("", "KUBELET_DEFAULT_ARGS"),
             f"{ETC}/kubelet.service.d/90-ours.conf": drop_in(OURS),
             f"{LIB}/kubelet.service.d/kubelet-extra-args.conf": drop_in("--v=2 --node-labels=a=b"),
-        },
+        }
     )
     checked = node.check()
     assert checked.cause("kubelet unit") == "flags-overridden"
@@ -122,7 +108,7 @@ def test_flags_that_the_next_start_loses_are_a_warning(node: Node) -> None:
     files = {"00.conf": drop_in(" ".join(FLAGS)), "10.conf": drop_in("--v=2")}
     node.add_files(
         {f"{LIB}/kubelet.service": UNIT}
-        | {f"{ETC}/kubelet.service.d/{n}": t for n, t in files.items()},
+        | {f"{ETC}/kubelet.service.d/{n}": t for n, t in files.items()}
     )
     checked = node.check()
     assert checked.code == 0
@@ -137,7 +123,7 @@ def test_a_healthy_unit_has_no_finding(node: Node) -> None:
             f"{LIB}/kubelet.service": UNIT,
             f"{ETC}/kubelet.service.d/00-default.conf": default,
             f"{ETC}/kubelet.service.d/10-args.conf": log,
-        },
+        }
     )
     assert node.check().causes() == {}
 
@@ -236,9 +222,7 @@ def test_a_config_that_the_kubelet_rejects_is_reported_with_the_field(
     assert result in checked.result("provider config")
 
 
-def test_a_missing_cache_type_is_reported_for_kubelets_that_need_it(
-    node: Node,
-) -> None:
+def test_a_missing_cache_type_is_reported_for_kubelets_that_need_it(node: Node) -> None:
     token = "  tokenAttributes: {serviceAccountTokenAudience: x, requireServiceAccount: true}"
     node.config(config(more=token))
     checked = node.check()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import built
-from tests.support.node import EXAMPLES, Node, World, recorder, release, with_variables
+from tests.support.node import EXAMPLES, Node, Run, World, recorder, release, with_variables
 
 SCRIPT = (EXAMPLES / "cloud-init.sh").read_text()
 VERSION = "0.1.0"
@@ -85,6 +85,16 @@ def provider_calls(node: Node) -> list[list[str]]:
     return [call[1:] for call in node.calls("provider")]
 
 
+def refused(node: Node, world: World, script: str, said: str = "", called: bool = False) -> Run:
+    """Run a script that must not install the provider, and whose log must have the reason."""
+    run = node.run(world, script)
+    assert run.returncode == 0
+    assert_joined_without_provider(node, run.stderr)
+    assert said in run.stderr
+    assert called or node.calls("provider") == []
+    return run
+
+
 def assert_joined_without_provider(node: Node, log: str) -> None:
     assert joined_with(node) == []
     assert NOT_INSTALLED in log
@@ -114,42 +124,31 @@ def test_the_binary_unpacks_to_a_directory_that_allows_execution(node: Node) -> 
 
 
 def test_github_down(node: Node) -> None:
-    run = node.run(world(None), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert run.returncode == 0
-    assert "cannot download SHA256SUMS from github.com" in run.stderr
+    refused(node, world(None), SCRIPT, "cannot download SHA256SUMS from github.com")
     assert [call[1] for call in node.calls("sleep")] == ["0", "3", "10"]
 
 
 def test_a_version_that_was_never_released(node: Node) -> None:
-    run = node.run(world(), with_variables(SCRIPT, VERSION="9.9.9"))
-    assert_joined_without_provider(node, run.stderr)
-    assert "404" in run.stderr
+    refused(node, world(), with_variables(SCRIPT, VERSION="9.9.9"), "404")
 
 
 def test_a_server_without_a_trusted_certificate_is_refused(node: Node, tmp_path: Path) -> None:
     other = Node(tmp_path / "other")
     node.write("etc/ssl/certs/ca-certificates.crt", other.authority.cert_pem.bytes().decode())
-    run = node.run(world(), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert "certificate" in run.stderr
+    refused(node, world(), SCRIPT, "certificate")
 
 
 def test_checksum_wrong(node: Node) -> None:
     broken = world()
     assert broken.releases is not None
     files = {**broken.releases, f"{FOLDER}/{ASSET}": INSTALLS.encode() + b"\n"}
-    run = node.run(replace(broken, releases=files), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert f"the SHA-256 of {ASSET} is not the one expected" in run.stderr
-    assert node.calls("provider") == []
+    said = f"the SHA-256 of {ASSET} is not the one expected"
+    refused(node, replace(broken, releases=files), SCRIPT, said)
 
 
 def test_checksum_not_listed(node: Node) -> None:
     files = {f"{FOLDER}/{ASSET}": INSTALLS.encode(), f"{FOLDER}/SHA256SUMS": b"0" * 64 + b"  x\n"}
-    run = node.run(World(MANAGED, files), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert node.calls("provider") == []
+    refused(node, World(MANAGED, files), SCRIPT)
 
 
 def test_a_pinned_checksum_replaces_that_of_the_release(node: Node) -> None:
@@ -159,18 +158,12 @@ def test_a_pinned_checksum_replaces_that_of_the_release(node: Node) -> None:
 
 
 def test_a_replaced_release_fails_the_pinned_checksum(node: Node) -> None:
-    replaced = INSTALLS + "\n# and more\n"
-    run = node.run(world(replaced), PINNED)
-    assert_joined_without_provider(node, run.stderr)
-    assert node.calls("provider") == []
+    refused(node, world(INSTALLS + "\n# and more\n"), PINNED)
 
 
 def test_a_checksum_for_another_architecture_alone_installs_nothing(node: Node) -> None:
     other = with_variables(SCRIPT, SHA256_ARM64=sha256(INSTALLS.encode()).hexdigest())
-    run = node.run(world(), other)
-    assert_joined_without_provider(node, run.stderr)
-    assert "no SHA-256 is set for amd64" in run.stderr
-    assert run.requests == ()
+    assert refused(node, world(), other, "no SHA-256 is set for amd64").requests == ()
 
 
 # Claims to be the released program, and records its calls.
@@ -183,9 +176,7 @@ def plant(node: Node) -> None:
     node.write(CONFIG, "kind: CredentialProviderConfig\n")
 
 
-def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
-    node: Node,
-) -> None:
+def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(node: Node) -> None:
     plant(node)
     run = node.run(world(), PINNED)
     assert node.calls("claims") == []
@@ -194,12 +185,9 @@ def test_with_a_pinned_checksum_an_installed_program_is_neither_trusted_nor_run(
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
 
 
-def test_without_a_verified_program_the_kubelet_gets_no_flags(
-    node: Node,
-) -> None:
+def test_without_a_verified_program_the_kubelet_gets_no_flags(node: Node) -> None:
     plant(node)
-    run = node.run(world(None), PINNED)  # GitHub is unreachable
-    assert_joined_without_provider(node, run.stderr)
+    refused(node, world(None), PINNED)  # GitHub is unreachable
     assert node.calls("claims") == []
 
 
@@ -266,10 +254,10 @@ providers:
     assert f"no entry is for this program; the names: {ECR}" in run.stderr
     assert f"the kubelet cannot use the provider with /{CONFIG}" in run.stderr
     assert NOT_INSTALLED in run.stderr and NOT_INSTALLED in node.console
-    run = node.run(World(MANAGED, files), script, "install")
-    assert run.returncode == 1
+    run = node.run(World(MANAGED, files), script)
     skipped = f"oke-credential-provider: {VERSION} is already installed" in run.stderr
     assert skipped == (not pinned)
+    assert [call[1:] for call in node.calls("oke-init")] == [[], []]
     assert node.path(CONFIG).read_text() == config
 
 
@@ -284,9 +272,7 @@ def test_a_directory_in_the_image_instead_of_a_server(node: Node) -> None:
     folder = "usr/local/share/oke-credential-provider"
     node.write(f"{folder}/{ASSET}", INSTALLS)
     local = with_variables(
-        SCRIPT,
-        BASE_URL=f"file:///{folder}",
-        SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest(),
+        SCRIPT, BASE_URL=f"file:///{folder}", SHA256_AMD64=sha256(INSTALLS.encode()).hexdigest()
     )
     run = node.run(world(None), local)
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS], run.stderr
@@ -299,31 +285,22 @@ def test_a_directory_in_the_image_instead_of_a_server(node: Node) -> None:
 def test_a_server_cannot_redirect_to_a_file_of_the_node(node: Node) -> None:
     node.write(f"etc/{ASSET}", INSTALLS)
     node.write("etc/SHA256SUMS", f"{sha256(INSTALLS.encode()).hexdigest()}  {ASSET}\n")
-    run = node.run(replace(world(), redirect="file:///etc"), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert node.calls("provider") == []
+    refused(node, replace(world(), redirect="file:///etc"), SCRIPT)
 
 
 def test_architecture_unknown(node: Node) -> None:
     node.machine("riscv64")
-    run = node.run(world(), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert "there is no binary for riscv64" in run.stderr
-    assert run.requests == ()
+    assert refused(node, world(), SCRIPT, "there is no binary for riscv64").requests == ()
 
 
 def test_disk_full(node: Node) -> None:
     large = INSTALLS + "# " + "x" * 200_000
-    run = node.run(replace(world(large), usr_local_kib=64), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
-    assert node.calls("provider") == []
+    refused(node, replace(world(large), usr_local_kib=64), SCRIPT)
 
 
 def test_install_failing(node: Node) -> None:
-    run = node.run(world(FAILS), SCRIPT)
-    assert_joined_without_provider(node, run.stderr)
+    run = refused(node, world(FAILS), SCRIPT, "its install command failed", called=True)
     assert "the self-test failed" in run.stderr
-    assert "its install command failed" in run.stderr
 
 
 def test_second_run_downloads_nothing_and_joins_the_same_way(node: Node) -> None:
@@ -428,12 +405,12 @@ def test_a_machine_that_is_not_an_oke_node_is_reported(node: Node) -> None:
     assert "this is not an OKE node" in run.stderr
 
 
-@pytest.mark.parametrize(("released", "code"), [(INSTALLS, 0), (FAILS, 1), (None, 1)])
-def test_install_only_does_not_join_and_reports_by_exit_code(
-    node: Node, released: str | None, code: int
-) -> None:
-    assert node.run(world(released), SCRIPT, "install").returncode == code
-    assert node.calls("oke-init") == []
+def test_an_old_daemonset_with_the_new_script_does_not_join_a_node_again(node: Node) -> None:
+    """0.1.0 ran "cloud-init.sh install" on nodes that had joined."""
+    run = node.run(world(), SCRIPT, "install")
+    assert run.returncode == 2
+    assert "has no arguments" in run.stderr
+    assert provider_calls(node) == node.calls("oke-init") == []
 
 
 def test_a_bucket_instead_of_github(node: Node) -> None:

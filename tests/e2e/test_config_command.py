@@ -1,7 +1,5 @@
 """`config` writes a CredentialProviderConfig for the node's realm, and validates configs."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
@@ -269,7 +267,7 @@ def test_a_program_that_cannot_be_executed_does_not_pass(judge: Judge, bin_dir: 
     for data in NO_PROGRAMS:
         (bin_dir / NAME).write_bytes(data)
         with pytest.raises(OSError, match="Exec format error"):
-            subprocess.run([bin_dir / NAME], check=False)
+            subprocess.run([bin_dir / NAME])
         content = judge(GOOD + OTHER)
         assert (content["accepted"], paths(content, "error")) == (True, ["providers[0].name"])
     # Another provider's program does not affect pulls from OCIR.

@@ -1,7 +1,5 @@
 """Container tools get credentials through the docker credential helper protocol."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -14,7 +12,7 @@ from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import ACME, Fault, Iam, Imds
 from tests.cloud.namespace import PATH, REPOSITORY, Completed
 from tests.conftest import Program
-from tests.support.kubelet import read_response, request
+from tests.support.oci_files import OciFiles
 
 pytestmark = pytest.mark.every_form
 
@@ -116,8 +114,7 @@ def test_a_missing_server_is_reported(cloud: Cloud, helper: Program, server: str
 def test_a_tool_and_the_kubelet_share_a_token(
     cloud: Cloud, program: Program, helper: Program
 ) -> None:
-    stdin = request("fra.ocir.io/ns/repo")
-    password = read_response(program.run(cloud, stdin=stdin).check().stdout).password
+    password = program.credentials(cloud, "fra.ocir.io/ns/repo").password
     cloud.control.reset_counters()
     assert secret(get(cloud, helper, "https://fra.ocir.io")) == password
     assert cloud.control.report().connections == {}
@@ -125,14 +122,7 @@ def test_a_tool_and_the_kubelet_share_a_token(
 
 
 def test_a_users_profile_gets_credentials(cloud: Cloud, helper: Program, tmp_path: Path) -> None:
-    key = cloud.control.api_key()
-    (tmp_path / "key.pem").write_text(key.private_pem)
-    config = tmp_path / "config"
-    config.write_text(
-        f"[DEFAULT]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
-        f"region=eu-frankfurt-1\nkey_file={tmp_path}/key.pem\n"
-    )
-    env = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)}
+    env = OciFiles(tmp_path).write(cloud.control.api_key())
     assert secret(get(cloud, helper, "fra.ocir.io", **env))
     assert cloud.control.report().connections == {"registry": 1}
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Program, programs
+from tests.e2e.test_install import run
 from tests.support import built
 from tests.support.processes import Done
 from tests.support.systemd_machine import CONFIG, DROP_INS, Machine, cgroup_versions
@@ -382,6 +383,37 @@ def test_existing_flags_with_other_values_are_refused_and_their_file_is_named(
     assert_untouched(machine, pid)
 
 
+# The kubelet's command and variables, and the error of `enable`.
+HIDDEN_FLAGS = {
+    "quoted words": (
+        'ExecStart=/usr/bin/kubelet "--image-credential-provider-config" "/etc/kubelet/ecr.yaml"'
+        " '--image-credential-provider-bin-dir' /opt/bin",
+        "kubelet.service already sets --image-credential-provider-config=/etc/kubelet/ecr.yaml",
+    ),
+    "a part in a variable": (
+        'Environment="P=--image-credential-provider" F=/etc/kubelet/ecr.yaml\n'
+        "ExecStart=/usr/bin/kubelet ${P}-config=${F} ${P}-bin-dir=/opt/bin",
+        "the kubelet already runs with --image-credential-provider-config=/etc/kubelet/ecr.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", HIDDEN_FLAGS)
+def test_flags_that_are_written_in_another_way_are_not_overridden(
+    machine: Machine, how: str
+) -> None:
+    text, reason = HIDDEN_FLAGS[how]
+    machine.write("etc/kubelet/ecr.yaml", machine.path(CONFIG[1:]).read_text())
+    machine.write("opt/bin/oke-credential-provider", "#!/bin/sh\n", 0o755)
+    machine.write("etc/systemd/system/kubelet.service", f"[Service]\n{text}\n")
+    booted(machine)
+    pid = machine.kubelet_pid
+    done = enable(machine)
+    assert done.code == 75, done
+    assert reason in done.stderr
+    assert_untouched(machine, pid)
+
+
 def _unit(text: str) -> dict[str, str | None]:
     return {"etc/systemd/system/kubelet.service": f"[Service]\n{text}\n"}
 
@@ -531,6 +563,66 @@ def test_disable_removes_a_drop_in_with_which_the_kubelet_fails(
     machine.wait_for_kubelet()
     assert machine.command_line == [OWN]
     assert machine.drop_ins == []
+
+
+# What changed after `enable`, and the command line without its drop-in.
+CHANGED_UNITS = {
+    "a shell": (
+        "etc/systemd/system/kubelet.service",
+        "[Service]\nExecStart=/bin/sh -c 'exec /usr/bin/kubelet --v=5'\n",
+    ),
+    "a later drop-in": (
+        f"{DROP_INS}/zzz.conf",
+        "[Service]\nExecStart=\nExecStart=/usr/bin/kubelet --v=5\n",
+    ),
+    "the flags in a variable": (
+        "etc/systemd/system/kubelet.service",
+        '[Service]\nEnvironment="P=--image-credential-provider"\n'
+        f"ExecStart=/usr/bin/kubelet --v=5 ${{P}}-config={CONFIG} ${{P}}-bin-dir=/usr/local/bin\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", CHANGED_UNITS)
+def test_disable_works_whatever_the_unit_has_become(machine: Machine, how: str) -> None:
+    booted(machine)
+    enable(machine).check()
+    machine.write(*CHANGED_UNITS[how])
+    machine.run("systemctl", "daemon-reload").check()
+    disable(machine, "--timeout", "20").check()
+    assert machine.command_line == ["--v=5", *(FLAGS if "variable" in how else [])]
+    assert DROP_IN not in machine.drop_ins
+    assert_settled(machine)
+
+
+def test_a_read_only_disk_is_named(machine: Machine) -> None:
+    booted(machine)
+    enable(machine).check()
+    machine.path(CONFIG[1:]).unlink()
+    machine.run("systemctl", "restart", "kubelet")
+    script = (
+        "mount --bind /etc/systemd /etc/systemd && mount -o remount,bind,ro /etc/systemd"
+        " && exec /usr/local/bin/oke-credential-provider disable --output json"
+    )
+    done = machine.run("unshare", "--mount", "sh", "-c", script)
+    assert done.code == 75
+    error = json.loads(done.stdout)["error"]
+    assert error["code"] == "cannot-enable"
+    assert error["message"] == f"/{DROP_INS}/{DROP_IN}: Read-only file system"
+
+
+def test_wrong_options_never_look_like_a_result(program: Program) -> None:
+    """2 is the exit code of a dry run that would change something. Nothing is ever as late as NaN."""
+    for action in ("enable", "disable"):
+        for options, code in ((["--watch", "nan"], 2), (["--watch", "nan", "--dry-run"], 1)):
+            done = run([*program.argv, action, *options], b"", **program.env)
+            assert (done.code, done.stdout) == (code, "")
+            assert "--watch" in done.stderr
+    done = run(
+        [*program.argv, "enable", "--config", "/a b", "--output", "json"], b"", **program.env
+    )
+    assert done.code == 75
+    assert json.loads(done.stdout)["error"]["code"] == "cannot-enable"
 
 
 def test_a_drop_in_that_a_person_wrote_is_not_changed(machine: Machine) -> None:

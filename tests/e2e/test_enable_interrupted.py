@@ -69,14 +69,19 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 
 
 def run(
-    machine: Machine, action: str, step: Step | None = None, signal: str = "KILL"
+    machine: Machine,
+    action: str,
+    step: Step | None = None,
+    signal: str = "KILL",
+    error: str = "",
 ) -> Popen[bytes]:
-    """Start the action, and interrupt it at a step. Without a step, strace logs each change of a file."""
+    """Start the action, and interrupt it at a step, or let that system call fail. Without a step, strace logs each change of a file."""
     # strace doubles the time, so a kill at a systemctl command does without. nsenter stops with its child,
     # but not with that of strace.
     strace = ["strace", "-y", "-qq", "-s", "300", "-o", LOG, "-e", f"trace={','.join(CALLS)}"]
     if step and step.call in CALLS:
-        strace += ["-e", f"inject={step.call}:signal={signal}:when={step.number}"]
+        what = f"error={error}" if error else f"signal={signal}"
+        strace += ["-e", f"inject={step.call}:{what}:when={step.number}"]
     elif step:
         machine.write("run/interrupt", f"{signal} {step.call} {step.number}\n")
         strace = [] if signal == "KILL" else strace
@@ -172,6 +177,27 @@ def test_after_a_power_failure_at_each_step_the_node_boots_with_a_kubelet(
         booted(machine)
         assert_state(machine, bool(after if decided else before), step)
         done = decided
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_disk_error_at_each_decision_is_rolled_back_and_named(
+    machine: Machine, action: str
+) -> None:
+    before, _ = states(machine, action)
+    put(machine, before)
+    found = steps(machine, action)
+    decides = next(step for step in found if step.decides)
+    files = [step for step in found if step.call in CALLS]
+    before_it = next(step for step in files if "trial" in step.what)
+    after_it = files[files.index(decides) + 1]
+    for step in (before_it, decides, after_it):
+        put(machine, before)
+        process = run(machine, action, step, error="ENOSPC")
+        _, stderr = process.communicate(timeout=60)
+        assert process.returncode == 76, (step, stderr)
+        assert re.search(rb"the change could not be made: /\S+: No space left", stderr), step
+        wait_until_settled(machine)
+        assert_state(machine, bool(before), step)
 
 
 def states(machine: Machine, action: str) -> tuple[str | None, str | None]:

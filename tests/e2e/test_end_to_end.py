@@ -1,7 +1,5 @@
 """The main job: a kubelet request in, credentials out, a pull of a private image with them."""
 
-from __future__ import annotations
-
 import json
 import os
 import pty
@@ -27,6 +25,7 @@ from tests.cloud.model import (
 )
 from tests.conftest import Program
 from tests.support.kubelet import read_response, request
+from tests.support.oci_files import OciFiles
 
 pytestmark = pytest.mark.every_form
 
@@ -44,7 +43,7 @@ def test_each_kind_of_ocir_host_gets_a_working_token(cloud: Cloud, program: Prog
         f"fra.ocir.io/ns/repo:v1@{registry.digest}",
         "FRA.ocir.io/ns/repo",
     ):
-        answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+        answer = program.credentials(cloud, image)
         host = image.partition("/")[0]
         assert list(answer.auth) == [host]
         assert answer.auth[host][0] == "BEARER_TOKEN"
@@ -59,7 +58,7 @@ def test_containerd_and_skopeo_pull_with_the_credentials_and_not_without(
     cloud: Cloud, program: Program
 ) -> None:
     registry = cloud.registry
-    password = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout).password
+    password = program.credentials(cloud, IMAGE).password
     registry.pull_with_skopeo(f"{IMAGE}:latest", password).check()
     registry.pull_with_containerd(f"{IMAGE}:latest", password).check()
     for refused in (
@@ -119,7 +118,7 @@ def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_after_asking_imds(
     cloud: Cloud, program: Program
 ) -> None:
     image = "ocir.eu-frankfurt-1.oci.elsewhere.example/ns/repo"
-    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    answer = program.credentials(cloud, image)
     assert answer.auth == {}
     report = cloud.control.report()
     assert report.connections == {"imds": 1}
@@ -128,7 +127,7 @@ def test_a_name_of_ocirs_form_in_a_foreign_domain_is_refused_after_asking_imds(
 def test_a_dedicated_region_is_known_by_imds(cloud: Cloud, program: Program) -> None:
     cloud.control.imds(Imds(region=ACME))
     image = "ocir.us-acme-1.oci.acmecloud.example/ns/repo"
-    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    answer = program.credentials(cloud, image)
     assert answer.password
     assert cloud.control.report().of_group("imds") == 5
 
@@ -137,7 +136,7 @@ def test_a_dedicated_region_can_be_listed(cloud: Cloud, program: Program) -> Non
     cloud.control.imds(Imds(region=ACME))
     image = "ocir.us-acme-1.oci.acmecloud.example/ns/repo"
     env = {"OCIR_HOSTS": "registry.example.org, ocir.*.oci.acmecloud.example"}
-    answer = read_response(program.run(cloud, stdin=request(image), env=env).check().stdout)
+    answer = program.credentials(cloud, image, env)
     assert answer.password
     assert cloud.control.report().of_group("imds") == 4
 
@@ -145,7 +144,7 @@ def test_a_dedicated_region_can_be_listed(cloud: Cloud, program: Program) -> Non
 def test_the_government_realm_works(cloud: Cloud, program: Program) -> None:
     cloud.control.imds(Imds(region=LANGLEY))
     image = "ocir.us-langley-1.oci.oraclegovcloud.com/ns/repo"
-    assert read_response(program.run(cloud, stdin=request(image)).check().stdout).password
+    assert program.credentials(cloud, image).password
 
 
 # --- the pull check ----------------------------------------------------------------------------
@@ -155,7 +154,7 @@ def test_a_denied_image_is_cached_for_two_minutes_and_the_log_says_why(
     cloud: Cloud, program: Program
 ) -> None:
     cloud.control.iam(Iam(policies=()))
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.cache_seconds == pytest.approx(120, abs=10)
     (entry,) = cloud.ns.log()
     assert entry.fields["PRIORITY"] == "4"
@@ -167,7 +166,7 @@ def test_a_denied_image_is_cached_for_two_minutes_and_the_log_says_why(
 def test_an_absent_tag_proves_that_the_principal_may_read(
     cloud: Cloud, program: Program, image: str
 ) -> None:
-    answer = read_response(program.run(cloud, stdin=request(image)).check().stdout)
+    answer = program.credentials(cloud, image)
     assert answer.cache_seconds == 3300
     head, get = (seen for seen in cloud.control.report().requests if seen.endpoint == "manifest")
     assert (head.method, get.method) == ("HEAD", "GET")
@@ -193,7 +192,7 @@ OTHER_404 = [
 def test_any_other_404_proves_nothing(cloud: Cloud, program: Program, body: str) -> None:
     fault = Fault("status", status=404, body=body or " ")
     cloud.control.fault("manifest", fault)
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.cache_seconds == pytest.approx(120, abs=5)
     (entry,) = cloud.ns.log()
     assert entry.fields["OKE_PULL_CHECK"].startswith("unclear: GET ")
@@ -215,7 +214,7 @@ def test_a_refusal_is_reported_by_its_code_without_the_registrys_text(
 ) -> None:
     body = json.dumps({"errors": [{"code": code, "message": message}]})
     cloud.control.fault("manifest", Fault("status", status=status, body=body))
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.cache_seconds == pytest.approx(120, abs=5)
     (entry,) = cloud.ns.log()
     assert entry.fields["OKE_REGISTRY_CODE"] == code
@@ -229,7 +228,7 @@ def test_a_refusal_is_reported_by_its_code_without_the_registrys_text(
 def test_a_manifest_that_only_get_returns_is_proof(cloud: Cloud, program: Program) -> None:
     """Some proxies refuse HEAD requests."""
     cloud.control.fault("manifest", Fault("status", status=405, times=1))
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.cache_seconds == 3300
 
 
@@ -238,14 +237,14 @@ def test_a_pull_check_without_an_answer_never_costs_the_credentials(
     cloud: Cloud, program: Program, fault: Fault
 ) -> None:
     cloud.control.fault("manifest", fault)
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.password
     assert answer.cache_seconds == pytest.approx(120, abs=10)
 
 
 def test_the_pull_check_can_be_disabled(cloud: Cloud, program: Program) -> None:
     env = {"TOKEN_VALIDATION": "Disabled"}
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds == 3300
     assert cloud.control.report().count("manifest") == 0
 
@@ -257,7 +256,7 @@ def test_the_cache_duration_is_shorter_than_the_tokens_lifetime(
     cloud: Cloud, program: Program, lifetime: int, cached: int
 ) -> None:
     cloud.control.fault("token", Fault("patch", patch={"expires_in": lifetime}))
-    answer = read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout)
+    answer = program.credentials(cloud, IMAGE)
     assert answer.cache_seconds == cached
 
 
@@ -331,7 +330,7 @@ def test_a_temporary_failure_is_retried(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("imds.key", Fault("status", status=429, times=2))
     cloud.control.fault("federation", Fault("reset_accept", times=1))
     cloud.control.fault("token", Fault("status", status=503, times=1))
-    assert read_response(program.run(cloud, stdin=request(IMAGE)).check().stdout).password
+    assert program.credentials(cloud, IMAGE).password
 
 
 def test_retry_after_is_honored_within_the_deadline(cloud: Cloud, program: Program) -> None:
@@ -348,11 +347,7 @@ def test_retry_after_is_honored_within_the_deadline(cloud: Cloud, program: Progr
 
 def test_sigterm_ends_a_call_with_a_reason(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("black_hole"))
-    process = cloud.ns.popen([*program.argv], env=dict(program.env), stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(request(IMAGE))
-    process.stdin.close()
-    process.stdin = None
+    process = program.start(cloud, IMAGE)
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
@@ -420,7 +415,6 @@ def test_a_terminal_on_standard_input_gets_an_explanation(cloud: Cloud, program:
             stdin=theirs,
             capture_output=True,
             timeout=10,
-            check=False,
             env={"PATH": os.environ["PATH"], **program.env},
         )
     finally:
@@ -454,15 +448,9 @@ def test_a_settings_file_replaces_the_environment_in_each_spelling_of_the_option
 def test_only_the_settings_file_selects_the_oci_config(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    session = cloud.control.session()
-    (tmp_path / "token").write_text(session.token)
-    config = config_file(
-        tmp_path,
-        f"[DEFAULT]\nkey_file=KEY\nsecurity_token_file={tmp_path}/token\n",
-        session.private_pem,
-    )
+    env = OciFiles(tmp_path).write(cloud.control.session(), "DEFAULT")
+    env["HOME"] = str(tmp_path / "none")
     (tmp_path / "settings.yaml").write_text("ocirAuthMethod: user_principal\n")
-    env = {"OCI_CONFIG_FILE": str(config), "HOME": str(tmp_path / "none")}
     args = ("--config", str(tmp_path / "settings.yaml"))
     result = program.run(cloud, *args, stdin=request(IMAGE), env=env)
     assert result.returncode == 12
@@ -499,52 +487,27 @@ def test_an_invalid_setting_is_named_with_the_allowed_values(
 # --- principals --------------------------------------------------------------------------------
 
 
-def config_file(folder: Path, text: str, key: str) -> Path:
-    (folder / "key.pem").write_text(key)
-    config = folder / "config"
-    config.write_text(text.replace("KEY", str(folder / "key.pem")))
-    return config
-
-
 @pytest.mark.parametrize("passphrase", [None, "a secret phrase"])
 def test_a_user_with_an_api_key(
     cloud: Cloud, program: Program, tmp_path: Path, passphrase: str | None
 ) -> None:
-    key = cloud.control.api_key(passphrase=passphrase)
-    config = config_file(
-        tmp_path,
-        f"[WORK]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
-        f"region=eu-frankfurt-1\nkey_file=KEY\n{f'pass_phrase={passphrase}' if passphrase else ''}\n",
-        key.private_pem,
-    )
+    env = OciFiles(tmp_path).write(cloud.control.api_key(passphrase=passphrase))
     home = tmp_path / "home"
     (home / ".oci").mkdir(parents=True)
     (home / ".oci" / "config").write_text("[WORK]\nuser=somebody else\n")
-    env = {
-        "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
-        "OCI_CONFIG_FILE": str(config),
-        "OCI_CLI_PROFILE": "WORK",
-        "HOME": str(home),  # the configured file is used
-    }
-    result = program.run(cloud, stdin=request(IMAGE), env=env).check()
-    assert read_response(result.stdout).password
+    env["HOME"] = str(home)  # the configured file is used
+    assert program.credentials(cloud, IMAGE, env).password
     report = cloud.control.report()
     assert report.of_group("imds") == report.of_group("federation") == 0
     assert USER in cloud.ns.log()[-1].text
 
 
 def test_a_users_session_token(cloud: Cloud, program: Program, tmp_path: Path) -> None:
-    session = cloud.control.session()
-    token = tmp_path / "token"
-    token.write_text(session.token + "\n")
-    config = config_file(
-        tmp_path,
-        f"[DEFAULT]\ntenancy={session.tenancy}\nregion=eu-frankfurt-1\nfingerprint=00\n"
-        f"key_file=KEY\nsecurity_token_file={token}\n",
-        session.private_pem,
-    )
-    env = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(config)}
-    assert read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout).password
+    env = OciFiles(tmp_path).write(cloud.control.session(), "DEFAULT", fingerprint="00")
+    del env["OCI_CLI_PROFILE"]
+    with (tmp_path / "session").open("a") as file:
+        file.write("\n")
+    assert program.credentials(cloud, IMAGE, env).password
 
 
 @pytest.mark.parametrize(
@@ -577,13 +540,7 @@ def test_an_oci_config_never_replaces_the_instance_principal(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
     (tmp_path / ".oci").mkdir()
-    key = cloud.control.api_key()
-    config_file(
-        tmp_path / ".oci",
-        f"[DEFAULT]\ntenancy={key.tenancy}\nuser={key.user}\nfingerprint={key.fingerprint}\n"
-        "region=eu-frankfurt-1\nkey_file=KEY\n",
-        key.private_pem,
-    )
+    OciFiles(tmp_path / ".oci").write(cloud.control.api_key(), "DEFAULT")
     env = {"HOME": str(tmp_path)}
     program.run(cloud, stdin=request(IMAGE), env=env).check()
     cloud.reset()
@@ -635,6 +592,12 @@ def test_version_prints_text_and_json(cloud: Cloud, program: Program) -> None:
     assert told["version"].encode() in program.run(cloud, "--version").check().stdout
 
 
+def test_licenses_are_those_of_the_packages_in_the_program(cloud: Cloud, program: Program) -> None:
+    text = program.run(cloud, "licenses").check().stdout.decode()
+    assert "\ncryptography " in text
+    assert "\npytest " not in text
+
+
 def test_help_describes_the_kubelet_and_the_commands(cloud: Cloud, program: Program) -> None:
     text = program.run(cloud, "--help").check().stdout.decode()
     assert "CredentialProviderRequest" in text
@@ -660,10 +623,10 @@ def test_the_next_call_uses_a_late_dynamic_group(cloud: Cloud, program: Program)
     env = {"TOKEN_CACHE": "disabled"}
     late = Iam(dynamic_groups=(DynamicGroup(compartment="ocid1.compartment.oc1..other"),))
     cloud.control.iam(late)
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds == pytest.approx(120, abs=10)
     time.sleep(1.1)  # the stand-in's tokens have whole seconds
     group = DynamicGroup(compartment=COMPARTMENT, since=time.time() - 1)
     cloud.control.iam(Iam(dynamic_groups=(group,), policies=(Policy(),)))
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds == 3300

@@ -1,7 +1,5 @@
 """examples/github-actions: the workflow's scripts, with stand-ins for GitHub, an identity domain and OCIR."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -22,9 +22,8 @@ from provider import __version__
 from provider.commands.config import ALL, write
 from provider.commands.kubelet_config import validate
 from tests.e2e.test_cloud_init import FLAGS, FOLDER, MANAGED, SCRIPT, joined_with
-from tests.e2e.test_daemonset import inventory, run_install
 from tests.support.built import BARE, REQUEST, one_file, tree, write_manifest
-from tests.support.node import REPOSITORY, Node, World, recorder, with_variables
+from tests.support.node import REPOSITORY, Node, World, recorder
 from tests.support.processes import AS_OTHER, OTHER, Done
 from tests.support.processes import kubelet as kubelet_at
 
@@ -251,6 +250,18 @@ def test_the_json_has_the_changes_or_the_error(target: Target) -> None:
     content = json.loads(target.uninstall("-o", "json").check().stdout)
     assert (content["action"], content["path"]) == ("uninstall", str(target.prefix))
     assert {"path": str(target.link), "change": "removed"} in content["changes"]
+
+
+def test_the_json_of_a_bug_has_its_error_too() -> None:
+    script = (
+        "import sys, provider.__main__, provider.commands.install as commands\n"
+        "commands.install = lambda *_: 1 / 0\n"
+        "sys.exit(provider.__main__.run(sys.argv[1:], {}))\n"
+    )
+    done = run([sys.executable, "-c", script, "install", "-o", "json"])
+    assert done.code == 70
+    error = json.loads(done.stdout)["error"]
+    assert (error["code"], error["message"]) == ("internal", "unexpected ZeroDivisionError")
 
 
 def test_the_source_cannot_be_installed(tmp_path: Path) -> None:
@@ -483,6 +494,18 @@ def test_the_go_provider_is_kept_until_its_name_is_taken_over_and_uninstall_rest
     assert state(target.bin_dir / ALIAS) == go
     assert [path.name for path in target.bin_dir.iterdir()] == [ALIAS]
     assert target.config.exists() and not target.prefix.exists()
+
+
+def test_the_go_provider_is_restored_even_if_a_copy_of_the_program_took_its_name_since(
+    target: Target,
+) -> None:
+    go_node(target)
+    target.install("--take-over").check()
+    (target.bin_dir / ALIAS).unlink()
+    shutil.copy(one_file(), target.bin_dir / ALIAS)
+    assert f"{ALIAS}: linked to {NAME}" in target.install().check().stdout
+    target.uninstall().check()
+    assert (target.bin_dir / ALIAS).read_bytes() == GO
 
 
 def test_a_go_provider_with_the_programs_own_name_is_refused(target: Target) -> None:
@@ -956,22 +979,9 @@ def test_cloud_init_installs_the_real_binary_and_passes_the_flags(node: Node) ->
     run = node.run(github(), SCRIPT)
     assert run.returncode == 0, run.stderr
     assert joined_with(node) == ["--kubelet-extra-args", FLAGS]
-    run = node.run(World({}, None), SCRIPT, "install")
+    run = node.run(World(MANAGED, None), SCRIPT)
     assert f"{__version__} is already installed" in run.stderr
     assert os.listdir(node.path("usr/local/lib")) == [NAME]
-
-
-def test_the_daemonsets_container_installs_the_real_binary_with_its_few_capabilities(
-    node: Node, tmp_path: Path
-) -> None:
-    first = run_install(node, github(), tmp_path)
-    assert first.returncode == 0, first.stderr
-    done = node.run(World({}, None), f"{NAME} version; {ALIAS} version")
-    assert done.stderr.count(f"{NAME} {__version__}") == 2, done.stderr
-    assert inventory(first) == f"version={__version__} state=installed"
-    again = run_install(node, github(), tmp_path / "again")
-    assert "is already installed" in again.stderr
-    assert inventory(again) == f"version={__version__} state=unchanged"
 
 
 def newer_version(node: Node) -> Path:
@@ -983,23 +993,6 @@ def newer_version(node: Node) -> Path:
     link.parent.mkdir()
     link.symlink_to(f"/{folder}/{EXECUTABLE}")
     return link
-
-
-def test_an_older_daemonset_does_not_downgrade_a_node_unless_it_says_so(
-    node: Node, tmp_path: Path
-) -> None:
-    link = newer_version(node)
-    run = run_install(node, github(), tmp_path / "older")
-    assert run.returncode == 1
-    assert "9.9.9 is active on this node, and this is the older" in run.stderr
-    assert inventory(run) == "version=9.9.9 state=failed cause=newer-installed"
-    assert "9.9.9" in os.readlink(link)
-    script = with_variables(SCRIPT, ALLOW_DOWNGRADE="1")
-    (tmp_path / "cloud-init.sh").write_text(script)
-    run = run_install(node, github(), tmp_path / "rollback", tmp_path)
-    assert run.returncode == 0, run.stderr
-    assert inventory(run) == f"version={__version__} state=installed"
-    assert __version__ in os.readlink(link)
 
 
 def test_a_new_node_gets_the_scripts_version_even_if_its_image_has_a_newer_one(

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from provider.commands.config import ALL, write
 from provider.commands.kubelet_config import load, validate
@@ -29,6 +30,7 @@ CASES = Path(__file__).with_name("merge_cases")
 BEFORE = sorted(CASES.glob("*.before.*"))
 OURS = write(ALL, (), as_json=False)
 GCP = CASES / "gcp.before.yaml"
+GCP_ENTRY = GCP.read_text().partition("providers:\n")[2]
 ECR = CASES / "ecr.before.json"
 
 Merge = Callable[..., Done]
@@ -108,6 +110,7 @@ REFUSED = {
     "no-providers.yaml": "providers: required field is missing",
     "not-json.json": "not JSON",
     "not-yaml.yaml": "not YAML",
+    "own-entry-without-duration.yaml": "defaultCacheDuration: required field is missing",
     "other-kind.yaml": 'unknown kind "KubeletConfiguration"',
     "several-documents.yaml": "several YAML documents",
     "tag-on-the-list.yaml": "an alias, or has an anchor or a tag",
@@ -221,6 +224,21 @@ def test_options_that_contradict_are_rejected(merge: Merge, args: tuple[str, str
     assert done.code == 2
     assert "--merge" in done.stderr
     assert done.stdout == ""
+
+
+def test_workload_identity_also_needs_what_is_not_in_the_config(
+    program: Program, merge: Merge
+) -> None:
+    done = merge(GCP, "--workload-identity", "https://issuer").check()
+    printed = [*program.argv, "config", "--realm", ALL, "--workload-identity", "https://issuer"]
+    note = (
+        run(printed, b"", **program.env)
+        .check()
+        .stdout.partition("requireServiceAccount: true\n")[2]
+    )
+    assert 'resources: ["https://issuer"]' in note
+    assert done.stderr == f"{GCP}: entry added\n{note}"
+    assert "resources:" not in done.stdout
 
 
 def test_a_relative_path_works(program: Program, merge: Merge) -> None:
@@ -363,14 +381,121 @@ def test_an_entry_that_install_added_is_updated(merging: Target, case: Path) -> 
 
 
 def digest_by_other_means(before: bytes, whole: bytes) -> str:
-    """The SHA-256 of the text that was inserted."""
+    """The SHA-256 of the entry that was inserted, without its separator."""
     from hashlib import sha256
 
     at = next(at for at in range(len(before), -1, -1) if whole.startswith(before[:at]))
     inserted = whole[at : at + len(whole) - len(before)]
-    end = b"\n" if inserted.endswith(b"\n") else b""
-    inserted = end + inserted.removesuffix(end) if end else inserted
-    return sha256(inserted).hexdigest()
+    return sha256(inserted.strip(b", \n")).hexdigest()
+
+
+@pytest.mark.parametrize("case", [GCP, ECR], ids=["yaml", "json"])
+def test_an_update_keeps_the_place_of_the_entry(merging: Target, case: Path) -> None:
+    """The kubelet tries providers in this order. Others were added after the entry, or removed."""
+    path = place(merging, case)
+    merging.install("--merge", str(path), "--realm", "oc1").check()
+    shutil.copy(merging.bin_dir / "auth-provider-gcp", merging.bin_dir / "other")
+    text = path.read_text()
+    if case == ECR:
+        other = json.dumps({**json.loads(text)["providers"][0], "name": "other"})
+        path.write_text(text.replace("    }\n  ]", f"    }},\n    {other}\n  ]"))
+    else:
+        other = "  # others\n" + GCP_ENTRY.replace("auth-provider-gcp", "other")
+        path.write_text(text + other)
+    others = [each for each in load(path.read_text()).providers if each.name != NAME]
+    merging.install("--merge", str(path), "--realm", "oc2").check()
+    first, ours, last = load(path.read_text()).providers
+    assert (ours.name, [first, last]) == (NAME, others)
+    assert ours.match_images == ("ocir.*.oci.oraclegovcloud.com",)
+    assert other in path.read_text()
+
+
+def test_an_entry_that_is_the_only_one_left_is_updated(merging: Target) -> None:
+    path = place(merging, GCP)
+    merging.install("--merge", str(path), "--realm", "oc1").check()
+    path.write_text(path.read_text().replace(GCP_ENTRY, ""))
+    merging.install("--merge", str(path), "--realm", "oc2").check()
+    (ours,) = load(path.read_text()).providers
+    assert ours.match_images == ("ocir.*.oci.oraclegovcloud.com",)
+
+
+@pytest.mark.parametrize("form", ["file", "default file", "directory"])
+def test_a_later_install_updates_what_an_earlier_one_added(
+    merging: Target, folder: Path, form: str
+) -> None:
+    if form == "default file":
+        folder = merging.config.parent
+        folder.mkdir(exist_ok=True)
+    path = folder / "credential-provider-config.yaml"
+    shutil.copy(GCP, path)
+    given = folder if form == "directory" else path
+    written = folder / "oke-credential-provider.yaml" if form == "directory" else path
+    merging.install("--merge", str(given), "--realm", "oc1").check()
+    merging.install().check()  # scripts rely on the default config
+    assert merging.config.exists()
+    assert merging.install("--dry-run").code == 0
+    assert merging.install("--dry-run", "--realm", "oc2").code == 2
+    said = merging.install("--realm", "oc2").check().stdout
+    assert f"{written}: {'written' if form == 'directory' else 'merged'}" in said
+    entry = load(written.read_text()).providers[-1]
+    assert entry.match_images == ("ocir.*.oci.oraclegovcloud.com",)
+    # An entry that was edited, or removed, stays so.
+    for text in (written.read_text().replace('"5m"', '"7m"'), text_of(GCP)):
+        if form == "directory":
+            break
+        path.write_text(text)
+        merging.install("--realm", "oc1").check()
+        assert path.read_text() == text
+    merging.uninstall().check()
+    assert path.read_bytes() == GCP.read_bytes()
+    assert not list(folder.glob("oke-*"))
+
+
+def test_an_entry_is_kept_in_a_text_that_cannot_be_edited(merging: Target) -> None:
+    path = place(merging, GCP)
+    merging.install("--merge", str(path)).check()
+    flow = json.dumps(yaml.safe_load(path.read_text())).replace("{", "# mine\n{", 1)
+    path.write_text(flow)
+    for args in (["--merge", str(path)], ["--realm", "oc1"]):
+        assert f"{path}: unchanged" in merging.install(*args).check().stdout
+    assert path.read_text() == flow
+    assert merging.uninstall().code == 17
+
+
+def test_uninstall_does_not_need_a_config_that_is_gone(merging: Target) -> None:
+    path = place(merging, GCP)
+    merging.install("--merge", str(path)).check()
+    path.unlink()
+    path.mkdir()
+    merging.uninstall().check()
+    assert path.is_dir()
+    assert not os.path.lexists(merging.link)
+
+
+def test_a_full_disk_is_named_and_nothing_is_left(merging: Target) -> None:
+    folder = merging.config.parent
+    folder.mkdir(exist_ok=True)
+    script = f"""
+        mount -t tmpfs -o size=16k,mode=755 none {folder} && cp {GCP} {folder}/config.yaml
+        dd if=/dev/zero of={folder}/fill bs=1k 2>/dev/null
+        "$@"; code=$?; cmp {GCP} {folder}/config.yaml && echo "left:" $(ls -A {folder}); exit $code
+    """
+    before = ["unshare", "--mount", "sh", "-c", script, "sh"]
+    done = merging.install("--merge", f"{folder}/config.yaml", before=before)
+    assert done.code == 73
+    assert f"{folder}/config.yaml: No space left on device" in done.stderr
+    assert "left: config.yaml config.yaml.before-install fill\n" in done.stdout
+
+
+def test_root_is_not_told_to_become_root(merging: Target) -> None:
+    """For example, the config has the immutable attribute."""
+    path = place(merging, GCP)
+    refused = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=linkat:error=EPERM"]
+    done = merging.install("--merge", str(path), before=refused)
+    assert done.code == 73
+    assert "Operation not permitted" in done.stderr
+    assert "as root" not in done.stderr
+    assert path.read_bytes() == GCP.read_bytes()
 
 
 def test_in_a_directory_install_adds_a_file_and_uninstall_removes_it(
@@ -440,7 +565,9 @@ def test_an_entry_of_the_go_provider_stays_its_own(merging: Target) -> None:
     assert state(path) == before
 
 
-@pytest.mark.parametrize("name", [*REFUSED, "a program that is not there", "missing"])
+@pytest.mark.parametrize(
+    "name", [*REFUSED, "a program that is not there", "a directory for a program", "missing"]
+)
 def test_install_refuses_what_cannot_be_merged_and_changes_nothing(
     merging: Target, name: str
 ) -> None:
@@ -449,6 +576,8 @@ def test_install_refuses_what_cannot_be_merged_and_changes_nothing(
     else:
         path = place(merging, GCP)
         (merging.bin_dir / "auth-provider-gcp").unlink()
+        if name == "a directory for a program":
+            (merging.bin_dir / "auth-provider-gcp").mkdir()
         if name == "missing":
             path.unlink()
     before = merging.snapshot()

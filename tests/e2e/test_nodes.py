@@ -59,35 +59,38 @@ class Done(NamedTuple):
     left: list[str]
 
 
-def on_node(
-    form: Form,
-    folder: Path,
-    setup: str = "",
-    stdin: bytes = REQUEST,
-    umask: str = "022",
-    **environ: str,
-) -> Done:
+def on_node(form: Form, folder: Path, setup: str = "", umask: str = "022", **environ: str) -> Done:
     """Answer a request on a node that the shell commands ``setup`` prepared."""
     program = form()
     root = tree() if form is installed else program.parent
     name = str(program.relative_to(root))
     done = subprocess.run(
         [*IN_NAMESPACE, NODE.format(setup=setup), "sh", str(root), name, str(folder), umask],
-        input=stdin,
+        input=REQUEST,
         env={**BARE, **environ},
         capture_output=True,
         timeout=60,
-        check=False,
     )
     left = (folder / "left").read_text().split()
     return Done(done.returncode, done.stdout, done.stderr.decode(), left)
 
 
 def assert_answered(done: Done) -> None:
-    assert done.code == 0, done.stderr
-    assert json.loads(done.stdout)["kind"] == "CredentialProviderResponse"
-    assert done.stderr == ""
-    assert done.left == []
+    assert (done.code, done.stderr, done.left) == (0, "", [])
+    assert_response(done.stdout)
+
+
+def assert_response(stdout: bytes) -> None:
+    assert json.loads(stdout)["kind"] == "CredentialProviderResponse"
+
+
+def assert_answers(program: Path, *argv: str | Path, **environ: str) -> None:
+    """The program answers a request with only these variables. ``argv``: not its path."""
+    done = subprocess.run(
+        argv or [program], executable=program, input=REQUEST, env=environ, capture_output=True
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert_response(done.stdout)
 
 
 @FORMS
@@ -145,7 +148,7 @@ def test_a_damaged_installation_is_reported(tmp_path: Path) -> None:
     lonely.parent.mkdir()
     lonely.write_bytes(installed().read_bytes())
     lonely.chmod(0o755)
-    done = subprocess.run([lonely], capture_output=True, text=True, check=False)
+    done = subprocess.run([lonely], capture_output=True, text=True)
     assert done.returncode == Damaged.exit_code
     assert done.stderr.startswith(f"oke-credential-provider: {Damaged.code}: ")
     assert done.stderr.endswith(f"| {Damaged.default_hint}\n")
@@ -210,7 +213,7 @@ def test_the_launcher_unpacks_only_where_nobody_else_can_swap_its_folder(
             time.sleep(0.01)
         answer, _ = process.communicate(REQUEST, timeout=30)
     assert program.startswith(str(tmp_path)) == (how in SAFE)
-    assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+    assert_response(answer)
 
 
 # Another user's attack: replace the program as soon as it is unpacked in $1/t.
@@ -273,7 +276,7 @@ def test_a_kill_at_any_moment_leaves_no_process_and_one_folder(form: Form, tmp_p
             assert process.stdout is not None
             assert is_closed(process.stdout.fileno()), f"killed after {milliseconds} ms"
         assert len(list(tmp_path.iterdir())) <= 1, f"killed after {milliseconds} ms"
-    subprocess.run([form()], input=REQUEST, env={**BARE, "TMPDIR": str(tmp_path)}, check=True)
+    assert_answers(form(), TMPDIR=str(tmp_path), **BARE)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -283,12 +286,10 @@ def test_a_folder_in_use_is_not_removed(tmp_path: Path) -> None:
         while not os.readlink(f"/proc/{waiting.pid}/exe").startswith(str(tmp_path)):
             assert time.monotonic() < until
             time.sleep(0.01)
-        subprocess.run(
-            [one_file()], input=REQUEST, env={**BARE, "TMPDIR": str(tmp_path)}, check=True
-        )
+        assert_answers(one_file(), TMPDIR=str(tmp_path), **BARE)
         assert len(list(tmp_path.iterdir())) == 1
         answer, _ = waiting.communicate(REQUEST, timeout=30)
-        assert json.loads(answer)["kind"] == "CredentialProviderResponse"
+        assert_response(answer)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -328,10 +329,7 @@ def signal_is_caught(pid: int) -> bool:
 
 @FORMS
 def test_answers_with_nothing_in_the_environment(form: Form) -> None:
-    done = subprocess.run([form()], input=REQUEST, env={}, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["kind"] == "CredentialProviderResponse"
-    assert done.stderr == b""
+    assert_answers(form())
 
 
 @FORMS
@@ -353,7 +351,6 @@ def test_closed_descriptors_give_an_error_and_no_hang(
         env={**BARE, "TMPDIR": str(tmp_path)},
         capture_output=True,
         timeout=30,
-        check=False,
     )
     assert done.returncode == (0 if closed in ("1", "2") else 10), done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -365,41 +362,16 @@ def test_libraries_of_the_node_do_not_reach_it(form: Form, name: str, tmp_path: 
     if name == "libpython":
         [name] = [path.name for path in (tree() / CONTENTS).glob("libpython3*")]
     (tmp_path / name).write_text("no library")
-    done = subprocess.run(
-        [form()],
-        input=REQUEST,
-        env={
-            **BARE,
-            "LD_LIBRARY_PATH": str(tmp_path),
-            "LD_PRELOAD": str(tmp_path / name),
-            "LD_AUDIT": str(tmp_path / name),
-            "LD_BIND_NOW": "1",
-        },
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == b""
+    library = str(tmp_path / name)
+    variables = {"LD_LIBRARY_PATH": str(tmp_path), "LD_PRELOAD": library, "LD_AUDIT": library}
+    assert_answers(form(), LD_BIND_NOW="1", **variables, **BARE)
 
 
 @FORMS
 def test_python_variables_of_the_node_do_not_reach_it(form: Form, tmp_path: Path) -> None:
     (tmp_path / "json.py").write_text("raise SystemExit(99)")
-    done = subprocess.run(
-        [form()],
-        input=REQUEST,
-        env={
-            **BARE,
-            "PYTHONPATH": str(tmp_path),
-            "PYTHONHOME": str(tmp_path),
-            "PYTHONVERBOSE": "1",
-            "LC_ALL": "C",
-            "PYTHONUTF8": "0",
-        },
-        capture_output=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
+    folders = {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)}
+    assert_answers(form(), PYTHONVERBOSE="1", PYTHONUTF8="0", LC_ALL="C", **folders, **BARE)
 
 
 def test_its_own_variables_do_not_reach_what_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,13 +394,6 @@ def test_the_installed_form_starts_by_any_name_and_link(tmp_path: Path) -> None:
     first.symlink_to(installed())
     second = tmp_path / "relative"
     second.symlink_to(first.name)
-    for command in ([first], [second], ["something"]):
-        done = subprocess.run(
-            command,
-            executable=second if command == ["something"] else None,
-            input=REQUEST,
-            capture_output=True,
-            env=BARE,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
+    for program in (first, second):
+        assert_answers(program, **BARE)
+    assert_answers(second, "something", **BARE)

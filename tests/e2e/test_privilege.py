@@ -4,8 +4,6 @@ strace records a cold and a warm call. The test fails for a file, an address or 
 on the list in this file.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -13,7 +11,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +23,7 @@ from tests.cloud.model import Fault
 from tests.cloud.namespace import REPOSITORY
 from tests.conftest import Program
 from tests.support.kubelet import read_response, request
+from tests.support.processes import AS_OTHER, OTHER
 
 pytestmark = pytest.mark.every_form
 
@@ -127,18 +126,19 @@ class Record:
 
 def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
     """Run a successful call under strace. Not measured: coverage itself reads and loads more."""
+    unmeasured = {name: v for name, v in program.env.items() if not name.startswith("COVERAGE_")}
     output = tmp_path / "trace"
-    strace = ["strace", "-f", "-y", "-qq", "-s", "400", "-e", f"trace=?{_CALLS.replace(',', ',?')}",
-              "-e", "signal=none", "-o", str(output)]  # fmt: skip
-    result = cloud.ns.run(
-        [*strace, *program.argv], stdin=request(IMAGE), env=unmeasured(program.env)
-    )
-    assert read_response(result.check().stdout).password
+    traced = Program(program.name, (*strace(output), *program.argv), unmeasured)
+    assert traced.credentials(cloud, IMAGE).password
     return parse(output.read_text(errors="replace").splitlines())
 
 
-def unmeasured(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if not name.startswith("COVERAGE_")}
+def strace(output: Path) -> list[str]:
+    calls = f"trace=?{_CALLS.replace(',', ',?')}"
+    return [
+        *("strace", "-f", "-y", "-qq", "-s", "400", "-e", calls, "-e", "signal=none", "-o"),
+        str(output),
+    ]
 
 
 def parse(lines: list[str]) -> Record:
@@ -223,9 +223,7 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
         "socket.create_connection(('127.0.3.1', 80)); os.execv('/bin/true', ['true'])"
     )
     output = tmp_path / "trace"
-    calls = f"trace=?{_CALLS.replace(',', ',?')}"
-    argv = ["strace", "-f", "-y", "-qq", "-e", calls, "-o", str(output), sys.executable, "-c", code]
-    cloud.ns.run(argv).check()
+    cloud.ns.run([*strace(output), sys.executable, "-c", code]).check()
     record = parse(output.read_text().splitlines())
     assert {f"{tmp_path}/new", f"{tmp_path}/n"} <= record.written
     assert "127.0.3.1:80" in record.connected
@@ -239,12 +237,7 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
     would contain memory. ``before`` is the command that starts it.
     """
     cloud.control.fault("federation", Fault("black_hole"))
-    argv = [*before, *program.argv]
-    process = cloud.ns.popen(argv, env=program.env, stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    process.stdin.write(request(IMAGE))
-    process.stdin.close()
-    process.stdin = None
+    process = program.behind(*before).start(cloud, IMAGE)
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
@@ -265,7 +258,7 @@ def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, 
 # The limit is 1, not 0, because the kernel pipes a core dump to a program (systemd, apport) at any limit
 # except 1; see fs/coredump.c. Root needs CAP_SYS_RESOURCE to raise a hard limit of 0. sudo sets the limit
 # to 0, and containers lack that capability, so these tests cannot have another limit there.
-RAISABLE = subprocess.run(["prlimit", "--core=unlimited", "true"], check=False).returncode == 0
+RAISABLE = subprocess.run(["prlimit", "--core=unlimited", "true"]).returncode == 0
 LIMITS = ["unlimited", "0:unlimited"] if RAISABLE else ["0:0"]
 
 
@@ -289,8 +282,7 @@ def test_a_call_that_cannot_raise_the_limit_keeps_memory_out_of_a_core(
 def test_a_users_call_dumps_no_core_unless_its_hard_limit_is_0(
     cloud: Cloud, program: Program, limit: str, then: str
 ) -> None:
-    user = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
-    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *user) == {
+    assert core_limits(cloud, program, "prlimit", f"--core={limit}", *AS_OTHER) == {
         (then, then, then == "1")
     }
 
@@ -342,7 +334,7 @@ def test_the_environment_turns_nothing_against_the_node(
     hostile_folder(tmp_path)
     before = sorted(tmp_path.iterdir())
     env = {name: HOSTILE[name].replace("{folder}", str(tmp_path))}
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds > 3000
     report = cloud.control.report()
     assert (report.of_group("imds"), report.count("federation"), report.count("token")) == (4, 1, 1)
@@ -357,12 +349,12 @@ def test_the_environment_turns_nothing_against_the_node(
 def test_a_users_cache_is_in_the_users_runtime_directory(cloud: Cloud, program: Program) -> None:
     runtime = cloud.ns.path("/run/runtime-of-a-user")
     runtime.mkdir(mode=0o700)
-    os.chown(runtime, 65534, 65534)
-    argv = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *program.argv]
-    env = {**program.env, "XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
+    os.chown(runtime, OTHER, OTHER)
+    env = {"XDG_RUNTIME_DIR": "/run/runtime-of-a-user"}
     try:
-        first, second = (cloud.ns.run(argv, stdin=request(IMAGE), env=env).check() for _ in "12")
-        assert read_response(first.stdout).password == read_response(second.stdout).password
+        user = program.behind(*AS_OTHER)
+        first, second = (user.credentials(cloud, IMAGE, env) for _ in "12")
+        assert first.password == second.password
         assert cloud.control.report().count("federation") == 1
         assert list((runtime / "oke-credential-provider").iterdir())
     finally:

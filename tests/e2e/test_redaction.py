@@ -4,8 +4,6 @@ The stand-in knows each secret that it has issued. The test adds the secrets tha
 requests, files and settings, and searches all output for all of them.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -36,85 +34,62 @@ class Case:
 
     name: str
     code: int
+    target: str = ""
+    fault: Fault | None = None  # of the target
     prepare: Callable[[Cloud], object] = lambda _: None
     stdin: bytes = request(IMAGE)
     env: Mapping[str, str] = field(default_factory=dict)
     runs: int = 1
 
 
-def _fault(target: str, fault: Fault) -> Callable[[Cloud], object]:
-    return lambda cloud: cloud.control.fault(target, fault)  # type: ignore[arg-type] # a literal
-
-
 PROXY = "http://user:proxy-pass-word@proxy.example:3128"
+PROXIED = {"HTTPS_PROXY": PROXY}
+SPACED = Fault("patch", patch={"token": f"a {CANARY}"})
 CASES = [
     Case("fresh, then shared", 0, runs=2),
     Case("not shared", 0, env={"TOKEN_CACHE": "disabled"}),
-    Case("denied", 0, lambda cloud: cloud.control.iam(Iam(policies=()))),
+    Case("denied", 0, prepare=lambda cloud: cloud.control.iam(Iam(policies=()))),
     Case("another registry", 0, stdin=request("docker.io/library/nginx")),
-    Case(
-        "the certificate quoted in a refusal", 31, _fault("federation", Fault("echo", status=401))
-    ),
-    Case(
-        "the certificate quoted in an outage", 30, _fault("federation", Fault("echo", status=503))
-    ),
-    Case("the signature quoted in a refusal", 41, _fault("token", Fault("echo", status=401))),
-    Case("the signature quoted in an outage", 40, _fault("token", Fault("echo", status=503))),
-    Case("a token quoted by the manifest", 0, _fault("manifest", Fault("echo", status=500))),
-    Case("a token quoted in a denial", 0, _fault("manifest", Fault("echo", status=403))),
-    Case("a token quoted for an absent tag", 0, _fault("manifest", Fault("echo", status=404))),
-    Case("a token quoted with the manifest", 0, _fault("manifest", Fault("echo"))),
-    Case("IMDS quotes", 22, _fault("imds.key", Fault("echo", status=404))),
+    Case("the certificate quoted in a refusal", 31, "federation", Fault("echo", status=401)),
+    Case("the certificate quoted in an outage", 30, "federation", Fault("echo", status=503)),
+    Case("the signature quoted in a refusal", 41, "token", Fault("echo", status=401)),
+    Case("the signature quoted in an outage", 40, "token", Fault("echo", status=503)),
+    Case("a token quoted by the manifest", 0, "manifest", Fault("echo", status=500)),
+    Case("a token quoted in a denial", 0, "manifest", Fault("echo", status=403)),
+    Case("a token quoted for an absent tag", 0, "manifest", Fault("echo", status=404)),
+    Case("a token quoted with the manifest", 0, "manifest", Fault("echo")),
+    Case("IMDS quotes", 22, "imds.key", Fault("echo", status=404)),
     *(
         Case(
             f"{whom} has the {echo_id} of it in its id",
             code,
-            _fault(whom, Fault("echo", status=status, echo_id=echo_id)),
+            whom,
+            Fault("echo", status=status, echo_id=echo_id),
         )
         for whom, status, code in (("federation", 401, 31), ("token", 200, 0), ("manifest", 403, 0))
         for echo_id in get_args(EchoId)
         if echo_id != "received" or status == 200
     ),
-    Case("federation speaks no HTTP", 30, _fault("federation", Fault("echo_bare"))),
-    Case("the registry speaks no HTTP", 40, _fault("token", Fault("echo_bare"))),
-    Case("the manifest is no HTTP", 0, _fault("manifest", Fault("echo_bare"))),
-    Case(
-        "a proxy that quotes",
-        30,
-        _fault("proxy", Fault("echo", status=407)),
-        env={"HTTPS_PROXY": PROXY},
-    ),
-    Case(
-        "a proxy that speaks no HTTP",
-        30,
-        _fault("proxy", Fault("echo_bare")),
-        env={"HTTPS_PROXY": PROXY},
-    ),
-    Case("a token that never ends", 42, _fault("token", Fault("patch", patch={"expires_in": -1}))),
-    Case(
-        "a security token with a space",
-        32,
-        _fault("federation", Fault("patch", patch={"token": f"a {CANARY}"})),
-    ),
-    Case(
-        "a registry token with a space",
-        42,
-        _fault("token", Fault("patch", patch={"token": f"a {CANARY}"})),
-    ),
-    Case("an answer that is cut", 40, _fault("token", Fault("cut_body"))),
-    Case("an answer that is torn", 30, _fault("federation", Fault("reset_body"))),
-    Case("a key that is none", 22, _fault("imds.key", Fault("body", body=CANARY_PEM))),
-    Case("a certificate that is none", 22, _fault("imds.cert", Fault("body", body=CANARY_PEM))),
-    Case(
-        "an intermediate that is none", 22, _fault("imds.intermediate", Fault("body", body=CANARY))
-    ),
-    Case("no end", 60, _fault("token", Fault("black_hole")), env={"DEADLINE_SECONDS": "3"}),
-    Case("a wrong clock", 50, lambda cloud: cloud.control.clock(900)),
+    Case("federation speaks no HTTP", 30, "federation", Fault("echo_bare")),
+    Case("the registry speaks no HTTP", 40, "token", Fault("echo_bare")),
+    Case("the manifest is no HTTP", 0, "manifest", Fault("echo_bare")),
+    Case("a proxy that quotes", 30, "proxy", Fault("echo", status=407), env=PROXIED),
+    Case("a proxy that speaks no HTTP", 30, "proxy", Fault("echo_bare"), env=PROXIED),
+    Case("a token that never ends", 42, "token", Fault("patch", patch={"expires_in": -1})),
+    Case("a security token with a space", 32, "federation", SPACED),
+    Case("a registry token with a space", 42, "token", SPACED),
+    Case("an answer that is cut", 40, "token", Fault("cut_body")),
+    Case("an answer that is torn", 30, "federation", Fault("reset_body")),
+    Case("a key that is none", 22, "imds.key", Fault("body", body=CANARY_PEM)),
+    Case("a certificate that is none", 22, "imds.cert", Fault("body", body=CANARY_PEM)),
+    Case("an intermediate that is none", 22, "imds.intermediate", Fault("body", body=CANARY)),
+    Case("no end", 60, "token", Fault("black_hole"), env={"DEADLINE_SECONDS": "3"}),
+    Case("a wrong clock", 50, prepare=lambda cloud: cloud.control.clock(900)),
     Case("a bad request", 10, stdin=request(IMAGE, serviceAccountToken=CANARY)[:-3]),
     Case("a request of another kind", 10, stdin=request(IMAGE, kind=["x"], token=CANARY)),
     Case("a service account's token", 0, stdin=request(IMAGE, serviceAccountToken=CANARY)),
-    Case("a proxy", 0, env={"HTTPS_PROXY": PROXY}),
-    Case("a dead proxy", 30, _fault("proxy", Fault("refused")), env={"HTTPS_PROXY": PROXY}),
+    Case("a proxy", 0, env=PROXIED),
+    Case("a dead proxy", 30, "proxy", Fault("refused"), env=PROXIED),
     Case("a proxy that is no URL", 11, env={"HTTPS_PROXY": PROXY + "99999"}),
     Case("a proxy whose password has a slash", 11, env={"HTTPS_PROXY": PROXY.replace("@", "/@")}),
     Case("a proxy of another kind", 11, env={"HTTPS_PROXY": PROXY.replace("http", "socks5")}),
@@ -165,6 +140,8 @@ def test_no_outcome_shows_a_secret(cloud: Cloud, program: Program, levels: tuple
     for number, case in enumerate(CASES):
         cloud.reset()
         case.prepare(cloud)
+        if case.fault:
+            cloud.control.fault(case.target, case.fault)  # type: ignore[arg-type] # a literal
         level = levels[number % len(levels)]
         env = {"LOG_LEVEL": level, "DEADLINE_SECONDS": "15", **case.env}
         results = [

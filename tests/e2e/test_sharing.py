@@ -3,8 +3,6 @@
 The counters of the stand-in show the number of requests to OCI.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -12,7 +10,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,8 @@ from tests.cloud.model import (
 )
 from tests.conftest import Program
 from tests.support.kubelet import Credentials, Kubelet, later, read_response, request
+from tests.support.oci_files import OciFiles
+from tests.support.processes import AS_OTHER
 
 pytestmark = pytest.mark.every_form
 
@@ -53,21 +53,6 @@ class Ended:
         return read_response(self.stdout)
 
 
-def start(
-    cloud: Cloud, program: Program, image: str, env: Mapping[str, str] | None = None
-) -> subprocess.Popen[bytes]:
-    process = cloud.ns.popen(
-        program.argv,
-        env={**program.env, **(env or {})},
-        stdin=subprocess.PIPE,
-    )
-    assert process.stdin is not None
-    process.stdin.write(request(image))
-    process.stdin.close()
-    process.stdin = None
-    return process
-
-
 def ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 60) -> list[Ended]:
     end = time.monotonic() + seconds
     results = []
@@ -79,21 +64,21 @@ def ended(processes: Sequence[subprocess.Popen[bytes]], seconds: float = 60) -> 
 
 def storm(cloud: Cloud, program: Program, count: int, **env: str) -> list[Ended]:
     images = [f"fra.ocir.io/ns/many/{number}" for number in range(count)]
-    return ended([start(cloud, program, image, env) for image in images])
+    return ended([program.start(cloud, image, env) for image in images])
 
 
 def call(cloud: Cloud, program: Program, image: str = IMAGE, **env: str) -> Credentials:
-    return read_response(program.run(cloud, stdin=request(image), env=env).check().stdout)
+    return program.credentials(cloud, image, env)
 
 
 def call_after(cloud: Cloud, program: Program, seconds: float, image: str = IMAGE) -> Credentials:
     """Call the program with the boot clock moved ahead by `seconds`."""
-    return call(cloud, replace(program, argv=(*later(seconds), *program.argv)), image)
+    return call(cloud, program.behind(*later(seconds)), image)
 
 
 def kubelet(cloud: Cloud, program: Program) -> Kubelet:
     def run(prefix: tuple[str, ...], stdin: bytes) -> bytes | None:
-        result = cloud.ns.run([*prefix, *program.argv], stdin=stdin, env=program.env)
+        result = program.behind(*prefix).run(cloud, stdin=stdin)
         return result.stdout if result.returncode == 0 else None
 
     return Kubelet(run)
@@ -157,7 +142,7 @@ def test_a_storm_makes_one_exchange_and_all_calls_get_credentials(
 
 def test_registries_have_separate_tokens(cloud: Cloud, program: Program) -> None:
     images = [IMAGE, "eu-frankfurt-1.ocir.io/ns/repo"]
-    results = ended([start(cloud, program, image) for image in images])
+    results = ended([program.start(cloud, image) for image in images])
     assert len({result.credentials.password for result in results}) == 2
     assert cloud.control.report().count("token") == 2
 
@@ -302,8 +287,7 @@ def test_parallel_calls_for_denied_images_make_one_exchange(cloud: Cloud, progra
     call(cloud, program)
     cloud.control.reset_counters()
     cloud.control.iam(Iam(policies=()))
-    later_program = replace(program, argv=(*later(60), *program.argv))
-    results = storm(cloud, later_program, 30)
+    results = storm(cloud, program.behind(*later(60)), 30)
     assert len({result.credentials.password for result in results}) == 1
     assert all(80 < result.credentials.cache_seconds <= 120 for result in results)
     report = cloud.control.report()
@@ -375,8 +359,8 @@ def test_a_tool_gets_no_token_older_than_two_minutes(cloud: Cloud, program: Prog
     first = call(cloud, program).password
 
     def secret(after: float) -> str:
-        argv = [*later(after), *program.argv, "docker-credential", "get"]
-        result = cloud.ns.run(argv, stdin=b"fra.ocir.io", env=program.env).check()
+        caller = program.behind(*later(after))
+        result = caller.run(cloud, "docker-credential", "get", stdin=b"fra.ocir.io").check()
         return str(json.loads(result.stdout)["Secret"])
 
     assert secret(100) == first
@@ -421,9 +405,9 @@ def test_a_waiting_call_takes_over_when_the_winner_is_killed(
     cloud: Cloud, program: Program, phase: Endpoint
 ) -> None:
     cloud.control.fault(phase, Fault("latency", delay_ms=8000, times=1))
-    winner = start(cloud, program, IMAGE)
+    winner = program.start(cloud, IMAGE)
     wait_for(cloud, phase)
-    waiters = [start(cloud, program, f"fra.ocir.io/ns/many/{n}") for n in range(5)]
+    waiters = [program.start(cloud, f"fra.ocir.io/ns/many/{n}") for n in range(5)]
     time.sleep(0.3)
     os.kill(winner.pid, signal.SIGKILL)
     results = ended(waiters)
@@ -434,10 +418,10 @@ def test_a_waiting_call_takes_over_when_the_winner_is_killed(
 
 def test_waiting_counts_against_the_deadline(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("latency", delay_ms=8000))
-    winner = start(cloud, program, IMAGE, {"DEADLINE_SECONDS": "20"})
+    winner = program.start(cloud, IMAGE, {"DEADLINE_SECONDS": "20"})
     wait_for(cloud, "federation")
     began = time.monotonic()
-    (waiter,) = ended([start(cloud, program, IMAGE, {"DEADLINE_SECONDS": "1.5"})])
+    (waiter,) = ended([program.start(cloud, IMAGE, {"DEADLINE_SECONDS": "1.5"})])
     assert 1.0 < time.monotonic() - began < 5
     assert waiter.returncode == 60
     assert "waiting for the exchange of another call" in waiter.stderr
@@ -456,104 +440,52 @@ def test_the_cache_is_private(cloud: Cloud, program: Program) -> None:
         assert path.stat().st_mode & 0o777 == 0o600
 
 
-def corrupt(cloud: Cloud, how: str) -> None:
-    folder = cloud.ns.path(CACHE_DIR)
-    (entry,) = entries(cloud)
-    text = entry.read_text()
-    match how:
-        case "directory open to others":
-            folder.chmod(0o755)
-        case "directory of another user":
-            os.chown(folder, 65534, 65534)
-        case "directory is a link":
-            elsewhere = folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
-            folder.symlink_to(elsewhere.name)
-        case "directory is a file":
-            folder.rename(folder.with_name(f"elsewhere-{time.monotonic_ns()}"))
-            folder.write_text("")
-        case "entry open to others":
-            entry.chmod(0o644)
-        case "entry of another user":
-            os.chown(entry, 65534, 65534)
-        case "entry is a link":
-            entry.rename(folder / "moved")
-            entry.symlink_to("moved")
-        case "entry is a pipe":
-            entry.unlink()
-            os.mkfifo(entry, 0o600)
-            # This process holds the pipe open, so that a reader gets the text of the entry.
-            os.write(os.open(entry, os.O_RDWR), text.encode())
-        case "entry is a directory":
-            entry.unlink()
-            entry.mkdir(0o700)
-        case "entry is truncated":
-            entry.write_text(text[:50])
-        case "entry is huge":
-            entry.write_text(text + " " * (1 << 20))
-        case "entry is a list":
-            entry.write_text("[]")
-        case "entry of another host":
-            edit(cloud, host="iad.ocir.io")
-        case "entry of another identity":
-            edit(cloud, identity="USER_PRINCIPAL")
-        case "token from the future":
-            edit(cloud, made=boot_clock() + 60)
-        case "token time is text":
-            edit(cloud, made="yesterday")
-        case "token time is NaN":
-            edit(cloud, made=float("nan"))
-        case "token lifetime is infinite":
-            edit(cloud, expires_in=float("inf"))
-        case "token is empty":
-            edit(cloud, token="")
-        case "token has a line break":
-            edit(cloud, token="a\nb")
-        case "checks is a list":
-            edit(cloud, checks=[1])
-        case "tokens is an object":
-            edit(cloud, tokens={"token": 1})
+# Shell commands that make the cache unsafe: its directory is $1, its only entry $2.
+UNSAFE = {
+    "directory open to others": 'chmod 755 "$1"',
+    "directory of another user": 'chown 65534 "$1"',
+    "directory is a link": 'mv "$1" "$1-$$"; ln -s "$1-$$" "$1"',
+    "directory is a file": 'mv "$1" "$1-$$"; touch "$1"',
+    "entry open to others": 'chmod 644 "$2"',
+    "entry of another user": 'chown 65534 "$2"',
+    "entry is a link": 'mv "$2" "$1/moved"; ln -s moved "$2"',
+    "entry is a pipe": 'rm "$2"; mkfifo -m 600 "$2"',
+    "entry is a directory": 'rm "$2"; mkdir -m 700 "$2"',
+    "entry is truncated": 'truncate --size=50 "$2"',
+    "entry is huge": 'printf %1048576s >>"$2"',
+    "entry is a list": 'echo "[]" >"$2"',
+}
+# Values that make the entry a miss. Nothing is logged.
+INVALID: dict[str, dict[str, object]] = {
+    "entry of another host": {"host": "iad.ocir.io"},
+    "entry of another identity": {"identity": "USER_PRINCIPAL"},
+    "token from the future": {"made": boot_clock() + 86_400},
+    "token time is text": {"made": "yesterday"},
+    "token time is NaN": {"made": float("nan")},
+    "token lifetime is infinite": {"expires_in": float("inf")},
+    "token is empty": {"token": ""},
+    "token has a line break": {"token": "a\nb"},
+    "checks is a list": {"checks": [1]},
+    "tokens is an object": {"tokens": {"token": 1}},
+}
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "directory open to others",
-        "directory of another user",
-        "directory is a link",
-        "directory is a file",
-        "entry open to others",
-        "entry of another user",
-        "entry is a link",
-        "entry is a pipe",
-        "entry is a directory",
-        "entry is truncated",
-        "entry is huge",
-        "entry is a list",
-        "entry of another host",
-        "entry of another identity",
-        "token from the future",
-        "token time is text",
-        "token time is NaN",
-        "token lifetime is infinite",
-        "token is empty",
-        "token has a line break",
-        "checks is a list",
-        "tokens is an object",
-    ],
-)
+@pytest.mark.parametrize("how", [*UNSAFE, *INVALID])
 def test_an_unsafe_cache_is_a_miss_and_never_a_failure(
     cloud: Cloud, program: Program, how: str
 ) -> None:
     first = call(cloud, program)
-    corrupt(cloud, how)
+    (entry,) = entries(cloud)
+    text = entry.read_bytes()
+    edit(cloud, **INVALID.get(how, {}))
+    shell = ["sh", "-euc", UNSAFE.get(how, ""), "sh", CACHE_DIR, f"{CACHE_DIR}/{entry.name}"]
+    cloud.ns.run(shell).check()
+    if entry.is_fifo():
+        # This process holds the pipe open, so that a reader gets the text of the entry.
+        os.write(os.open(entry, os.O_RDWR), text)
     assert call(cloud, program).password != first.password
     shared = [e for e in cloud.ns.log() if "tokens are not shared" in e.text]
-    assert bool(shared) == (
-        not how.startswith("token")
-        and "another host" not in how
-        and "identity" not in how
-        and "checks" not in how
-    )
+    assert bool(shared) == (how in UNSAFE)
 
 
 def files(disk: Path) -> list[Path]:
@@ -601,8 +533,7 @@ def test_each_user_has_a_separate_directory_in_dev_shm(program: Program, tmp_pat
     with Cloud(log="devlog") as cloud:
         cloud.ns.on_disk(tmp_path, "/run")
         passwords = [call(cloud, program).password]
-        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
-        user = Program(program.name, tuple(argv), program.env)
+        user = program.behind(*AS_OTHER)
         passwords += [call(cloud, user).password for _ in range(2)]
         assert passwords[0] != passwords[1] == passwords[2]
         assert cloud.ns.path("/dev/shm/oke-credential-provider-65534").stat().st_uid == 65534
@@ -630,8 +561,7 @@ def test_another_users_files_in_dev_shm_are_a_miss(
                 planted.chmod(
                     {"private directory": 0o700, "open directory": 0o777}.get(kind, 0o755)
                 )
-        argv = ["setpriv", "--reuid=65534", "--clear-groups", *program.argv]
-        user = Program(program.name, tuple(argv), program.env)
+        user = program.behind(*AS_OTHER)
         first = call(cloud, user)
         assert call(cloud, user).password != first.password
         lines = [entry.text for entry in cloud.ns.log() if "tokens are not shared" in entry.text]
@@ -641,34 +571,6 @@ def test_another_users_files_in_dev_shm_are_a_miss(
 
 
 # --- identities --------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Files:
-    """An OCI config file with two profiles, and their files: KEY and SESSION."""
-
-    folder: Path
-
-    def write(self, user: ApiKey | Session, **more: str) -> dict[str, str]:
-        """Write the files for one user. Returns the settings, which never change."""
-        (self.folder / "key").write_text(user.private_pem)
-        values = {"tenancy": user.tenancy, "region": "eu-frankfurt-1"}
-        values |= {"key_file": str(self.folder / "key"), **more}
-        if isinstance(user, Session):
-            (self.folder / "session").write_text(user.token)
-            values["security_token_file"] = str(self.folder / "session")
-        else:
-            values |= {"user": user.user, "fingerprint": user.fingerprint}
-            if user.passphrase:
-                values = {"pass_phrase": user.passphrase, **values}
-        lines = [f"{name}={value}" for name, value in values.items()]
-        config = self.folder / "config"
-        config.write_text("\n".join(["[OTHER]", "", "[WORK]", *lines, ""]))
-        return {
-            "OCIR_AUTH_METHOD": "USER_PRINCIPAL",
-            "OCI_CONFIG_FILE": str(config),
-            "OCI_CLI_PROFILE": "WORK",
-        }
 
 
 def users(*names: str) -> tuple[str, ...]:
@@ -684,7 +586,7 @@ def subject_of(password: str) -> str:
 def test_the_proven_identity_decides_who_shares_a_token(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    files = Files(tmp_path)
+    files = OciFiles(tmp_path)
     node = call(cloud, program).password
     first, second = (cloud.control.api_key(user=user) for user in users("first", "second"))
     settings = files.write(first)
@@ -702,7 +604,7 @@ def test_the_proven_identity_decides_who_shares_a_token(
 def test_another_session_in_the_same_file_is_another_identity(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    files = Files(tmp_path)
+    files = OciFiles(tmp_path)
     first, second = (cloud.control.session(user=user) for user in users("first", "second"))
     assert subject_of(call(cloud, program, **files.write(first)).password) == first.user
     assert subject_of(call(cloud, program, **files.write(second)).password) == second.user
@@ -715,7 +617,7 @@ def test_a_link_to_another_session_is_another_identity(
     current = tmp_path / "current"
     for number, session in enumerate(sessions):
         (tmp_path / f"{number}").mkdir()
-        settings = Files(tmp_path / f"{number}").write(session)
+        settings = OciFiles(tmp_path / f"{number}").write(session)
     config = Path(settings["OCI_CONFIG_FILE"])
     config.write_text(config.read_text().replace(str(config.parent), str(current)))
     for number in (0, 1, 0):
@@ -729,7 +631,7 @@ def test_a_link_to_another_session_is_another_identity(
 def test_a_cached_token_requires_every_part_of_its_proof(
     cloud: Cloud, program: Program, tmp_path: Path, spoiled: str, code: int
 ) -> None:
-    files = Files(tmp_path)
+    files = OciFiles(tmp_path)
     user: ApiKey | Session
     match spoiled:
         case "pass phrase":
@@ -774,13 +676,13 @@ def test_a_resource_principal_is_identified_by_the_contents_of_its_files(
 def test_the_bytes_that_sign_are_the_bytes_in_the_cache_key(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    files = Files(tmp_path)
+    files = OciFiles(tmp_path)
     first, second = (cloud.control.session(user=user) for user in users("first", "second"))
     settings = files.write(first)
     cloud.control.fault("token", Fault("latency", delay_ms=20_000, times=1))
-    winner = start(cloud, program, IMAGE, settings)
+    winner = program.start(cloud, IMAGE, settings)
     wait_for(cloud, "token")
-    waiter = start(cloud, program, IMAGE, settings)
+    waiter = program.start(cloud, IMAGE, settings)
     time.sleep(2)  # it has read the files and waits for the winner
     files.write(second)
     os.kill(winner.pid, signal.SIGKILL)
@@ -793,7 +695,7 @@ def test_the_bytes_that_sign_are_the_bytes_in_the_cache_key(
 def test_the_cache_reveals_no_proof_of_an_identity(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    files = Files(tmp_path)
+    files = OciFiles(tmp_path)
     call(cloud, program, **files.write(cloud.control.api_key(passphrase="a-long-secret-phrase")))
     call(cloud, program, **files.write(cloud.control.session()))
     resource = cloud.control.resource()
@@ -815,7 +717,7 @@ def test_the_cache_reveals_no_proof_of_an_identity(
 def test_a_warm_call_of_a_user_principal_does_not_load_the_sdk(
     cloud: Cloud, program: Program, tmp_path: Path
 ) -> None:
-    env = {**Files(tmp_path).write(cloud.control.session()), "PYTHONPROFILEIMPORTTIME": "1"}
+    env = {**OciFiles(tmp_path).write(cloud.control.session()), "PYTHONPROFILEIMPORTTIME": "1"}
     cold, warm = (program.run(cloud, stdin=request(IMAGE), env=env).check() for _ in range(2))
     if program.name == "source":  # the frozen forms ignore Python's variables
         assert re.search(rb"\| +oci\n", cold.stderr)

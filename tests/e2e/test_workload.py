@@ -1,7 +1,5 @@
 """Workload identity, where a pod pulls as its own service account; resource principals."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os
@@ -10,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -373,7 +372,7 @@ def started_by_a_kubelet(
     shutil.copy(os.path.realpath("/bin/sh"), kubelet)
     # The exit prevents the shell from replacing itself with the program.
     script = f"{shlex.join(program.argv)}; exit $?"
-    return Program(program.name, (str(kubelet), "-c", script, name, *flags), program.env)
+    return replace(program, argv=(str(kubelet), "-c", script, name, *flags))
 
 
 def kubeconfig(cloud: Cloud, server: str = f"https://{CLUSTER_ADDRESS}:6443") -> dict[str, Any]:
@@ -461,8 +460,8 @@ shift 2
 exec "$@"
 """
     own_etc = ["unshare", "--mount", "bash", "-c", script, "bash", str(tmp_path)]
-    argv = [*own_etc, str(cloud.ns.folder / "cluster-ca.pem"), *program.argv]
-    result = ask(cloud, Program(program.name, tuple(argv), program.env)).check()
+    own_etc.append(str(cloud.ns.folder / "cluster-ca.pem"))
+    result = ask(cloud, program.behind(*own_etc)).check()
     assert read_response(result.stdout).password
     assert cloud.control.report().connections == {"cluster": 1, "registry": 1}
 
@@ -499,120 +498,68 @@ def test_an_address_from_the_metadata_service_needs_the_clusters_certificate(
     assert cloud.control.report().count("workload") == 0
 
 
-def others_own(path: Path) -> None:
-    os.chown(path, 65534, 65534)
+_CA, _CA_FILE = "certificate-authority-data", "certificate-authority"
+# Changes of the current cluster of a valid kubeconfig. None removes a field.
+CLUSTERS: dict[str, dict[str, object]] = {
+    "server without TLS": {"server": f"http://{CLUSTER_ADDRESS}:6443"},
+    "server is not a URL": {"server": "https://[::1"},
+    "server has a line break": {"server": "https://a b\r\nx: y/"},
+    "server is a list": {"server": [CLUSTER_ADDRESS]},
+    "insecure-skip-tls-verify": {"insecure-skip-tls-verify": True},
+    "no CA": {_CA: None},
+    "CA is not base64": {_CA: "%"},
+    "CA is not a certificate": {_CA: base64.b64encode(b"x").decode()},
+    "CA file of another user": {_CA: None, _CA_FILE: "ca.crt"},
+    "CA file is endless": {_CA: None, _CA_FILE: "/dev/zero"},
+}
+# Changes of its other fields.
+CONFIGS: dict[str, dict[str, object]] = {
+    "no current context": {"current-context": None},
+    "unknown current context": {"current-context": "other"},
+    "clusters is text": {"clusters": "oke"},
+}
+_CHAIN = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
+# Changes of its text.
+TEXTS: dict[str, Callable[[str], str]] = {
+    "a list": lambda _: "[]",
+    "not YAML": lambda _: "{",
+    "deeply nested": lambda _: "[" * 100_000,
+    "too large": lambda text: text + "#" * 300_000,
+    "a Python object": lambda text: text.replace(
+        "kind: Config", "kind: !!python/object/apply:os.system [exit]"
+    ),
+    "aliases": lambda _: "\n".join(["a0: &a0 [x]", *_CHAIN, "current-context: *a39"]),
+    "not UTF-8": lambda text: text.replace("Config", "\udcff"),
+}
+# Shell commands that change the file $1, which is alone in its folder.
+FILES = {
+    "file of another user": 'chown 65534 "$1"',
+    "file open to a group": 'chmod 664 "$1"',
+    "file open to all": 'chmod 666 "$1"',
+    "directory of another user": 'chown 65534 "$(dirname "$1")"',
+    "directory open to all": 'chmod 777 "$(dirname "$1")"',
+    "link of another user": 'mv "$1" "$1.real"; ln -s "$1.real" "$1"; chown -h 65534 "$1"',
+    "a pipe": 'rm "$1"; mkfifo "$1"',
+    "a directory": 'rm "$1"; mkdir "$1"',
+}
 
 
 def corrupt(cloud: Cloud, file: Path, how: str) -> None:
     """Make a valid kubeconfig untrusted or unusable."""
     config = kubeconfig(cloud)
-    folder = file.parent
-    match how:
-        case "server without TLS":
-            cluster_of(config)["server"] = f"http://{CLUSTER_ADDRESS}:6443"
-        case "server is not a URL":
-            cluster_of(config)["server"] = "https://[::1"
-        case "server has a line break":
-            cluster_of(config)["server"] = "https://a b\r\nx: y/"
-        case "server is a list":
-            cluster_of(config)["server"] = [CLUSTER_ADDRESS]
-        case "insecure-skip-tls-verify":
-            cluster_of(config)["insecure-skip-tls-verify"] = True
-        case "no CA":
-            del cluster_of(config)["certificate-authority-data"]
-        case "CA is not base64":
-            cluster_of(config)["certificate-authority-data"] = "%"
-        case "CA is not a certificate":
-            cluster_of(config)["certificate-authority-data"] = base64.b64encode(b"x").decode()
-        case "CA file of another user":
-            del cluster_of(config)["certificate-authority-data"]
-            cluster_of(config)["certificate-authority"] = "ca.crt"
-            shutil.copy(cloud.ns.folder / "cluster-ca.pem", folder / "ca.crt")
-            others_own(folder / "ca.crt")
-        case "CA file is endless":
-            del cluster_of(config)["certificate-authority-data"]
-            cluster_of(config)["certificate-authority"] = "/dev/zero"
-        case "no current context":
-            del config["current-context"]
-        case "unknown current context":
-            config["current-context"] = "other"
-        case "clusters is text":
-            config["clusters"] = "oke"
-    text = yaml.safe_dump(config)
-    match how:
-        case "a list":
-            text = "[]"
-        case "not YAML":
-            text = "{"
-        case "deeply nested":
-            text = "[" * 100_000
-        case "too large":
-            text += "#" * 300_000
-        case "a Python object":
-            text = text.replace("kind: Config", "kind: !!python/object/apply:os.system [exit]")
-        case "aliases":
-            chain = [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 40)]
-            text = "\n".join(["a0: &a0 [x]", *chain, "current-context: *a39"])
-        case "not UTF-8":
-            text = text.replace("Config", "\udcff")
+    for target, changes in ((cluster_of(config), CLUSTERS), (config, CONFIGS)):
+        target |= changes.get(how, {})
+        for name in [name for name, value in target.items() if value is None]:
+            del target[name]
+    text = TEXTS.get(how, str)(yaml.safe_dump(config))
     file.write_bytes(text.encode(errors="surrogateescape"))
-    match how:
-        case "file of another user":
-            others_own(file)
-        case "file open to a group":
-            file.chmod(0o664)
-        case "file open to all":
-            file.chmod(0o666)
-        case "directory of another user":
-            others_own(folder)
-        case "directory open to all":
-            folder.chmod(0o777)
-        case "link of another user":
-            (folder / "real").mkdir()
-            file.rename(folder / "real" / "kubelet.conf")
-            file.symlink_to("real/kubelet.conf")
-            os.chown(file, 65534, 65534, follow_symlinks=False)
-        case "a pipe":
-            file.unlink()
-            os.mkfifo(file, 0o600)
-        case "a directory":
-            file.unlink()
-            file.mkdir()
+    theirs = file.with_name("ca.crt")
+    shutil.copy(cloud.ns.folder / "cluster-ca.pem", theirs)
+    os.chown(theirs, 65534, 65534)
+    subprocess.run(["sh", "-euc", FILES.get(how, ""), "sh", file], check=True)
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "file of another user",
-        "file open to a group",
-        "file open to all",
-        "directory of another user",
-        "directory open to all",
-        "link of another user",
-        "a pipe",
-        "a directory",
-        "server without TLS",
-        "server is not a URL",
-        "server has a line break",
-        "server is a list",
-        "insecure-skip-tls-verify",
-        "no CA",
-        "CA is not base64",
-        "CA is not a certificate",
-        "CA file of another user",
-        "CA file is endless",
-        "no current context",
-        "unknown current context",
-        "clusters is text",
-        "a list",
-        "not YAML",
-        "deeply nested",
-        "too large",
-        "a Python object",
-        "aliases",
-        "not UTF-8",
-    ],
-)
+@pytest.mark.parametrize("how", [*CLUSTERS, *CONFIGS, *TEXTS, *FILES])
 def test_an_untrusted_kubeconfig_gets_no_token(
     cloud: Cloud, program: Program, tmp_path: Path, how: str
 ) -> None:
@@ -641,8 +588,7 @@ def test_only_roots_kubelet_is_trusted(
     if parent == "user":
         # Like a set-uid program: the effective user is root, the real user is not.
         shell, option, *rest = kubelet.argv
-        argv = ("setpriv", "--ruid=65534", shell, "-p", option, *rest)
-        kubelet = Program(kubelet.name, argv, kubelet.env)
+        kubelet = replace(kubelet, argv=("setpriv", "--ruid=65534", shell, "-p", option, *rest))
     assert ask(cloud, kubelet).returncode == 15
     assert cloud.control.report().count("workload") == 0
 
@@ -814,11 +760,7 @@ def test_the_metadata_service_adds_only_an_address() -> None:
         apiserver_host="10.0.0.5", cluster_ca_cert=base64.b64encode(b"theirs").decode()
     )
     found = find_cluster(Settings(), no_kubeconfig, forged, files(ca="disk"))
-    assert found == (
-        "10.0.0.5",
-        "disk",
-        f"API server from instance metadata, CA from {CA_FILE}",
-    )
+    assert found == ("10.0.0.5", "disk", f"API server from instance metadata, CA from {CA_FILE}")
     with pytest.raises(ClusterUnknown, match="CA"):
         find_cluster(Settings(), no_kubeconfig, never, files(host="10.0.0.6"))
 
@@ -875,10 +817,10 @@ def test_a_resource_principal_gets_a_token(
         "OCI_RESOURCE_PRINCIPAL_PRIVATE_PEM": key,
         "OCI_RESOURCE_PRINCIPAL_REGION": "eu-frankfurt-1",
     }
-    answer = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    answer = program.credentials(cloud, IMAGE, env)
     assert answer.cache_seconds == 3300
     assert cloud.control.report().connections == {"registry": 1}
-    again = read_response(program.run(cloud, stdin=request(IMAGE), env=env).check().stdout)
+    again = program.credentials(cloud, IMAGE, env)
     assert again.password == answer.password
     # Another resource's token does not match this key, so it gets no cached token.
     other = {**env, "OCI_RESOURCE_PRINCIPAL_RPST": cloud.control.resource().token}

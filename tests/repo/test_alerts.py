@@ -1,7 +1,5 @@
 """alerts.yaml: promtool runs its rules on series as kubelets export them."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess
@@ -101,59 +99,38 @@ def on_node(node: str, plugin: str = PROVIDER_NAME) -> dict[str, str]:
     return {"node": node, "instance": "10.0.0.1:10250", "plugin_name": plugin}
 
 
+def failing(nodes: str, value: str = "15", plugin: str = PROVIDER_NAME) -> dict[str, list[Any]]:
+    """The alert about each of these nodes."""
+    return {FAILING: [alert(FAILING, value, **on_node(node, plugin)) for node in nodes]}
+
+
 EACH_MINUTE = errors("0+1x60")
 NODES = "abcdefghijklmnopqrstuvwxyz0123"  # 30
 CASES: dict[str, tuple[Series, int, dict[str, list[Any]]]] = {
-    "one failure per minute": (
-        EACH_MINUTE,
-        30,
-        {FAILING: [alert(FAILING, "15", **on_node("a"))]},
-    ),
-    "the name in kubelet 1.28": (
-        errors("0+1x60", name=ERRORS_1_28),
-        30,
-        {FAILING: [alert(FAILING, "15", **on_node("a"))]},
-    ),
-    "the Go provider's name": (
-        errors("0+1x60", plugin=ALIAS),
-        30,
-        {FAILING: [alert(FAILING, "15", **on_node("a", ALIAS))]},
-    ),
+    "one failure per minute": (EACH_MINUTE, 30, failing("a")),
+    "the name in kubelet 1.28": (errors("0+1x60", name=ERRORS_1_28), 30, failing("a")),
+    "the Go provider's name": (errors("0+1x60", plugin=ALIAS), 30, failing("a", plugin=ALIAS)),
     # The series begins with the first failure. Back-off: 10 s, 20, 40, 80, 160, then every 5 minutes.
     "one image in back-off": (
         errors("_x9 3 4 4 5 5 5 6 6 6 6 6 7 7 7 7 7 8"),
         20,
-        {FAILING: [alert(FAILING, "4", **on_node("a"))]},
+        failing("a", "4"),
     ),
     "not yet for 5 minutes": (errors("0x10 0+1x30"), 17, {}),
     "two failures, then none": (errors("_x9 1 2x30"), 20, {}),
     "failures long ago": (errors("0 10x59"), 45, {}),
     "another provider": (errors("0+1x60", plugin="ecr-credential-provider"), 30, {}),
-    "two of two nodes": (
-        fleet("ab", "ab"),
-        30,
-        {FAILING: [alert(FAILING, "15", **on_node(node)) for node in "ab"]},
-    ),
-    "three of thirty nodes": (
-        fleet("abc", NODES),
-        30,
-        {FAILING: [alert(FAILING, "15", **on_node(node)) for node in "abc"]},
-    ),
+    "two of two nodes": (fleet("ab", "ab"), 30, failing("ab")),
+    "three of thirty nodes": (fleet("abc", NODES), 30, failing("abc")),
     "three of ten nodes": (
         fleet("abc", NODES[:10]),
         30,
-        {
-            FAILING: [alert(FAILING, "15", **on_node(node)) for node in "abc"],
-            MANY: [alert(MANY, "3")],
-        },
+        failing("abc") | {MANY: [alert(MANY, "3")]},
     ),
     "four of thirty nodes": (
         fleet("abcd", NODES),
         30,
-        {
-            FAILING: [alert(FAILING, "15", **on_node(node)) for node in "abcd"],
-            MANY: [alert(MANY, "4")],
-        },
+        failing("abcd") | {MANY: [alert(MANY, "4")]},
     ),
     "slow": (calls({9: 1}), 30, {SLOW: [alert(SLOW, **on_node("a"))]}),
     "longer than the last bucket": (calls({45: 1}), 30, {SLOW: [alert(SLOW, **on_node("a"))]}),

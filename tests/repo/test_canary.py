@@ -36,7 +36,7 @@ def merged(target: Json, patch: Json) -> Json:
 
 
 def rendered() -> Json:
-    """The DaemonSet as `kubectl kustomize` prints it, but for the hash in the ConfigMap's name."""
+    """The DaemonSet as `kubectl kustomize` prints it."""
     known = {"apiVersion", "kind", "resources", "nameSuffix", "labels", "patches"}
     assert KUSTOMIZATION.keys() == known, "this function renders only these"
     (patch,) = KUSTOMIZATION["patches"]
@@ -56,10 +56,6 @@ def rendered() -> Json:
     daemonset["metadata"].update(
         name=DAEMONSET["metadata"]["name"] + suffix, namespace=BASE["namespace"]
     )
-    generated = {generator["name"] for generator in BASE["configMapGenerator"]}
-    for volume in spec["template"]["spec"]["volumes"]:
-        if volume.get("configMap", {}).get("name") in generated:
-            volume["configMap"]["name"] += suffix
     return daemonset
 
 
@@ -96,6 +92,4 @@ def test_nothing_else_differs() -> None:
     original = copy.deepcopy(DAEMONSET["spec"])
     for spec in (canary, original):
         del spec["selector"], spec["template"]["metadata"], spec["template"]["spec"]["nodeSelector"]
-        for volume in spec["template"]["spec"]["volumes"]:
-            volume.pop("configMap", None)
     assert canary == original

@@ -1,7 +1,5 @@
 """packaging/freeze/glibc_floor.py with programs compiled here, and with the Python that runs the tests."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
@@ -17,7 +15,7 @@ SCRIPT = Path(__file__).parents[2] / "packaging" / "freeze" / "glibc_floor.py"
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 def compile_c(output: Path, source: str, *options: str | Path) -> Path:

@@ -1,7 +1,5 @@
 """The download of a kubelet, with a stand-in for curl that serves files."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from hashlib import sha256
@@ -50,7 +48,6 @@ def download(served: Path, version: str = "1.36") -> subprocess.CompletedProcess
         env={"PATH": f"{served.parent}/bin:{PATH}", "SERVED": str(served)},
         capture_output=True,
         text=True,
-        check=False,
     )
 
 

@@ -1,7 +1,5 @@
 """README.md and CONTRIBUTING.md agree with the program."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 from pathlib import Path

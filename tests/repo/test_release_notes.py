@@ -1,7 +1,5 @@
 """packaging/release/notes.py with sources in which one version differs."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +8,8 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "packaging" / "release" / "notes.py"
 CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
+DAEMONSET = CLOUD_INIT.replace("cloud-init.sh", "daemonset.yaml")
+CHECK = CLOUD_INIT.replace("cloud-init.sh", "check.yaml")
 CHANGELOG = """# Changelog
 
 ## [Unreleased]
@@ -36,6 +36,8 @@ def source(folder: Path, **changes: str) -> Path:
         "CHANGELOG.md": CHANGELOG,
         "provider/__init__.py": '"""It."""\n\n__version__ = "1.2.0"\n',
         CLOUD_INIT: "#!/bin/bash\nVERSION=1.2.0\n",
+        DAEMONSET: "      image: ghcr.io/a/b:1.2.0\n",
+        CHECK: "      image: ghcr.io/a/b:1.2.0\n",
         "dist/binary": '#!/bin/sh\necho \'{"version": "1.2.0"}\'\n',
     }
     for name, text in files.items():
@@ -52,7 +54,7 @@ def source(folder: Path, **changes: str) -> Path:
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", str(root / "packaging/release/notes.py"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
+    return subprocess.run(command, capture_output=True, text=True, cwd=root)
 
 
 def test_the_notes_are_the_section_of_the_version_and_nothing_else(tmp_path: Path) -> None:
@@ -70,6 +72,8 @@ def test_the_notes_are_the_section_of_the_version_and_nothing_else(tmp_path: Pat
             "the version of binary is 1.1.0, provider.__version__ is 1.2.0",
         ),
         ({"cloud_init": "1.2.0=>1.1.0"}, "cloud-init.sh downloads 1.1.0"),
+        ({"daemonset": "1.2.0=>1.1.0"}, "daemonset.yaml has the image 1.1.0"),
+        ({"check": "1.2.0=>1.1.0"}, "check.yaml has the image 1.1.0"),
         ({"CHANGELOG": "[1.2.0] =>[1.2.1] "}, "the changelog's newest version is 1.2.1"),
         ({"CHANGELOG": " - 2026-11-23=>"}, "the changelog has no date for 1.2.0"),
         ({"CHANGELOG": "[Unreleased]\n=>[Unreleased]\n\n- Not yet.\n"}, "unreleased entries"),

@@ -1,7 +1,5 @@
 """The scripts of a release, with a stand-in for gh that records its arguments."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
@@ -10,7 +8,9 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).parents[2]
-CLOUD_INIT = Path("examples/run-on-worker-instance-principal/cloud-init.sh")
+EXAMPLES = Path("examples/run-on-worker-instance-principal")
+CLOUD_INIT = EXAMPLES / "cloud-init.sh"
+MANIFESTS = [EXAMPLES / "daemonset.yaml", EXAMPLES / "check.yaml"]
 TAG = "v1.2.0"
 ASSET = "oke-credential-provider-for-ocir-linux-amd64"
 BUILT = [
@@ -29,6 +29,20 @@ case "$1 $2" in
 esac
 """
 
+# Records its arguments and standard input. Answers for the login and the copy.
+SKOPEO = """#!/bin/bash
+echo "skopeo $*" >>"$NOTES"
+[ "$1" != login ] || [ "$(cat)" = "$GH_TOKEN" ]
+"""
+DIGEST = f"sha256:{sha256(b'index').hexdigest()}"
+# In place of packaging/image/build.sh: the image of these files.
+BUILD_IMAGE = f"""#!/bin/bash
+echo "image $*" >>"$NOTES"
+mkdir -p "$2/blobs/sha256"
+printf index >"$2/blobs/sha256/{DIGEST[7:]}"
+echo '{{"manifests": [{{"digest": "{DIGEST}"}}]}}' >"$2/index.json"
+"""
+
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
@@ -37,14 +51,18 @@ def source(tmp_path: Path) -> Path:
         "provider/__init__.py": '__version__ = "1.2.0"\n',
         "CHANGELOG.md": "## [Unreleased]\n\n## [1.2.0] - 2026-11-23\n\n- A thing.\n",
         str(CLOUD_INIT): "VERSION=1.2.0\n",
+        **dict.fromkeys(map(str, MANIFESTS), "  image: ghcr.io/owner/name:1.2.0\n"),
         "bin/gh": GH,
+        "bin/skopeo": SKOPEO,
+        "packaging/setup/as_root.sh": '#!/bin/bash\nexec "$@"\n',
+        "packaging/image/build.sh": BUILD_IMAGE,
         "notes": "",
         **{f"{folder}/{ASSET}": "program" for folder in ("dist/release", "served")},
         "served/SHA256SUMS": f"{sha256(b'program').hexdigest()}  {ASSET}\n",
     }
     files |= {f"dist/{name}": name for name in BUILT}
     files["packaging/credential-provider-config.yaml"] = "kind: CredentialProviderConfig\n"
-    scripts = ("assets.sh", "draft.sh", "download.sh", "notes.py")
+    scripts = ("assets.sh", "draft.sh", "download.sh", "image.sh", "notes.py")
     for name in scripts:
         files[f"packaging/release/{name}"] = (REPOSITORY / "packaging/release" / name).read_text()
     for name, text in files.items():
@@ -64,12 +82,15 @@ def run(source: Path, script: str, *arguments: str, **environment: str) -> tuple
             "NOTES": str(source / "notes"),
             "SERVED": str(source / "served"),
             "GITHUB_REPOSITORY": "owner/name",
+            "GITHUB_ACTOR": "somebody",
+            "GH_TOKEN": "a-token",
+            "HOME": str(source / "home"),
+            "DIGEST": DIGEST,
             "STATE": "",
             "UNATTESTED": "",
             **environment,
         },
         capture_output=True,
-        check=False,
     )
     return done.returncode, (source / "notes").read_text().splitlines()
 
@@ -147,8 +168,20 @@ def test_assets_are_the_files_that_were_built(source: Path) -> None:
     code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
     assert code == 0
     collected = {file.name for file in (source / "dist/release").iterdir()}
-    others = {"SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"}
-    assert collected == {*BUILT, *others}
+    manifests = {"cloud-init.sh", "credential-provider-config.yaml", "daemonset.yaml"}
+    assert collected == {*BUILT, "SHA256SUMS", *manifests}
+
+
+def test_the_image_is_made_of_the_checked_files_and_the_daemonset_names_its_digest(
+    source: Path,
+) -> None:
+    code, notes = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    assert code == 0
+    assert notes == ["image dist/release dist/image"]
+    daemonset = (source / "dist/release/daemonset.yaml").read_text()
+    assert daemonset == f"  image: ghcr.io/owner/name@{DIGEST}\n"
+    name = sha256(daemonset.encode()).hexdigest()
+    assert f"{name}  daemonset.yaml" in (source / "dist/release/SHA256SUMS").read_text()
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -156,8 +189,9 @@ def test_a_file_that_is_not_the_one_that_was_built_stops_the_release(
     source: Path, name: str
 ) -> None:
     (source / "dist" / name).write_text("replaced")
-    code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
+    code, notes = run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))
     assert code != 0
+    assert notes == []  # no image
     assert not (source / "dist/release/SHA256SUMS").exists()
 
 
@@ -179,3 +213,46 @@ def test_sums_that_are_not_of_exactly_these_files_stop_the_release(
     code, _ = run(source, "assets.sh", "amd64", "arm64", SUMS=listed)
     assert code != 0
     assert not (source / "dist/release/SHA256SUMS").exists()
+
+
+# ---- the image -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def with_image(source: Path) -> Path:
+    """The source tree after assets.sh."""
+    assert run(source, "assets.sh", "amd64", "arm64", SUMS=sums(BUILT))[0] == 0
+    (source / "notes").write_text("")
+    return source
+
+
+def test_the_image_is_pushed_with_its_digest_and_no_argument_has_the_token(
+    with_image: Path,
+) -> None:
+    code, calls = run(with_image, "image.sh", STATE="")
+    assert code == 0
+    [_, login, copy] = calls
+    assert login.startswith("skopeo login") and login.endswith("--password-stdin ghcr.io")
+    assert copy.startswith("skopeo copy --all --preserve-digests")
+    assert copy.endswith("oci:dist/image:1.2.0 docker://ghcr.io/owner/name:1.2.0")
+    assert "a-token" not in " ".join(calls)
+
+
+def test_the_image_of_a_published_release_is_left_as_it_is(with_image: Path) -> None:
+    code, calls = run(with_image, "image.sh", STATE=TAG)
+    assert code == 0
+    assert [call.split()[:2] for call in calls] == [["release", "list"]]
+
+
+@pytest.mark.parametrize("wrong", ["the index", "a blob", "github"])
+def test_another_image_is_not_pushed(with_image: Path, wrong: str) -> None:
+    more = {}
+    if wrong == "the index":
+        more = {"DIGEST": f"sha256:{'0' * 64}"}
+    elif wrong == "a blob":
+        (with_image / "dist/image/blobs/sha256" / DIGEST[7:]).write_text("another index")
+    else:
+        more = {"STATE": "unreachable"}
+    code, calls = run(with_image, "image.sh", **more)
+    assert code != 0
+    assert not [call for call in calls if call.startswith("skopeo")]

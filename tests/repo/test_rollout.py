@@ -33,16 +33,15 @@ esac
 
 @pytest.fixture
 def calls(tmp_path: Path) -> list[str]:
-    """The calls of kubectl and sudo, when the block is pasted into a shell."""
+    """The calls of kubectl, when the block is pasted into a shell."""
     key = "oci.oraclecloud.com/node-pool-id"
     items = [
         {"metadata": {"name": name, "annotations": {key: pool} if pool else {}}}
         for name, pool in NODES.items()
     ]
     (tmp_path / "calls.nodes").write_text(json.dumps({"items": items}))
-    for name in ("kubectl", "sudo"):
-        (tmp_path / name).write_text(STUB)
-        (tmp_path / name).chmod(0o755)
+    (tmp_path / "kubectl").write_text(STUB)
+    (tmp_path / "kubectl").chmod(0o755)
     env = {
         "PATH": f"{tmp_path}:{PATH}",
         "CALLS": str(tmp_path / "calls"),
@@ -52,25 +51,30 @@ def calls(tmp_path: Path) -> list[str]:
     subprocess.run(["bash", "-euo", "pipefail", "-c", BLOCK], env=env, cwd=EXAMPLES, check=True)
     applied = yaml.safe_load((tmp_path / "calls.applied").read_text())
     (check,) = applied["spec"]["template"]["spec"]["initContainers"]
-    assert check["command"][-1] == env["IMAGE"]
+    assert check["args"] == ["check", env["IMAGE"]]
     return (tmp_path / "calls").read_text().splitlines()
 
 
 def test_the_commands_run_in_this_order(calls: list[str]) -> None:
     check = "-l app.kubernetes.io/name=oke-credential-provider-check"
     name = "daemonset/oke-credential-provider"
+    patch = "kubectl -n kube-system patch daemonset oke-credential-provider"
+    enable = "--type=json --patch-file enable.yaml"
     assert calls == [
         "kubectl get nodes -o json",
         "kubectl label node 10.0.0.1 oke-credential-provider=canary",
         "kubectl label node 10.0.0.3 oke-credential-provider=canary",
         "kubectl apply -k ../canary",
         f"kubectl -n kube-system rollout status {name}-canary",
-        "sudo /usr/local/bin/oke-credential-provider enable",
+        f"{patch}-canary {enable}",
+        f"kubectl -n kube-system rollout status {name}-canary",
         "kubectl apply -f -",
         f"kubectl -n kube-system get pods {check} -o wide",
         "kubectl apply -k .",
         f"kubectl -n kube-system rollout status {name}",
         "kubectl delete -k ../canary",
+        f"{patch} {enable}",
+        f"kubectl -n kube-system rollout status {name} --timeout=24h",
         f"kubectl -n kube-system rollout restart {name}-check",
     ]
 

@@ -1,7 +1,5 @@
 """packaging/release/sbom.py with the binary of `make binary`, and with changed binaries."""
 
-from __future__ import annotations
-
 import io
 import json
 import platform
@@ -33,7 +31,7 @@ def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
         str(binary),
         *options,
     ]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """The setup of an unprepared machine: packages, virtual environment, sudo, and the demo."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -14,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.namespace import PATH, REPOSITORY
+from tests.support.processes import AS_OTHER, OTHER
 
 PACKAGING = REPOSITORY / "packaging"
-NOBODY = 65534
 
 
 def run(
@@ -29,7 +27,6 @@ def run(
         capture_output=True,
         text=True,
         timeout=120,
-        check=False,
     )
 
 
@@ -121,18 +118,7 @@ def machine(tmp_path: Path) -> Path:
 
 def on_a_copy(machine: Path, commands: str) -> list[str]:
     """Run shell commands on the copy. Returns the lines of its /record."""
-    steps: list[str | Path] = [
-        "unshare",
-        "--mount",
-        "sh",
-        "-euc",
-        ON_A_COPY,
-        "sh",
-        machine,
-        PACKAGING,
-        commands,
-    ]
-    done = run(steps)
+    done = run(["unshare", "--mount", "sh", "-euc", ON_A_COPY, "sh", machine, PACKAGING, commands])
     assert done.returncode == 0, done.stderr
     assert not (machine / "failed").exists(), (machine / "stderr").read_text()
     return (machine / "record").read_text().splitlines()
@@ -206,7 +192,7 @@ def clone() -> Iterator[Path]:
         shutil.copytree(PACKAGING, place / "packaging")
         (place / "bin").mkdir()
         for path in (place, *place.rglob("*")):
-            os.chown(path, NOBODY, NOBODY)
+            os.chown(path, OTHER, OTHER)
         place.chmod(0o755)
         yield place
 
@@ -220,16 +206,8 @@ def as_nobody(clone: Path, *argv: str, sudo: bool) -> subprocess.CompletedProces
         (clone / "bin" / tool).symlink_to(found)
     if sudo:
         script(clone / "bin" / "sudo", 'echo "sudo $*"\n')
-    drop = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
-    path = {"PATH": str(clone / "bin"), "PYTHON": "/nowhere/python"}
-    return subprocess.run(
-        [shutil.which("setpriv", path=PATH) or "", *drop[1:], *argv],
-        env=path,
-        cwd=clone,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    env = {"PATH": str(clone / "bin"), "PYTHON": "/nowhere/python"}
+    return run([shutil.which("setpriv", path=PATH) or "", *AS_OTHER[1:], *argv], env, clone)
 
 
 PACKAGES = ("packaging/setup/packages.sh", "no-such-package", "python%-venv")
@@ -268,7 +246,7 @@ def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
     made = f"mkdir -p build/deep && touch build/deep/file && ln -s /etc/passwd link; exit {code}"
     done = run(["packaging/setup/as_root.sh", "sh", "-c", made], cwd=clone)
     assert done.returncode == code
-    assert {path.lstat().st_uid for path in (clone, *clone.rglob("*"))} == {NOBODY}
+    assert {path.lstat().st_uid for path in (clone, *clone.rglob("*"))} == {OTHER}
     assert os.stat("/etc/passwd").st_uid == 0
 
 
@@ -376,12 +354,7 @@ runpy.run_module("tests.demo", run_name="__main__")
 """
     argv = [sys.executable, "-c", guard]
     done = subprocess.run(
-        argv,
-        cwd=REPOSITORY,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
+        argv, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert done.returncode == 0, done.stdout
     told = done.stdout

@@ -3,8 +3,6 @@
 `make audit` reports known vulnerabilities.
 """
 
-from __future__ import annotations
-
 import re
 from importlib.metadata import Distribution
 from pathlib import Path

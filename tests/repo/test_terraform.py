@@ -1,7 +1,5 @@
 """The Terraform examples: structure, names, and agreement with cloud-init.sh. Terraform does not run."""
 
-from __future__ import annotations
-
 import re
 
 import pytest
@@ -17,10 +15,10 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 # Arguments of oracle/oci 8.28.0 (website/docs/r/*.html.markdown), "!" if they are required.
 ARGUMENTS = {
     "oci_identity_dynamic_group": {
-        "": "compartment_id! description! matching_rule! name! defined_tags freeform_tags",
+        "": "compartment_id! description! matching_rule! name! defined_tags freeform_tags"
     },
     "oci_identity_policy": {
-        "": "compartment_id! description! name! statements! defined_tags freeform_tags version_date",
+        "": "compartment_id! description! name! statements! defined_tags freeform_tags version_date"
     },
     "oci_containerengine_node_pool": {
         "": "cluster_id! compartment_id! name! node_shape! defined_tags freeform_tags"
@@ -161,11 +159,7 @@ def test_the_values_replace_lines_of_the_script() -> None:
             ["https://h/p/a-_b/n/ns/b/x/o/$VERSION", "file:///usr/local/share/x"],
             ["http://h/", "https://h/$(id)", "https://h/;id", "https://h/`id`", "https://h/ x"],
         ),
-        (
-            "ubuntu_kubernetes_version",
-            ["1.34.1"],
-            ["v1.34.1", "1.34", "1.34.1; id"],
-        ),
+        ("ubuntu_kubernetes_version", ["1.34.1"], ["v1.34.1", "1.34", "1.34.1; id"]),
     ],
 )
 def test_values_cannot_add_commands_to_the_script(

@@ -1,7 +1,5 @@
 """Rules for the workflows, and their agreement with the rest of the repository."""
 
-from __future__ import annotations
-
 import itertools
 import re
 import subprocess
@@ -250,12 +248,14 @@ def test_ci_is_green_only_if_every_job_succeeded() -> None:
 
 def test_a_release_is_a_chain_in_which_publishing_comes_last() -> None:
     content = load((FOLDER / "release.yml").read_text())
-    chain = ["agree", "build", "verify", "assets", "draft", "download", "try", "publish"]
+    chain = ["agree", "build", "verify", "assets", "draft", "download", "try", "image", "publish"]
     assert [name for name, _ in jobs(content)] == chain
     for before, name in itertools.pairwise(chain):
         needs = content["jobs"][name]["needs"]
         assert before in ([needs] if isinstance(needs, str) else needs)
-    assert [name for name, job in jobs(content) if "environment" in job] == ["publish"]
+    # The first job that makes something public. publish waits for it.
+    assert [name for name, job in jobs(content) if "environment" in job] == ["image"]
+    assert content["jobs"]["publish"]["needs"] == "image"
 
 
 def test_only_the_jobs_that_must_may_write() -> None:
@@ -273,6 +273,9 @@ def test_only_the_jobs_that_must_may_write() -> None:
         ("release.yml", "assets", "attestations"),
         ("release.yml", "draft", "contents"),
         ("release.yml", "download", "contents"),
+        ("release.yml", "image", "packages"),
+        ("release.yml", "image", "id-token"),
+        ("release.yml", "image", "attestations"),
         ("release.yml", "publish", "contents"),
         ("weekly.yml", "report", "issues"),
     }
@@ -327,13 +330,37 @@ def test_the_assets_are_the_named_artifacts_with_the_sums_of_the_build() -> None
     steps = release_steps("assets")
     downloads = [s["with"] for s in steps if "download-artifact@" in s.get("uses", "")]
     assert downloads == [{"name": f"binary-{a}", "path": "dist"} for a in ("amd64", "arm64")]
-    [collect] = [step for step in steps if "run" in step]
+    collect, digest = [step for step in steps if "run" in step]
     assert collect["run"] == 'make release-assets ARCHITECTURES="amd64 arm64"'
     assert collect["env"]["SUMS"].split("\n") == [
         "${{ needs.build.outputs.amd64 }}",
         "${{ needs.build.outputs.arm64 }}",
         "",
     ]
+    assert digest["id"] == "image"
+
+
+def test_the_image_that_is_pushed_and_attested_is_the_one_that_was_built(tmp_path: Path) -> None:
+    """Its digest is an output of the job that built it, and the job that pushes it runs nothing else."""
+    (tmp_path / "dist/image").mkdir(parents=True)
+    (tmp_path / "dist/image/index.json").write_text('{"manifests": [{"digest": "sha256:abc"}]}')
+    [digest] = [step for step in release_steps("assets") if step.get("id") == "image"]
+    env = {"PATH": "/usr/bin:/bin", "GITHUB_OUTPUT": str(tmp_path / "output")}
+    subprocess.run(["bash", "-ec", digest["run"]], cwd=tmp_path, env=env, check=True)
+    assert (tmp_path / "output").read_text() == "digest=sha256:abc\n"
+    content = load((FOLDER / "release.yml").read_text())["jobs"]
+    assert content["assets"]["outputs"] == {"image": "${{ steps.image.outputs.digest }}"}
+    [_, download, push, attest] = content["image"]["steps"]
+    assert download["with"] == {"name": "image", "path": "dist/image"}
+    assert push["run"] == "make release-image"
+    assert push["env"]["DIGEST"] == "${{ needs.assets.outputs.image }}"
+    assert attest["uses"].startswith("actions/attest-build-provenance@")
+    assert attest["with"] == {
+        "subject-name": "ghcr.io/${{ github.repository }}",
+        "subject-digest": "${{ needs.assets.outputs.image }}",
+        "push-to-registry": True,
+    }
+    assert not {"if", "continue-on-error"} & {*push, *attest}
 
 
 def test_each_published_file_is_attested_once() -> None:
@@ -360,7 +387,7 @@ def test_a_job_that_may_write_to_the_repository_installs_nothing() -> None:
     content = load((FOLDER / "release.yml").read_text())
     makefile = (REPOSITORY / "Makefile").read_text()
     for name, job in jobs(content):
-        if job["permissions"].get("contents") == "write":
+        if "write" in (job["permissions"].get("contents"), job["permissions"].get("packages")):
             for step in job["steps"]:
                 for target in re.findall(r"\bmake ([a-z-]+)", step.get("run", "")):
                     recipe = re.search(rf"^{target}:([^#\n]*)", makefile, re.M)
@@ -374,7 +401,8 @@ def published() -> set[str]:
     assert f"asset={ASSET}" in script
     suffixes = set(re.findall(r"\$asset-\$architecture([\w.]*)", script))
     assert suffixes == {"", ".cdx.json", ".licenses.txt"}
-    files = set(re.findall(r"[\w./-]+/([\w-]+\.(?:yaml|sh)) ", script)) - {"assets.sh"}
+    examples = r"(?:packaging|examples/[\w-]+)/([\w-]+\.(?:yaml|sh)) "
+    files = set(re.findall(examples, script))
     binaries = {f"{ASSET}-{arch}{suffix}" for arch in ("amd64", "arm64") for suffix in suffixes}
     return binaries | files | {"SHA256SUMS"}
 
@@ -384,7 +412,7 @@ def test_the_names_that_are_published_stay() -> None:
         *(f"{ASSET}-{arch}" for arch in ("amd64", "arm64")),
         *(f"{ASSET}-{arch}.cdx.json" for arch in ("amd64", "arm64")),
         *(f"{ASSET}-{arch}.licenses.txt" for arch in ("amd64", "arm64")),
-        *("SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml"),
+        *("SHA256SUMS", "cloud-init.sh", "credential-provider-config.yaml", "daemonset.yaml"),
     }
 
 
@@ -429,7 +457,7 @@ def test_security_md_tells_what_the_download_job_does() -> None:
         assert re.search(r"^sha256sum --check .*SHA256SUMS$", each, re.M)
 
 
-@pytest.mark.parametrize("script", ["assets.sh", "draft.sh", "download.sh"])
+@pytest.mark.parametrize("script", ["assets.sh", "draft.sh", "download.sh", "image.sh"])
 def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) -> None:
     """Without gh, a tag or a binary, nothing is created."""
     folder = tmp_path / "packaging" / "release"
@@ -438,11 +466,6 @@ def test_a_release_script_stops_at_what_is_missing(script: str, tmp_path: Path) 
         copy = folder / name
         copy.write_bytes((REPOSITORY / "packaging" / "release" / name).read_bytes())
         copy.chmod(0o755)
-    done = subprocess.run(
-        [folder / script],
-        env={"PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        check=False,
-    )
+    done = subprocess.run([folder / script], env={"PATH": "/usr/bin:/bin"}, capture_output=True)
     assert done.returncode != 0
     assert not (tmp_path / "dist" / "release").exists()

@@ -5,8 +5,6 @@ The keys are the tests of the claims: all tests that SECURITY.md names, and test
 fail. `test_security.py` checks that the list is complete and that each `old` is in its file.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 
@@ -44,6 +42,7 @@ _CHECK_RUNNER = "provider/commands/check/runner.py"
 _INSTALL = "provider/commands/install/install.py"
 _UNINSTALL = "provider/commands/install/uninstall.py"
 _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
+_ENTER_HOST = "packaging/image/enter_host.c"
 _DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
 
 _COMPONENT = r'_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"'
@@ -407,8 +406,14 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_CLOUD_INIT, "if ! sha256sum --check --status --ignore-missing SHA256SUMS; then", "if false; then"),
     ),
     "test_it_is_root_on_the_node": (
-        Mutation(_DAEMONSET, "exec chroot /host /bin/bash", "exec /bin/bash"),
+        Mutation(_ENTER_HOST, " || chroot(HOST)", ""),
         Mutation(_DAEMONSET, "runAsUser: 0", "runAsUser: 65534"),
+    ),
+    "test_it_runs_and_unpacks_nothing_where_other_users_of_the_node_can_write": (
+        Mutation(_ENTER_HOST, "fexecve(binary, argv, environment);", "execve(BINARY, argv, environment);"),
+    ),
+    "test_the_folder_for_temporary_files_is_sticky": (
+        Mutation(_ENTER_HOST, "    protect_temporary_files();\n", ""),
     ),
     "test_a_download_is_verified_file_by_file": (
         Mutation("packaging/release/download.sh", '--source-ref "refs/tags/$TAG" ', ""),
@@ -417,7 +422,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("packaging/release/download.sh", "sha256sum --check --strict SHA256SUMS", "true"),
     ),
     "test_security_md_tells_what_the_download_job_does": (
-        Mutation("SECURITY.md", '--signer-workflow "$REPOSITORY/.github/workflows/release.yml"', '--signer-workflow "$REPOSITORY/.github/workflows/ci.yml"'),
+        Mutation("SECURITY.md", 'linux-amd64 --repo "$REPOSITORY" \\\n    --signer-workflow "$REPOSITORY/.github/workflows/release.yml"', 'linux-amd64 --repo "$REPOSITORY" \\\n    --signer-workflow "$REPOSITORY/.github/workflows/ci.yml"'),
     ),
     "test_the_jobs_of_a_release_are_told_with_what_they_may_do": (
         Mutation("SECURITY.md", "| read, sign as this workflow |\n| `verify`", "| read |\n| `verify`"),

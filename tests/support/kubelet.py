@@ -3,8 +3,6 @@
 The parser follows measurements of kubelet 1.36 and shares no code with the program.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable, Mapping

@@ -110,7 +110,8 @@ class Node:
         return self._enter(world, ["/bin/bash", "/cloud/script", *args])
 
     def run_container(self, world: World, bundle: Path) -> Run:
-        """Run an OCI bundle on the node. Its mount of the host is the node's root."""
+        """Run an OCI bundle on the node. Its mount of the host is the node's root; its other volumes
+        are new and empty."""
         return self._enter(world, [], bundle)
 
     def _enter(self, world: World, argv: Sequence[str], bundle: Path | None = None) -> Run:
@@ -231,8 +232,11 @@ def _container(bundle: Path, root: Path) -> list[str]:
     for mount in config["mounts"]:
         if mount["destination"] == "/host":
             mount["source"] = str(root)
+        elif mount["type"] == "bind":
+            # The mode of an emptyDir. The kubelet sets no sticky bit.
+            Path(mount["source"]).mkdir()
+            _command("mount", "-t", "tmpfs", "-o", "mode=777", "tmpfs", mount["source"])
     (bundle / "config.json").write_text(json.dumps(config))
-    _overlay(bundle, bundle / "rootfs")
     return ["runc", "run", "--bundle", str(bundle), f"test-{os.getpid()}"]
 
 

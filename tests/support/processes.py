@@ -1,12 +1,11 @@
 """Processes of a node: results of commands, a program named kubelet, another user."""
 
-from __future__ import annotations
-
 import subprocess
 import tempfile
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 # Debian's nobody: a user of the node other than root.
 OTHER = 65534
@@ -37,7 +36,7 @@ class Done:
     stdout: str
     stderr: str
 
-    def check(self) -> Done:
+    def check(self) -> Self:
         """Raise AssertionError unless the command succeeded."""
         assert self.code == 0, f"{self.stdout}\n{self.stderr}"
         return self

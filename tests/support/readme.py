@@ -1,7 +1,5 @@
 """The generated parts of the README. ``--write`` updates them."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

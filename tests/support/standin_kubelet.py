@@ -5,8 +5,6 @@
 {"always": true} it misbehaves without the flags, too.
 """
 
-from __future__ import annotations
-
 import http.server
 import json
 import os

@@ -6,8 +6,6 @@ and a cgroup that is removed at the end. `power_off` does to processes and to /r
 does. Needs root.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -21,6 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Self
 
 from tests.support import built
 from tests.support.processes import Done
@@ -263,7 +262,7 @@ class Machine:
     def is_on(self) -> bool:
         return self._process is not None
 
-    def boot(self) -> Machine:
+    def boot(self) -> Self:
         needed = (REPOSITORY, Path(sys.prefix), Path(sys.base_prefix))
         bound = {
             str(path)

@@ -6,8 +6,6 @@ binary must print its version, get credentials that pull an image, install itsel
 installed form, and uninstall itself completely.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

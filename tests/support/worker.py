@@ -1,7 +1,5 @@
 """A worker node for tests of `check` and `config`: files, a kubelet, and the program in its bin dir."""
 
-from __future__ import annotations
-
 import json
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The log: one line per call, with fields that only the program writes."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Callable
@@ -14,6 +12,7 @@ from tests.cloud.model import Fault, Iam, Imds, Workload
 from tests.cloud.namespace import Completed
 from tests.conftest import Program
 from tests.support.kubelet import request
+from tests.support.oci_files import OciFiles
 
 pytestmark = pytest.mark.every_form
 
@@ -66,16 +65,8 @@ def _from_a_file_name(cloud: Cloud, program: Program, folder: Path) -> Completed
 
 
 def _from_a_profile(cloud: Cloud, program: Program, folder: Path) -> Completed:
-    session = cloud.control.session()
-    for name, text in (("token", session.token), ("key", session.private_pem)):
-        (folder / name).write_text(text)
-    (folder / "config").write_text(
-        f"[{FORGED}]\nkey_file={folder}/key\nsecurity_token_file={folder}/token\n"
-    )
-    env = {"OCIR_AUTH_METHOD": "USER_PRINCIPAL", "OCI_CONFIG_FILE": str(folder / "config")}
-    return program.run(
-        cloud, "--verbose", stdin=request(IMAGE), env={**env, "OCI_CLI_PROFILE": FORGED}
-    )
+    env = OciFiles(folder).write(cloud.control.session(), FORGED)
+    return program.run(cloud, "--verbose", stdin=request(IMAGE), env=env)
 
 
 def _from_an_instance(cloud: Cloud, program: Program, folder: Path) -> Completed:

@@ -1,7 +1,5 @@
 """The place that catches all errors."""
 
-from __future__ import annotations
-
 import pytest
 
 from provider import __main__ as main

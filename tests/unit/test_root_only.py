@@ -3,8 +3,6 @@
 test_nodes.py has the attacks on the one-file form's folder, test_install.py those on `install`.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -16,8 +14,6 @@ from pathlib import Path
 import pytest
 
 from tests.cloud.namespace import Completed
-from tests.conftest import Program
-from tests.support.kubelet import read_response, request
 from tests.support.processes import AS_OTHER, OTHER
 from tests.support.processes import kubelet as kubelet_at
 from tests.support.worker import (
@@ -293,8 +289,7 @@ def test_the_nodes_kubelet_is_found_from_a_debug_pod_with_chroot(node: Node) -> 
     host = f"{FOLDER}/host"
     node.cloud.ns.path(host).mkdir()
     inside = f'mount --rbind / {host} && exec chroot {host} "$@"'
-    argv = ("unshare", "--mount", "sh", "-c", inside, "sh")
-    node.program = Program(node.program.name, (*argv, *node.program.argv), node.program.env)
+    node.program = node.program.behind("unshare", "--mount", "sh", "-c", inside, "sh")
     checked = node.check()
     assert checked.causes() == {}
     assert "kubelet 1.34" in checked.result("kubelet")
@@ -363,8 +358,7 @@ def test_uninstall_executes_nothing(node: Node) -> None:
     installed(node)
     log = node.cloud.ns.path(f"{FOLDER}/log")
     strace = ("strace", "-f", "-qq", "-e", "trace=execve", "-e", "signal=none")
-    argv = (*strace, "-o", f"{FOLDER}/log", *node.program.argv)
-    node.program = Program(node.program.name, argv, node.program.env)
+    node.program = node.program.behind(*strace, "-o", f"{FOLDER}/log")
     assert uninstall(node).returncode == 74
     # The program's own start: the interpreter of a script, or the launcher and the unpacked program.
     lines = log.read_text().splitlines()
@@ -391,8 +385,7 @@ def test_uninstall_removes_the_shared_tokens_and_nothing_else_beside_them(node: 
     store = node.cloud.ns.path(STORE)
     for other in ("notes", ""):
         installed(node)
-        stdin = request(IMAGE)
-        assert read_response(node.program.run(node.cloud, stdin=stdin).check().stdout).password
+        assert node.program.credentials(node.cloud, IMAGE).password
         assert list(store.iterdir())
         if other:
             (store / other).write_text("somebody's")

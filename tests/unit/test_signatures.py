@@ -1,7 +1,5 @@
 """The stand-in verifies signatures of an independent client: the signers of the OCI SDK."""
 
-from __future__ import annotations
-
 import base64
 import datetime as dt
 import importlib
@@ -51,8 +49,8 @@ def as_received(prepared: Any) -> Request:
     return Request(prepared.method, prepared.path_url, headers, body)
 
 
-def signed(signer: Any, url: str = TOKEN_URL, method: str = "GET") -> Request:
-    return as_received(sdk_requests.Request(method, url, auth=signer).prepare())
+def signed(signer: Any, url: str = TOKEN_URL) -> Request:
+    return as_received(sdk_requests.Request("GET", url, auth=signer).prepare())
 
 
 def header(name: str, value: str | None) -> Change:
@@ -78,7 +76,7 @@ def authorization(old: str, new: str) -> Change:
 
 
 def user_signer(state: State) -> Any:
-    key = state.new_api_key(TENANCY, USER, None)
+    key = state.new_api_key(USER, None)
     return sdk_signer.Signer(
         key.tenancy, key.user, key.fingerprint, None, private_key_content=key.private_pem
     )
@@ -210,8 +208,7 @@ def federation_request(
 ) -> Request:
     """Return the request of the SDK's federation client for the stand-in's instance."""
     leaf = sdk_retriever.PEMStringCertificateRetriever(
-        certificate_pem=state.identity.cert_pem,
-        private_key_pem=key_pem or state.identity.key_pem,
+        certificate_pem=state.identity.cert_pem, private_key_pem=key_pem or state.identity.key_pem
     )
     intermediate = sdk_retriever.PEMStringCertificateRetriever(
         certificate_pem=pki.cert_pem(state.intermediate.certificate)
@@ -274,9 +271,7 @@ def test_a_tampered_federation_request_is_refused_with_the_right_reason(
     assert reason in str(refusal.value)
 
 
-def test_a_federation_request_signed_with_another_key_is_refused(
-    state: State,
-) -> None:
+def test_a_federation_request_signed_with_another_key_is_refused(state: State) -> None:
     request = federation_request(state, key_pem=pki.pem_of(pki.rsa_key()))
     with pytest.raises(Refused, match="does not verify"):
         federation.verify(state, FEDERATION, request)

@@ -20,10 +20,7 @@ CACHE: Final = "shared tokens"
 
 
 def check_cache(
-    image: Image | None,
-    pull: Step,
-    settings: Settings,
-    environ: Mapping[str, str],
+    image: Image | None, pull: Step, settings: Settings, environ: Mapping[str, str]
 ) -> Step:
     """List the cached tokens and failures. ``pull`` is the step that used a new token."""
     folders = candidate_folders(environ)

@@ -7,13 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from provider.commands.check.step import Step, failed, not_visible, ok, skipped, warning
-from provider.commands.check.unit import (
-    Unit,
-    assignments,
-    command_line,
-    effective,
-    variables_of,
-)
+from provider.commands.check.unit import Unit, assignments, command_line, effective, variables_of
 from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, OKE_CONF, OKE_INIT
 from provider.commands.node.kubelet_unit import UNIT

@@ -27,11 +27,7 @@ from provider.errors import BadSettings, ProviderError
 from provider.net.tls import proxy_for, tls_context
 from provider.ocir.exchange import registry_origin
 from provider.plugin.arguments import kubelet_call
-from provider.settings import (
-    USER_PRINCIPAL,
-    settings_from_environment,
-    settings_from_file,
-)
+from provider.settings import USER_PRINCIPAL, settings_from_environment, settings_from_file
 
 _NAMES: Final = (PROVIDER_NAME, ALIAS)
 _CUTOFF: Final = 0.85

@@ -20,12 +20,7 @@ from provider.net.client import Network
 from provider.net.deadline import Deadline
 from provider.net.http import Origin
 from provider.ocir.token import Token, request_token
-from provider.settings import (
-    INSTANCE_PRINCIPAL,
-    RESOURCE_PRINCIPAL,
-    WORKLOAD_IDENTITY,
-    Settings,
-)
+from provider.settings import INSTANCE_PRINCIPAL, RESOURCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 IDENTITY: Final = "identity"
 TOKEN: Final = "token"

@@ -8,13 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from provider.commands.node.files import OKE_CONF, read_texts
-from provider.commands.node.kubelet_unit import (
-    UNIT,
-    UnitFile,
-    environment_files,
-    settings,
-    values,
-)
+from provider.commands.node.kubelet_unit import UNIT, UnitFile, environment_files, settings, values
 
 # systemd.unit(5): of files with the same name, the one in the first folder is used.
 _FOLDERS: Final = (

@@ -71,5 +71,6 @@ def reported(prefix: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename2 or error.filename or prefix  # a write to a full disk names no file
-        hint = "Run it as root." if isinstance(error, PermissionError) else None
+        denied = isinstance(error, PermissionError) and os.geteuid() != 0
+        hint = "Run it as root." if denied else None
         raise CannotInstall(f"{os.fsdecode(where)}: {error.strerror}", hint) from error

@@ -3,7 +3,8 @@
 import os
 import stat
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -53,22 +54,20 @@ def make_directories(path: Path) -> list[Path]:
 
 def write_file(path: Path, text: str, like: os.stat_result | None = None) -> None:
     """Write or replace a file, with the mode and owner of ``like``. Raises OSError, CannotInstall."""
-    temporary = _temporary_name(path)
-    with open(temporary, "x", encoding="utf-8", opener=_open_private if like else None) as file:
+    opener = _open_private if like else None
+    with _replacing(path) as new, open(new, "x", encoding="utf-8", opener=opener) as file:
         file.write(text)
         if like:
             os.fchown(file.fileno(), like.st_uid, like.st_gid)
             os.fchmod(file.fileno(), stat.S_IMODE(like.st_mode))
         file.flush()
         os.fsync(file.fileno())
-    _move_into_place(temporary, path)
 
 
 def link(path: Path, to: str) -> None:
     """Create a symbolic link, or replace whatever is at ``path``. Raises OSError, CannotInstall."""
-    temporary = _temporary_name(path)
-    temporary.symlink_to(to)
-    _move_into_place(temporary, path)
+    with _replacing(path) as temporary:
+        temporary.symlink_to(to)
 
 
 def add_name(path: Path, other: Path) -> None:
@@ -132,19 +131,22 @@ def _open_private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _temporary_name(path: Path) -> Path:
-    """A free name in the same directory. The lock on the prefix keeps other runs away."""
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a free name in the same directory, and move what is created there to ``path``.
+
+    The lock on the prefix keeps other runs away.
+    """
     temporary = path.with_name(f".{path.name}.new")
     temporary.unlink(missing_ok=True)
-    return temporary
-
-
-def _move_into_place(temporary: Path, path: Path) -> None:
     try:
+        yield temporary
         restore_labels(temporary)
         temporary.replace(path)
-    except BaseException:
+        sync(path.parent)
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a write to a full disk names no file
         raise
-    sync(path.parent)

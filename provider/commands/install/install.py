@@ -1,7 +1,7 @@
 """The ``install`` command: everything is tested before the switch, and the switch is one rename."""
 
 import os
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from hashlib import sha256
@@ -13,8 +13,8 @@ from provider.commands.install import versions
 from provider.commands.install.changes import Change, Changed, apply, locked, reported
 from provider.commands.install.config_file import (
     ConfigPlan,
-    config_options,
     plan_config,
+    plan_updates,
     write_config,
 )
 from provider.commands.install.files import (
@@ -39,39 +39,28 @@ from provider.commands.install.paths import (
     version_of_link,
 )
 from provider.commands.install.record import (
-    ConfigOptions,
     Record,
     read_record,
     record_path,
     write_record,
 )
 from provider.commands.kubelet_config import ALIAS, PROVIDER_NAME, entry_digest
-from provider.commands.outcome import Say, node_name
-from provider.errors import CannotInstall, NewerInstalled, ProviderError
+from provider.commands.outcome import Say, inventoried
+from provider.errors import CannotInstall, NewerInstalled
 from provider.frozen import folder
 
 
 def install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
     """Install the running program and switch to it. A second run changes nothing.
 
-    It ends with a line that says which version the node has now: `kubectl logs -l` collects it. Raises
-    CannotInstall, NewerInstalled, or Damaged if the running program is damaged, before the switch, and
-    click.BadParameter for an invalid realm or host.
+    Raises CannotInstall, NewerInstalled, or Damaged if the running program is damaged, before the switch,
+    and click.BadParameter for an invalid realm or host.
     """
     config_command.write(options.realm or config_command.ALL, options.hosts, as_json=False)
+    act = partial(_install, paths, options, say)
     if options.dry_run:
-        return _install(paths, options, say)
-    state = "failed cause=internal"
-    try:
-        outcome = _install(paths, options, say)
-        state = "installed" if outcome.changed else "unchanged"
-    except ProviderError as error:
-        state = f"failed cause={error.code}"
-        raise
-    finally:
-        version = (version_of_link(paths.link, paths.prefix) or "none").partition("+")[0]
-        say(f"{PROVIDER_NAME} node={node_name()} version={version} state={state}")
-    return outcome
+        return act()
+    return inventoried(act, "installed", partial(version_of_link, paths.link, paths.prefix), say)
 
 
 def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
@@ -98,17 +87,19 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
         notes = _judge_downgrade(current, options)
         others = _others(paths, options)
         record = read_record(paths.prefix)
-        config_with = config_options(paths, record, options)
-        config = plan_config(paths, record, config_with, others)
+        configs = [
+            plan_config(paths, record, options, others),
+            *plan_updates(paths.config, record, options),
+        ]
         copy = versions.find_copy(paths.prefix, Path(running), current)
         if copy is not None:
             if not options.dry_run:
                 restore_labels(copy)
             versions.self_test(copy / EXECUTABLE)
         target = copy or versions.free_name(paths.prefix)
-        updated = _updated(paths, record, target, config, config_with, created)
+        updated = _updated(paths, record, target, configs, created)
         changes = list(
-            _changes(paths, record, updated, Path(running), copy, target, config, others)
+            _changes(paths, record, updated, Path(running), copy, target, configs, others)
         )
         outcome = apply(changes, options.dry_run, say)
         if not changes:
@@ -118,7 +109,7 @@ def _install(paths: InstallPaths, options: InstallOptions, say: Say) -> Changed:
             f" To replace it: {PROVIDER_NAME} install --take-over"
             for name in others
         ]
-        for note in [*notes, *kept, *config.notes]:
+        for note in [*notes, *kept, *(note for each in configs for note in each.notes)]:
             say(note)
         return outcome
 
@@ -130,7 +121,7 @@ def _changes(
     running: Path,
     copy: Path | None,
     target: Path,
-    config: ConfigPlan,
+    configs: Sequence[ConfigPlan],
     others: Container[str],
 ) -> Iterator[Change]:
     """The changes in order. ``copy`` is an intact copy of the ``running`` program, if there is one;
@@ -147,15 +138,18 @@ def _changes(
     aliases = [path for path in paths.aliases if path.name not in others]
     links = {paths.link: str(target / EXECUTABLE), **dict.fromkeys(aliases, PROVIDER_NAME)}
     for path, to in links.items():
-        if _is_in_the_way(path, paths.prefix):
-            backup = path.with_name(path.name + BACKUP_SUFFIX)
+        backup = path.with_name(path.name + BACKUP_SUFFIX)
+        # A copy of this program does not replace the backup of another program.
+        is_needless = is_copy(path) and os.path.lexists(backup)
+        if _is_in_the_way(path, paths.prefix) and not is_needless:
             done = f"renamed to {backup.name} and linked to {to}"
             yield Change(path, done, partial(_replace, path, to, backup))
         elif not is_link_to(path, to):
             yield Change(path, f"linked to {to}", partial(_link, path, to))
 
-    if config.text is not None:
-        yield Change(paths.config, config.done, partial(write_config, paths, config))
+    for config in configs:
+        if config.text is not None:
+            yield Change(config.path, config.done, partial(write_config, config))
 
     # Other bin dirs may use other versions. The version before stays, for a rollback.
     bin_dirs = [Path(bin_dir) for bin_dir in updated.bin_dirs if bin_dir != str(paths.bin_dir)]
@@ -168,21 +162,22 @@ def _updated(
     paths: InstallPaths,
     record: Record,
     target: Path,
-    config: ConfigPlan,
-    config_with: ConfigOptions,
+    plans: Sequence[ConfigPlan],
     created: list[Path],
 ) -> Record:
     """The record after this run. ``created`` are the directories that it has created so far."""
     configs, merged, options = dict(record.configs), dict(record.merged), dict(record.options)
     created = [*created, *missing_directories(paths.bin_dir)]
-    if config.text is not None:
-        path = str(paths.config)
-        if config.merged:
-            merged[path] = entry_digest(config.text)
+    for plan in plans:
+        if plan.text is None:
+            continue
+        path = str(plan.path)
+        if plan.merged:
+            merged[path] = entry_digest(plan.text)
         else:
-            configs[path] = sha256(config.text.encode()).hexdigest()
-        options[path] = config_with
-        created += missing_directories(paths.config_dir)
+            configs[path] = sha256(plan.text.encode()).hexdigest()
+        options[path] = plan.options
+        created += missing_directories(plan.path.parent)
     previous = record.previous
     current = version_of_link(paths.link, paths.prefix)
     if current and current != target.name and is_intact(paths.prefix / current):

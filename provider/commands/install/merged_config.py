@@ -83,8 +83,8 @@ def without_entry(merged: Iterable[str], force: bool) -> Iterator[tuple[Path, st
             if not entry_digest(text):
                 continue
             rest = remove_entry(text)
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            continue  # the file is gone
         except ValueError as error:
             if not force:
                 raise CannotMerge(

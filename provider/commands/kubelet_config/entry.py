@@ -7,6 +7,7 @@ stay. The result is decoded and compared: it must be the old config plus, or min
 import json
 import re
 from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
 from hashlib import sha256
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
@@ -39,14 +40,15 @@ class Merged(NamedTuple):
 def merge_entry(text: str, ours: str, written: str = "") -> Merged:
     """Merge the only provider of the config ``ours`` into the config ``text``.
 
-    An existing entry is kept, unless its ``entry_digest`` is ``written``: then it is replaced. Raises
-    ValueError if the kubelet rejects ``text``, or if the edit would be a guess.
+    An existing entry is kept, unless its ``entry_digest`` is ``written``: then it is replaced in its
+    place. Raises ValueError if the kubelet rejects ``text``, or if the edit would be a guess.
     """
     present = find_entry(text)
     if present is None:
-        return Merged(_add(text, ours), added=True)
-    if written and entry_digest(text) == written and len(load(text).providers) > 1:
-        return Merged(_add(remove_entry(text), ours))
+        return Merged(_put(text, ours, len(load(text).providers)), added=True)
+    with suppress(ValueError):  # the entry is in a text that cannot be edited
+        if written and entry_digest(text) == written:
+            return Merged(_put(text, ours, _index(text)))
     (wanted,) = load(ours).providers
     return Merged(text, differences=tuple(_differences(present, wanted)))
 
@@ -96,7 +98,8 @@ def entry_digest(text: str) -> str:
     """
     if all(each.name != PROVIDER_NAME for each in load(text).providers):
         return ""
-    start, end = _cuts(text)[_index(text)]
+    _, spans = _json_items(text) if _is_json(text) else _yaml_items(text)
+    start, end = spans[_index(text)]
     return sha256(text[start:end].encode()).hexdigest()
 
 
@@ -105,11 +108,14 @@ def entry_json(ours: str) -> str:
     return json.dumps(_to_dict(_providers(ours)[1][0]))
 
 
-def _add(text: str, ours: str) -> str:
+def _put(text: str, ours: str, index: int) -> str:
+    """Put the entry at ``index``: in the place of the one there, or after the last one."""
     value, providers = _providers(text)
     (entry,) = _providers(ours)[1]
-    edited = _add_to_json(text, entry) if _is_json(text) else _add_to_yaml(text, ours)
-    return _checked(edited, value, [*providers, entry])
+    put = (
+        _put_into_json(text, entry, index) if _is_json(text) else _put_into_yaml(text, ours, index)
+    )
+    return _checked(put, value, [*providers[:index], entry, *providers[index + 1 :]])
 
 
 def _providers(text: str) -> tuple[Object, list[Any]]:
@@ -155,16 +161,18 @@ def _is_json(text: str) -> bool:
 # --- YAML -----------------------------------------------------------------------------------------
 
 
-def _add_to_yaml(text: str, ours: str) -> str:
-    """Add the lines of the entry, with its comments, after the last line of the list."""
+def _put_into_yaml(text: str, ours: str, index: int) -> str:
+    """Put the lines of the entry, with its comments, there."""
     column, spans = _yaml_items(text)
-    start, end = spans[-1]
+    start, end = spans[min(index, len(spans) - 1)]
     newline = "\r\n" if text[: start - column].endswith("\r\n") else "\n"
-    end = _after_comments(text, end, column)
     own_column, ((own_start, own_end),) = _yaml_items(ours)
     lines = ours[own_start - own_column : own_end].split("\n")
-    entry = "".join(f"{newline}{' ' * column}{line[own_column:]}" for line in lines)
-    return text[:end] + entry + text[end:]
+    entry = newline.join(f"{' ' * column}{line[own_column:]}" for line in lines)
+    if index < len(spans):
+        return text[: start - column] + entry + text[end:]
+    end = _after_comments(text, end, column)
+    return text[:end] + newline + entry + text[end:]
 
 
 def _after_comments(text: str, end: int, column: int) -> int:
@@ -239,20 +247,22 @@ def _line_end(text: str, at: int) -> int:
 # --- JSON -----------------------------------------------------------------------------------------
 
 
-def _add_to_json(text: str, entry: Object) -> str:
-    """Add the entry after the last one, in the style of that one."""
+def _put_into_json(text: str, entry: Object, index: int) -> str:
+    """Put the entry there, in the style of the one that it replaces or follows."""
     opening, spans = _json_items(text)
-    start, end = spans[-1]
+    start, end = spans[min(index, len(spans) - 1)]
+    model = text[start:end]
+    put = json.dumps(_to_dict(entry))
+    if "\n" in model:
+        newline = "\r\n" if "\r\n" in model else "\n"
+        indent = _indent(text[:end].rpartition("\n")[2])
+        inner = _indent(model.split("\n")[1])
+        lines = json.dumps(_to_dict(entry), indent=inner.removeprefix(indent) or "  ").split("\n")
+        put = (newline + indent).join(lines)
+    if index < len(spans):
+        return text[:start] + put + text[end:]
     lead = text[spans[-2][1] : start].partition(",")[2] if spans[1:] else text[opening + 1 : start]
-    content = _to_dict(entry)
-    last = text[start:end]
-    if "\n" not in last:
-        return f"{text[:end]},{lead}{json.dumps(content)}{text[end:]}"
-    newline = "\r\n" if "\r\n" in last else "\n"
-    indent = _indent(text[:end].rpartition("\n")[2])
-    inner = _indent(last.split("\n")[1])
-    lines = json.dumps(content, indent=inner.removeprefix(indent) or "  ").split("\n")
-    return f"{text[:end]},{lead}{(newline + indent).join(lines)}{text[end:]}"
+    return f"{text[:end]},{lead}{put}{text[end:]}"
 
 
 def _indent(line: str) -> str:

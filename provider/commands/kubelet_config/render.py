@@ -39,8 +39,6 @@ def render(
     *,
     realm_domains: Sequence[str] = (),
     hosts: Sequence[str] = (),
-    default_cache_duration: str = "5m",
-    args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     token_attributes: TokenAttributes | None = None,
 ) -> str:
@@ -52,9 +50,7 @@ def render(
     lines = [_HEAD]
     lines += [f"      - {_quoted(each)}" for each in match_images(realm_domains, hosts)]
     lines.append(_CACHE_NOTE)
-    lines.append(f"    defaultCacheDuration: {_quoted(default_cache_duration)}")
-    if args:
-        lines += ["    args:", *(f"      - {_quoted(each)}" for each in args)]
+    lines.append('    defaultCacheDuration: "5m"')
     if env:
         lines.append("    env:")
         for name, value in sorted(env.items()):
@@ -81,13 +77,6 @@ def _token_lines(token: TokenAttributes) -> Iterator[str]:
     if token.cache_type:
         yield f"      cacheType: {_quoted(token.cache_type)}"
     yield f"      requireServiceAccount: {json.dumps(token.require_service_account)}"
-    for field, keys in (
-        ("requiredServiceAccountAnnotationKeys", token.required_annotation_keys),
-        ("optionalServiceAccountAnnotationKeys", token.optional_annotation_keys),
-    ):
-        if keys:
-            yield f"      {field}:"
-            yield from (f"        - {_quoted(key)}" for key in keys)
 
 
 def _quoted(text: str) -> str:

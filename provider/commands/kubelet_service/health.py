@@ -27,9 +27,9 @@ class Unhealthy(Exception):
 
 
 class Expected(NamedTuple):
-    """What a healthy kubelet has. A flag with the value None must be absent."""
+    """What a healthy kubelet has."""
 
-    flags: Mapping[str, str | None]
+    flags: Mapping[str, str]
     healthz: tuple[str, int] | None  # None: disabled
 
 

@@ -2,13 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Final
 
 from provider.commands.install.files import make_directories, sync, write_file
+from provider.commands.install.paths import version_of_link
+from provider.commands.kubelet_config import PROVIDER_NAME
 from provider.commands.kubelet_service.health import Expected, healthz_address, why_unhealthy
 from provider.commands.kubelet_service.systemd import require_systemd, show, systemctl
 from provider.commands.kubelet_service.trial import (
@@ -20,21 +21,20 @@ from provider.commands.kubelet_service.trial import (
     try_out,
 )
 from provider.commands.kubelet_service.unit import (
-    FLAGS,
-    command,
     derive,
     file_with_flags,
     has_flags,
     kubelet_of,
     read_drop_in,
     read_kubelet_unit,
+    refuse_other_flags,
     refuse_pending,
     running_kubelet,
     validate,
 )
-from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG
-from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in
-from provider.commands.outcome import Outcome, Say
+from provider.commands.node.files import BIN_DIR_FLAG, CONFIG_FLAG, USUAL_PREFIX
+from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, drop_in, values
+from provider.commands.outcome import Outcome, Say, inventoried
 from provider.errors import CannotEnable
 
 # The characters that have no special meaning in ExecStart=.
@@ -54,7 +54,7 @@ class Switched(Outcome):
         return self.drop_in if self.changed else None
 
 
-def flags(config: str, bin_dir: str) -> dict[str, str]:
+def _flags(config: str, bin_dir: str) -> dict[str, str]:
     """The two flags with absolute paths. Raises CannotEnable for a path that needs quoting."""
     for path in (config, bin_dir):
         if not _PLAIN.fullmatch(path):
@@ -65,12 +65,21 @@ def flags(config: str, bin_dir: str) -> dict[str, str]:
     return {CONFIG_FLAG: config, BIN_DIR_FLAG: bin_dir}
 
 
-def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Switched:
-    """Add the flags ``wanted`` to the running kubelet.
+def enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
+    """Add the flags with these values to the running kubelet.
 
     Raises CannotEnable if nothing was changed, RolledBack if the change was rolled back, and
     KubeletUnhealthy if the kubelet is unhealthy even then.
     """
+    act = partial(_enable, config, bin_dir, options, say)
+    if options.dry_run:
+        return act()
+    link = Path(bin_dir, PROVIDER_NAME)
+    return inventoried(act, "enabled", partial(version_of_link, link, Path(USUAL_PREFIX)), say)
+
+
+def _enable(config: str, bin_dir: str, options: Options, say: Say) -> Switched:
+    wanted = _flags(config, bin_dir)
     require_systemd()
     with guarded(options) as guard:
         unit = read_kubelet_unit()
@@ -81,6 +90,8 @@ def enable(wanted: Mapping[str, str], options: Options, say: Say) -> Switched:
             return Switched(False, None, {"pid": kubelet.pid})
         present = read_drop_in()
         text = derive(unit, wanted)
+        if present is None and not os.path.exists(TRIAL):
+            refuse_other_flags(wanted, kubelet)
         if present == text and not os.path.exists(TRIAL) and has_flags(kubelet, wanted):
             say(f"already enabled: {DROP_IN}; there is nothing to change")
             return Switched(False, present, {"pid": kubelet.pid})
@@ -119,10 +130,8 @@ def disable(options: Options, say: Say) -> Switched:
             return Switched(True, None)
         unit = read_kubelet_unit()
         kubelet = kubelet_of(service)
-        remaining = {setting.flag for setting in unit.flags}
-        absent = {flag: None for flag in FLAGS if flag not in remaining}
-        expected = Expected(absent, healthz_address(kubelet) if kubelet else None)
-        if kubelet is None or why_unhealthy(service, expected._replace(flags={})):
+        expected = Expected({}, healthz_address(kubelet) if kubelet else None)
+        if kubelet is None or why_unhealthy(service, expected):
             # No trial: a rollback would restore the drop-in of an unhealthy kubelet.
             _remove()
             systemctl("daemon-reload")
@@ -130,7 +139,7 @@ def disable(options: Options, say: Say) -> Switched:
             restart(options)
             return Switched(True, None, settle(expected, options))
         undo = partial(_write, present) if present else _remove
-        text = drop_in(command(unit.files), {})
+        text = drop_in(values(unit.files, "ExecStart"), {})
         result = try_out(guard, Trial(text, expected, _remove, undo), options, say)
         say(f"{DROP_IN}: removed")
         return Switched(True, None, result)

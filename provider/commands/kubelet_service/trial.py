@@ -21,8 +21,7 @@ from provider.commands.kubelet_service.health import (
     wait_until_healthy,
 )
 from provider.commands.kubelet_service.systemd import journal, read_unit, show, systemctl
-from provider.commands.kubelet_service.unit import command
-from provider.commands.node.kubelet_unit import TRIAL, UNIT, UnitFile
+from provider.commands.node.kubelet_unit import DROP_IN, TRIAL, UNIT, UnitFile, values
 from provider.errors import CannotEnable, KubeletUnhealthy, ProviderError, RolledBack, Terminated
 
 # Seconds that systemd may need to stop, to reload and to roll back.
@@ -56,14 +55,20 @@ class Trial:
 
 @contextmanager
 def guarded(options: Options) -> Iterator[Guard | None]:
-    """Hold the lock of the kubelet's unit. A dry run takes no lock and yields None."""
+    """Hold the lock of the kubelet's unit. A dry run takes no lock and yields None.
+
+    Raises CannotEnable, also for a failure of the file system.
+    """
     if options.dry_run:
         yield None
         return
     os.umask(0o022)
     _on_signals(_end)
-    with alone(options.longest) as guard:
-        yield guard
+    try:
+        with alone(options.longest) as guard:
+            yield guard
+    except OSError as error:
+        raise CannotEnable(f"{error.filename or DROP_IN}: {error.strerror}") from error
 
 
 def _end(number: int, _frame: object) -> NoReturn:
@@ -115,7 +120,8 @@ def try_out(
 def _require_command(text: str) -> None:
     """Raise CannotEnable unless the trial's command is the one that systemd has loaded."""
     service = show()
-    if service.load != "loaded" or command(read_unit(service)) != command([UnitFile("", text)]):
+    wanted = values([UnitFile(TRIAL, text)], "ExecStart")
+    if service.load != "loaded" or values(read_unit(service), "ExecStart") != wanted:
         raise CannotEnable(f"systemd did not load {TRIAL}: {UNIT} is {service.load}")
 
 
@@ -135,7 +141,11 @@ def _roll_back(
 ) -> NoReturn:
     _on_signals(signal.SIG_IGN)
     reason = error.message if isinstance(error, ProviderError) else str(error)
+    failed = "the kubelet did not stay healthy"
     lines = journal(started, _JOURNAL_LINES)
+    if isinstance(error, OSError):
+        reason = f"{error.filename or TRIAL}: {error.strerror}"
+        failed, lines = "the change could not be made", []
     say(f"rolling back: {reason}")
     for line in lines:
         say(f"  kubelet: {line}")
@@ -148,7 +158,7 @@ def _roll_back(
         raise KubeletUnhealthy(f"{reason}; after the rollback: {failure.message}") from error
     errors = [line for line in lines if _KLOG_ERROR.match(line)]
     quoted = "".join(f"; its log: {line}" for line in (errors or lines)[-1:])
-    raise RolledBack(f"the kubelet did not stay healthy: {reason}{quoted}") from error
+    raise RolledBack(f"{failed}: {reason}{quoted}") from error
 
 
 def settle(expected: Expected, options: Options) -> dict[str, object]:

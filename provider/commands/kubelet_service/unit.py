@@ -78,18 +78,11 @@ def read_drop_in() -> str | None:
 
 
 def read_kubelet_unit() -> KubeletUnit:
-    """Read the unit. Raises CannotEnable if there is none, or if a drop-in cannot change it."""
+    """Read the unit. Raises CannotEnable if there is none."""
     service = show()
     if service.load != "loaded":
         _refuse_missing(service)
     files = without_ours(read_unit(service))
-    name = os.path.basename(DROP_IN)
-    for file in files[1:]:
-        if os.path.basename(file.path) > name and values([file], "ExecStart"):
-            raise CannotEnable(
-                f"{file.path} sets ExecStart= and sorts after {name}",
-                f"Rename it so that it sorts before {name}.",
-            )
     return KubeletUnit(service, files, read_environment(files))
 
 
@@ -139,7 +132,7 @@ def running_kubelet(unit: KubeletUnit) -> Kubelet:
     return kubelet
 
 
-def command(files: Sequence[UnitFile]) -> str:
+def _command(files: Sequence[UnitFile]) -> str:
     """The unit's ExecStart. Raises CannotEnable if flags cannot be added to it."""
     try:
         return command_of(files)
@@ -152,7 +145,14 @@ def command(files: Sequence[UnitFile]) -> str:
 
 def derive(unit: KubeletUnit, wanted: Mapping[str, str]) -> str:
     """The text of the drop-in. Raises CannotEnable, also if the node sets other values."""
-    text = command(unit.files)
+    name = os.path.basename(DROP_IN)
+    for file in unit.files[1:]:
+        if os.path.basename(file.path) > name and values([file], "ExecStart"):
+            raise CannotEnable(
+                f"{file.path} sets ExecStart= and sorts after {name}",
+                f"Rename it so that it sorts before {name}.",
+            )
+    command = _command(unit.files)
     for setting in unit.flags:
         if not _is_same_path(setting.value, wanted[setting.flag]):
             raise CannotEnable(
@@ -161,7 +161,7 @@ def derive(unit: KubeletUnit, wanted: Mapping[str, str]) -> str:
                 "Add this program's entry to the kubelet's config, or remove both flags from"
                 f" {setting.path}, and try again.",
             )
-    return drop_in(text, wanted)
+    return drop_in([command], wanted)
 
 
 def file_with_flags(wanted: Mapping[str, str], unit: KubeletUnit, kubelet: Kubelet) -> str | None:
@@ -170,6 +170,20 @@ def file_with_flags(wanted: Mapping[str, str], unit: KubeletUnit, kubelet: Kubel
     if set(found) != set(wanted) or not has_flags(kubelet, wanted):
         return None
     return None if os.path.exists(TRIAL) else found[CONFIG_FLAG]
+
+
+def refuse_other_flags(wanted: Mapping[str, str], kubelet: Kubelet) -> None:
+    """Raise CannotEnable if the kubelet has other values, whatever sets them: a variable can be a part of a
+    flag.
+    """
+    for flag, value in wanted.items():
+        given = kubelet.flag(flag)
+        if given is not None and not _is_same_path(given, value):
+            raise CannotEnable(
+                f"the kubelet already runs with {flag}={given}, not {value}",
+                "Add this program's entry to the kubelet's config, or remove both flags where they are set,"
+                " restart the kubelet, and try again.",
+            )
 
 
 def has_flags(kubelet: Kubelet, wanted: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ UNIT: Final = "kubelet.service"
 DROP_IN: Final = f"/etc/systemd/system/{UNIT}.d/zz-oke-credential-provider.conf"
 TRIAL: Final = f"/run/systemd/system/{UNIT}.d/zz-oke-credential-provider.trial.conf"
 _FLAG: Final = re.compile(
-    r"(--image[-_]credential[-_]provider[-_](?:config|bin[-_]dir))(?:=|\s+)[\"']?([^\s\"'\\]+)"
+    r"(--image[-_]credential[-_]provider[-_](?:config|bin[-_]dir))(?:=|[\"']?\s+)[\"']?([^\s\"'\\]+)"
 )
 _PREFIXES: Final = "@-:+!|"  # systemd.service(5): what can precede the path in ExecStart=
 _MARK: Final = "# Written by: oke-credential-provider enable."
@@ -132,7 +132,8 @@ def flags_in(files: Sequence[UnitFile]) -> list[FlagSetting]:
     ]
 
 
-def drop_in(command: str, flags: Mapping[str, str]) -> str:
-    """The text of a drop-in that runs ``command`` with ``flags`` at its end."""
+def drop_in(commands: Sequence[str], flags: Mapping[str, str]) -> str:
+    """The text of a drop-in that runs ``commands``, each with ``flags`` at its end."""
     given = "".join(f" {name}={value}" for name, value in flags.items())
-    return f"{_HEADER}[Service]\nExecStart=\nExecStart={command}{given}\n"
+    lines = "".join(f"ExecStart={command}{given}\n" for command in commands)
+    return f"{_HEADER}[Service]\nExecStart=\n{lines}"

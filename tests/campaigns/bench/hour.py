@@ -1,7 +1,5 @@
 """The requests of one node's kubelet in an hour. It caches each response for its image."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The calls and their results. Everything runs inside a test cloud."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -12,6 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
+from typing import Self
 
 from tests.campaigns.bench import naive, spawner
 from tests.cloud.control import Control
@@ -68,7 +67,7 @@ class Single:
     runs: int
 
     @classmethod
-    def of(cls, calls: Sequence[Call]) -> Single:
+    def of(cls, calls: Sequence[Call]) -> Self:
         return cls(
             median(call.seconds for call in calls),
             median(call.cpu_seconds for call in calls),

@@ -3,8 +3,6 @@
 It checks no request, and has no cache, no deadline and no log.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 

@@ -1,7 +1,5 @@
 """A chart: time to the last response and number of exchanges, by number of parallel pulls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from html import escape
 from math import log10

@@ -4,8 +4,6 @@ The process is small because the peak memory of a child includes that of its par
 is the least that can be measured. It reads one JSON line per order and writes one.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -1,7 +1,5 @@
 """`python -m tests.campaigns.faults`: the complete fault matrix, as a table. Exits with 1 if a cell fails."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -1,12 +1,10 @@
 """The cells and their expected results, which follow from the nature of the fault."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import Literal, get_args
 
 from provider.errors import (
     ClockSkew,
@@ -26,25 +24,11 @@ from provider.errors import (
 from provider.net.retry import RETRY_HINT, SLOW_HINT
 from tests.cloud.model import Endpoint, Fault, FaultKind
 
-Asked = Literal[
-    "imds.region",
-    "imds.cert",
-    "imds.key",
-    "imds.intermediate",
-    "federation",
-    "token",
-    "manifest",
-]
 # In the order of a cold call.
-ENDPOINTS: tuple[Asked, ...] = (
-    "imds.region",
-    "imds.cert",
-    "imds.key",
-    "imds.intermediate",
-    "federation",
-    "token",
-    "manifest",
-)
+Asked = Literal[
+    "imds.region", "imds.cert", "imds.key", "imds.intermediate", "federation", "token", "manifest"
+]
+ENDPOINTS: tuple[Asked, ...] = get_args(Asked)
 STORM = 10
 
 
@@ -82,27 +66,31 @@ class Nature(Enum):
 
 # RFC 9110, 15.5.9 and 15.6: these mean "not now". The other 5xx mean that a retry would fail again.
 _RETRYABLE = (408, 500, 502, 503, 504)
-_BY_KIND: dict[FaultKind, Nature] = {
+# The faults that have no other fields.
+_PLAIN: dict[FaultKind, Nature] = {
     "refused": Nature.TRANSIENT,
+    "black_hole": Nature.HANGS,
     "reset_accept": Nature.TRANSIENT,
     "reset_headers": Nature.TRANSIENT,
     "reset_body": Nature.TRANSIENT,
-    "cut_body": Nature.TRANSIENT,
-    "black_hole": Nature.HANGS,
-    "slow_headers": Nature.HANGS,
-    "slow_body": Nature.HANGS,
     "tls_expired": Nature.UNTRUSTED,
     "tls_wrong_name": Nature.UNTRUSTED,
     "tls_unknown_ca": Nature.UNTRUSTED,
     "tls_old": Nature.PERMANENT,
+    "slow_headers": Nature.HANGS,
+    "slow_body": Nature.HANGS,
     "endless_headers": Nature.PERMANENT,
     "endless_body": Nature.PERMANENT,
     "huge_body": Nature.PERMANENT,
+    "cut_body": Nature.TRANSIENT,
+    "html": Nature.MALFORMED,
+    "invalid_json": Nature.MALFORMED,
+}
+_BY_KIND: dict[FaultKind, Nature] = {
+    **_PLAIN,
     "latency": Nature.HARMLESS,
     "content_type": Nature.HARMLESS,
     "redirect": Nature.REFUSED,
-    "html": Nature.MALFORMED,
-    "invalid_json": Nature.MALFORMED,
     "patch": Nature.MALFORMED,
     "body": Nature.MALFORMED,
 }
@@ -210,22 +198,16 @@ def _hint(cell: Cell, error: type[ProviderError]) -> str:
     return RETRY_HINT if answered and error in UNREACHABLE else error.default_hint
 
 
+# The errors for a server that cannot be reached, that refuses, and that answers nonsense.
+_ERRORS: dict[str, tuple[type[ProviderError], type[ProviderError], type[ProviderError]]] = {
+    "imds": (ImdsUnreachable, ImdsUnusable, ImdsUnusable),
+    "federation": (FederationUnreachable, FederationRefused, FederationMalformed),
+    "registry": (RegistryUnreachable, TokenRefused, TokenMalformed),
+}
+
+
 def _error(group: str, kind: Nature) -> type[ProviderError]:
-    unreachable: dict[str, type[ProviderError]] = {
-        "imds": ImdsUnreachable,
-        "federation": FederationUnreachable,
-        "registry": RegistryUnreachable,
-    }
-    refused: dict[str, type[ProviderError]] = {
-        "imds": ImdsUnusable,
-        "federation": FederationRefused,
-        "registry": TokenRefused,
-    }
-    malformed: dict[str, type[ProviderError]] = {
-        "imds": ImdsUnusable,
-        "federation": FederationMalformed,
-        "registry": TokenMalformed,
-    }
+    unreachable, refused, malformed = _ERRORS[group]
     match kind:
         case Nature.HANGS:
             return DeadlineExceeded
@@ -234,12 +216,12 @@ def _error(group: str, kind: Nature) -> type[ProviderError]:
         case Nature.CLOCK:
             return ClockSkew
         case Nature.REFUSED:
-            return refused[group]
+            return refused
         case Nature.MALFORMED:
-            return malformed[group]
+            return malformed
         case Nature.THROTTLED if group == "imds":
             return ImdsThrottled
-    return unreachable[group]
+    return unreachable
 
 
 def _patience(fault: AnyFault) -> float:
@@ -262,36 +244,14 @@ def _proves(fault: AnyFault) -> bool:
 def faults() -> dict[str, AnyFault]:
     """Return all faults, by name."""
     found: dict[str, AnyFault] = {}
-    plain: tuple[FaultKind, ...] = (
-        "refused",
-        "black_hole",
-        "reset_accept",
-        "reset_headers",
-        "reset_body",
-        "tls_expired",
-        "tls_wrong_name",
-        "tls_unknown_ca",
-        "tls_old",
-        "slow_headers",
-        "slow_body",
-        "endless_headers",
-        "endless_body",
-        "huge_body",
-        "cut_body",
-        "html",
-        "invalid_json",
-    )
-    for kind in plain:
+    for kind in _PLAIN:
         found[kind.replace("_", " ")] = Fault(kind)
     found["latency"] = Fault("latency", delay_ms=300)
     found["wrong content type"] = Fault("content_type", content_type="text/html")
     statuses = (301, 302, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 421, 429, 431, 451,
                 500, 501, 502, 503, 504, 505, 507, 508, 511)  # fmt: skip
     for status in statuses:
-        away = status < 400
-        found[f"{status}"] = (
-            Fault("redirect", status=status) if away else Fault("status", status=status)
-        )
+        found[f"{status}"] = Fault("redirect" if status < 400 else "status", status=status)
     found["401 that quotes the request"] = Fault("echo", status=401)
     found["503 that quotes the request"] = Fault("echo", status=503)
     found["429, Retry-After 1"] = Fault("status", status=429, headers=(("Retry-After", "1"),))
@@ -358,10 +318,8 @@ def _applies(endpoint: Asked, fault: AnyFault) -> bool:
     encrypted = endpoint in ("federation", "token", "manifest")
     match fault:
         case Dns():
-            return endpoint in (
-                "federation",
-                "token",
-            )  # the manifest request uses a kept connection
+            # The request for the manifest uses a kept connection.
+            return endpoint in ("federation", "token")
         case Clock():
             return endpoint == "federation"  # the first endpoint that checks the date
         case Fault(kind="patch"):

@@ -1,7 +1,5 @@
 """Run one cell of the matrix in a cloud and check the results."""
 
-from __future__ import annotations
-
 import re
 import signal
 import subprocess

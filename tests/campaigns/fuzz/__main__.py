@@ -4,8 +4,6 @@ It needs atheris (packaging/locks/fuzz.txt) in addition to the packages of the t
 a crash in build/fuzz and then exits with 1.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import subprocess
@@ -32,7 +30,7 @@ def main() -> int:
     for name in options.target or TARGETS:
         began = time.monotonic()
         argv = ["-m", "tests.campaigns.fuzz", "--inside", name, "--seconds", str(options.seconds)]
-        run = subprocess.run([sys.executable, *argv], stderr=subprocess.PIPE, check=False)
+        run = subprocess.run([sys.executable, *argv], stderr=subprocess.PIPE)
         text = run.stderr.decode(errors="replace")
         executions = max(map(int, re.findall(r"^#(\d+)", text, re.M)), default=0)
         edges = max(map(int, re.findall(r" cov: (\d+)", text)), default=0)

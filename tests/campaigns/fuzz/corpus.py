@@ -1,13 +1,12 @@
 """The seeds of each target. The program accepts the first one."""
 
-from __future__ import annotations
-
 import json
 import time
 from base64 import b64encode
 from collections.abc import Mapping
 
 from provider.ocir.hosts import REALM_DOMAINS
+from provider.settings import SETTINGS
 from tests.campaigns.fuzz.targets import CERTIFICATE, KEY
 from tests.support.kubelet import request
 
@@ -95,22 +94,7 @@ _SETTINGS = (
         "KUBERNETES_SERVICE_HOST": "fd00::5",
     },
 )
-# Environment names and YAML keys, as in the README.
-_YAML_KEYS = {
-    "REGISTRY_TOKEN_PATH": "registryTokenPath",
-    "DEFAULT_USER": "defaultUser",
-    "REGISTRY_PROTOCOL": "registryProtocol",
-    "OCIR_AUTH_METHOD": "ocirAuthMethod",
-    "TOKEN_VALIDATION": "tokenValidation",
-    "OCIR_HOSTS": "ocirHosts",
-    "OCI_CONFIG_FILE": "ociConfigFile",
-    "OCI_CLI_PROFILE": "ociProfile",
-    "KUBERNETES_SERVICE_HOST": "kubernetesServiceHost",
-    "OCI_KUBERNETES_SERVICE_ACCOUNT_CERT_PATH": "kubernetesCaFile",
-    "TOKEN_CACHE": "tokenCache",
-    "DEADLINE_SECONDS": "deadlineSeconds",
-    "LOG_LEVEL": "logLevel",
-}
+_YAML_KEYS = {setting.env: setting.yaml for setting in SETTINGS}
 _OCID = "ocid1.{}.oc1..aaaa"
 _PROFILE = f"""[DEFAULT]
 user = {_OCID.format("user")}

@@ -3,8 +3,6 @@
 It uses no regular expressions and nothing of `provider.ocir.hosts`; it compares labels and characters.
 """
 
-from __future__ import annotations
-
 import ipaddress
 
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -4,8 +4,6 @@ Each function allows the expected errors and checks the results. It returns whet
 the input.
 """
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import json
@@ -13,7 +11,7 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.message import Message
 from pathlib import Path
 from typing import Any
@@ -51,13 +49,7 @@ from provider.log import Log
 from provider.net.client import Client
 from provider.net.deadline import Deadline
 from provider.net.hostname import parse_host_pattern
-from provider.net.http import (
-    MAX_BODY,
-    Answer,
-    Connection,
-    Failure,
-    Origin,
-)
+from provider.net.http import MAX_BODY, Answer, Connection, Failure, Origin
 from provider.net.retry import retry_after
 from provider.net.tls import proxy_for
 from provider.ocir.hosts import claimed_realm_domain, is_ocir
@@ -181,15 +173,10 @@ def _variables(data: bytes) -> dict[str, str]:
 
 def profile(data: bytes) -> bool:
     """An OCI config file. It can name only files of its directory, so no device is read."""
-    file = _FOLDER / f"{os.getpid()}.oci"
-    file.write_bytes(data.replace(b"/", b""))
-    try:
-        with contextlib.suppress(BadUserPrincipal):
-            assert re.fullmatch("[0-9a-f]{64}", user_profile(str(file), None).identity)
-            return True
-        return False
-    finally:
-        file.unlink()
+    with _file(data.replace(b"/", b"")) as file, contextlib.suppress(BadUserPrincipal):
+        assert re.fullmatch("[0-9a-f]{64}", user_profile(str(file), None).identity)
+        return True
+    return False
 
 
 def resource(data: bytes) -> bool:
@@ -205,17 +192,24 @@ def resource(data: bytes) -> bool:
 _FOLDER = Path(tempfile.mkdtemp(prefix="fuzz-", dir="/dev/shm"))
 
 
-def yaml(data: bytes) -> bool:
-    """A settings file."""
-    file = _FOLDER / f"{os.getpid()}.yaml"
+@contextlib.contextmanager
+def _file(data: bytes) -> Iterator[Path]:
+    """A file of this process that only its user can read."""
+    file = _FOLDER / str(os.getpid())
+    file.touch(0o600)
     file.write_bytes(data)
     try:
-        with contextlib.suppress(BadSettings):
-            check_settings(settings_from_file(str(file)))
-            return True
-        return False
+        yield file
     finally:
         file.unlink()
+
+
+def yaml(data: bytes) -> bool:
+    """A settings file."""
+    with _file(data) as file, contextlib.suppress(BadSettings):
+        check_settings(settings_from_file(str(file)))
+        return True
+    return False
 
 
 def check_settings(settings: Settings) -> None:
@@ -240,18 +234,13 @@ def check_settings(settings: Settings) -> None:
 def cache_file(data: bytes) -> bool:
     """A file of the credential cache."""
     folder = os.open(_FOLDER, os.O_RDONLY | os.O_DIRECTORY)
-    name = f"{os.getpid()}.entry"
-    fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600, dir_fd=folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
     try:
-        content = tmpfs.Store(folder, "").read(name)
+        with _file(data) as file:
+            return entry(tmpfs.Store(folder, "").read(file.name))
     except tmpfs.CacheUnavailable:
         return False
     finally:
-        os.unlink(name, dir_fd=folder)
         os.close(folder)
-    return entry(content)
 
 
 def entry(content: dict[str, Any] | None) -> bool:

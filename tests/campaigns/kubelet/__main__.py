@@ -4,8 +4,6 @@ The kubelet is standalone: its pods are files, and no cluster is needed. Ends wi
 hold.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What the logs of a kubelet (verbosity 5, in UTC) and of containerd say of pods. Pure."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 It shares the cloud's network and its mounts, and has its own PID and cgroup namespaces. Needs root.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -13,13 +11,12 @@ import subprocess
 import time
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from tests.campaigns.kubelet.log import NODE
 from tests.cloud.harness import Cloud
 from tests.cloud.model import PAUSE
-from tests.cloud.namespace import PATH
+from tests.cloud.namespace import PATH, Closing
 from tests.cloud.registry import wait_for
 
 # On the tmpfs of the cloud's namespace.
@@ -116,7 +113,7 @@ def cgroups(name: str, mounts: str, own: str) -> tuple[list[str], list[str]]:
     return groups, hierarchies
 
 
-class Node:
+class Node(Closing):
     """A running containerd, and a kubelet from `start` to `stop`."""
 
     def __init__(self, cloud: Cloud, logs: Path) -> None:
@@ -287,17 +284,6 @@ class Node:
         self._hold.stdout.close()
         if self._hold.wait(_SLOW_S):
             raise RuntimeError(f"cgroups are left: {self._groups['GROUPS']}")
-
-    def __enter__(self) -> Node:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _configuration() -> dict[str, object]:

@@ -1,7 +1,5 @@
 """CA certificates for TLS: the node's directory of CA certificates and its bundle."""
 
-from __future__ import annotations
-
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path

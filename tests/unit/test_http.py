@@ -1,7 +1,5 @@
 """Slow and unreachable servers, proxies: time limits, error messages, closed responses."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -63,7 +61,7 @@ def test_a_slow_server_gets_the_hint_for_slow_servers(
 def test_an_unreachable_server_gets_the_hint_for_its_route(
     cloud: Cloud, all_programs: Sequence[Program], host: str
 ) -> None:
-    with _packets_dropped(cloud, host):
+    with packets_dropped(cloud, host):
         results = run_together(cloud, all_programs, request(IMAGE), {"DEADLINE_SECONDS": "3"})
     error = FederationUnreachable if host.startswith("auth") else RegistryUnreachable
     for result in results:
@@ -77,7 +75,7 @@ def test_an_unreachable_server_gets_the_hint_for_its_route(
 def test_dropped_packets_are_reported_before_the_deadline(
     cloud: Cloud, all_programs: Sequence[Program]
 ) -> None:
-    with _packets_dropped(cloud, "auth.eu-frankfurt-1.oraclecloud.com"):
+    with packets_dropped(cloud, "auth.eu-frankfurt-1.oraclecloud.com"):
         results = run_together(cloud, all_programs, request(IMAGE))
     for result in results:
         assert result.returncode == 30
@@ -95,7 +93,7 @@ def test_a_metadata_service_that_hangs_gets_the_hint_for_slow_servers(
 
 
 @contextmanager
-def _packets_dropped(cloud: Cloud, host: str) -> Iterator[None]:
+def packets_dropped(cloud: Cloud, host: str) -> Iterator[None]:
     """Resolve ``host`` to a port with a full backlog, where the kernel drops new connection requests."""
     script = (
         "import socket, time\n"

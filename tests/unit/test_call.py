@@ -1,0 +1,45 @@
+"""One call with its exchange replaced: which registries get a token, and for how long."""
+
+import pytest
+
+from provider.auth.region import RegionInfo
+from provider.image import Image
+from provider.invocation import Invocation
+from provider.log import Log
+from provider.net.deadline import Deadline
+from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
+from provider.ocir.token import Token
+from provider.plugin import credentials
+from provider.plugin.request import Request
+from provider.plugin.response import NO_CREDENTIALS, Response
+from provider.settings import Settings
+
+
+def respond(
+    monkeypatch: pytest.MonkeyPatch, host: str, settings: Settings, status: PullStatus
+) -> Response:
+    """Return the response for an image of ``host``, on an instance in the realm acme.cloud."""
+    found = RegistryCredentials(Token("t", 3600, "id"), "me", PullCheck(status, "x"))
+    region = RegionInfo("r-1", "acme.cloud")
+    monkeypatch.setattr(credentials, "get_or_fetch", lambda *_: found)
+    monkeypatch.setattr(credentials, "instance_region", lambda _: region)
+    invocation = Invocation(settings, {}, Deadline(5), Log("error"))
+    return credentials.get_response(Request(Image(host, "ns/repo")), invocation)
+
+
+@pytest.mark.parametrize("status", PullStatus)
+def test_only_a_proven_token_is_cached_long(
+    monkeypatch: pytest.MonkeyPatch, status: PullStatus
+) -> None:
+    response = respond(monkeypatch, "fra.ocir.io", Settings(), status)
+    assert response.cache_seconds == (3300 if status is PullStatus.ALLOWED else 120)
+
+
+def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = PullStatus.ALLOWED
+    user = Settings(ocir_auth_method="USER_PRINCIPAL")
+    acme = "ocir.r-1.oci.acme.cloud"
+    assert respond(monkeypatch, "docker.io", Settings(), allowed) == NO_CREDENTIALS
+    # Only an instance has a metadata service that can confirm the realm.
+    assert respond(monkeypatch, acme, user, allowed) == NO_CREDENTIALS
+    assert respond(monkeypatch, acme, Settings(), allowed).host == acme
