@@ -10,14 +10,15 @@ AS_ROOT := @packaging/setup/as_root.sh
 WORKERS := 3
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
-# More packages for lint, build and tests: C compilers, container tools, linters (prometheus: promtool,
-# 22 MB), and Python as a library for PyInstaller.
+# More packages for lint and tests: C compilers, container tools, linters (prometheus: promtool, 22 MB).
+# The last lines: to build the Python of the binary.
 PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc gettext-base iproute2 jq libc6-dev \
-	libpython% musl-tools podman prometheus shellcheck strace systemd util-linux-extra
+	musl-tools podman prometheus shellcheck strace systemd util-linux-extra \
+	autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool make perl
 
-.PHONY: help setup lint format test coverage faults binary bench bench-start demo lock clean
-.PHONY: demo-fresh demo-in-container
-.PHONY: lint-workflows audit binary-portable binary-arm64 sbom verify-in-container image
+.PHONY: help packages setup lint format test coverage faults interpreter binary bench bench-start
+.PHONY: demo demo-fresh demo-in-container lock clean
+.PHONY: lint-workflows audit audit-release release-binary binary-arm64 sbom verify-in-container image
 .PHONY: release-notes release-assets release-image release-draft release-download release-check release-rehearsal
 
 help: ## [Start] list all targets
@@ -28,8 +29,10 @@ help: ## [Start] list all targets
 	    END { for (i = 1; i <= groups; i++) printf "%s%s:\n%s", (i > 1 ? "\n" : ""), order[i], lines[order[i]] }' \
 	    $(MAKEFILE_LIST)
 
-setup: ## [Start] install everything that the other targets need
+packages:
 	@packaging/setup/packages.sh $(PACKAGES)
+
+setup: packages ## [Start] install everything that the other targets need
 	@packaging/setup/venv.sh $(VENV) packaging/locks/requirements.txt \
 		"0.8 GB, of which OCI's SDK is 0.5; a minute or two" --editable
 
@@ -44,7 +47,9 @@ format: setup ## [Test] format the source with ruff
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-test: lint binary ## [Test] run everything that must pass
+test: packages ## [Test] run everything that must pass
+	@echo "Installing, linting and building (some minutes, the first time)"
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint binary
 	@echo "Running the tests (some ten minutes on two idle cores)"
 	$(AS_ROOT) $(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile
 
@@ -56,13 +61,18 @@ coverage: binary ## [Test] report which lines of the program the tests run
 faults: setup ## [Campaigns] run the complete fault matrix and print a table
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.faults
 
-binary: setup ## [Build] build the binary for this architecture in dist/
-	$(BIN)/python packaging/freeze/build.py
+# The Python in the binary, built once for this user.
+PORTABLE := packaging/python/portable_python.sh
+interpreter: packages
+	@ALLOW_OLDER=1 $(PORTABLE) >/dev/null
+
+binary: setup interpreter ## [Build] build the binary for this architecture, for glibc 2.28 and newer, in dist/
+	@packaging/python/portable_binary.sh "$$(ALLOW_OLDER=1 $(PORTABLE))"
 
 bench-start: binary ## [Campaigns] measure the size and the start time of each form
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.bench_start
 
-bench: binary ## [Campaigns] measure time, memory and requests of each form and a naive program (BENCH=--check: limits)
+bench: binary ## [Campaigns] measure time, memory and requests of each form and a naive program (BENCH=--check: limits; --readme: update README.md)
 	$(AS_ROOT) $(BIN)/python -m tests.cloud -- $(BIN)/python -m tests.campaigns.bench \
 		--markdown build/bench.md --plot build/bench.svg $(BENCH)
 
@@ -108,6 +118,9 @@ lock: ## [Build] update the locked requirements (needs uv)
 	uv pip compile --group pyproject.toml:demo --universal --python-version 3.11 \
 		--constraint packaging/locks/requirements.txt \
 		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/locks/demo.txt
+	uv pip compile pyproject.toml --group pyproject.toml:binary --universal --python-version 3.13 \
+		--constraint packaging/locks/requirements.txt \
+		--generate-hashes --no-header --no-annotate --no-emit-index-url -o packaging/locks/binary.txt
 
 # --- workflows and releases ---
 
@@ -121,22 +134,27 @@ lint-workflows: setup ## [Test] check the workflows: zizmor, JSON schemas
 audit: setup ## [Test] report known vulnerabilities of the locked dependencies (asks PyPI)
 	$(BIN)/pip-audit --requirement packaging/locks/requirements.txt --require-hashes --disable-pip
 
+audit-release: packages ## [Test] compare the newest release's CPython and OpenSSL with Debian's security archive (gh)
+	packaging/release/audit.sh
+
 ARCHITECTURE := $(if $(filter aarch64,$(shell uname -m)),arm64,amd64)
 BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
-# The interpreter in the binary. Versions and licenses come from its packages.
-FREEZER ?= $(BIN)/python
+# The environment of the frozen program. Versions and licenses come from its packages.
+FREEZER := build/portable/bin/python
 
-binary-portable: setup ## [Build] build the released binary, for glibc 2.28 and newer, with its bill of materials
-	@packaging/setup/packages.sh autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool perl
-	packaging/python/portable_binary.sh
+# Nothing that earlier builds kept, and no source but the newest that Debian lists.
+release-binary: setup ## [Release] build the binary and its bill of materials as a release does
+	rm -rf build/release build/portable build/binary
+	packaging/python/portable_binary.sh "$$($(PORTABLE) build/release)"
 	$(BIN)/python packaging/freeze/glibc_floor.py --max 2.28 $(BINARY)
-	$(MAKE) sbom FREEZER=build/portable/venv/bin/python
+	$(MAKE) sbom
 
 # Under emulation, an arm64 program finds its libraries in the root where it was built.
 ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/dist/oke-credential-provider-for-ocir-linux-arm64
 binary-arm64: setup ## [Build] build and test the arm64 binary under emulation (root; most of an hour)
 	@packaging/setup/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
-	packaging/python/arm64_root.sh make binary VENV=build/arm64/venv PACKAGES="binutils gcc libpython3.11 musl-tools"
+	packaging/python/arm64_root.sh sh -euc 'make setup VENV=build/arm64/venv \
+		PACKAGES="binutils gcc libpython3.11 musl-tools"; build/arm64/venv/bin/python packaging/freeze/build.py'
 	$(ARM64) version
 	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
 		tests/e2e/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"

@@ -25,6 +25,8 @@ from provider.commands.licenses import OWN_NAME, as_text, license_of
 
 Toc = list[tuple[str, str, str]]
 
+# Modules of the program beside its package.
+OWN = ("provider", "provider_build", "provider_later")
 # Modules that the program uses from the SDK. The build fails if the SDK no longer has one.
 SDK_SIGNERS = ("oci.auth.signers", "oci.config", "oci.exceptions", "oci.signer")
 
@@ -81,6 +83,30 @@ def sdk_view(folder: Path) -> None:
     for path in Path(spec.origin).parent.iterdir():
         if path.name != "__init__.py" and not (path / "models").is_dir():
             (view / path.name).symlink_to(path)
+
+
+def loaded_later(toc: Toc, folder: Path) -> Toc:
+    """``toc`` with two parts of cryptography that a kubelet call imports and does not use.
+
+    They take 20 ms of a cold call: the module of SSH keys, with dataclasses and inspect, and a pattern for
+    names in text form. The build fails if cryptography no longer has one of them.
+    """
+    ssh, name = "cryptography.hazmat.primitives.serialization.ssh", "cryptography.x509.name"
+    sources = {module: source for module, source, _ in toc}
+    text = Path(sources[name]).read_text()
+    if "\nimport re\n" not in text:
+        raise LookupError(f"{name} no longer imports re")
+    files = {
+        ssh: "from provider_later import ssh_function as __getattr__\n",
+        name: text.replace("\nimport re\n", "\nfrom provider_later import re\n"),
+    }
+    for module, content in files.items():
+        (folder / f"{module}.py").write_text(content)
+    replaced = [
+        (module, str(folder / f"{module}.py") if module in files else source, kind)
+        for module, source, kind in toc
+    ]
+    return [*replaced, (f"{ssh}_keys", sources[ssh], "PYMODULE-1")]
 
 
 def without_docstrings(toc: Toc) -> Toc:
@@ -161,7 +187,7 @@ def licenses(toc: Toc) -> str:
         top = re.split(r"[./]", name)[0]
         if top in owners:
             packages.update(owners[top])
-        elif not _is_pythons(name, top) and top not in ("provider", "provider_build"):
+        elif not _is_pythons(name, top) and top not in OWN:
             raise LookupError(f"{name}: no package found that it belongs to, so no license")
     packages.discard(OWN_NAME)
     native = sorted((Path(__file__).parent / "licenses").glob("*.txt"))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Runs a command in an emulated arm64 Debian bookworm that has the packages for a build.
 #
-#   sudo packaging/python/arm64_root.sh make binary-portable VENV=build/arm64/venv
+#   sudo packaging/python/arm64_root.sh make setup VENV=build/arm64/venv
 #
 # The working directory is the repository. The first run creates the root file system in build/ (about
 # ten minutes). Needs: root, debootstrap, qemu-user-static, binfmt-support.

@@ -23,6 +23,35 @@ debian_mirror() {
     echo "${mirror%/}"
 }
 
+# list_sources FOLDER: makes apt, from here on, use separate lists in FOLDER: of the newest source packages
+# of Debian stable with its security archive. The machine's own sources and packages stay as they are.
+list_sources() {
+    local folder=$1 mirror suite=trixie
+    mirror=$(debian_mirror)
+    mkdir -p "$folder"/{lists/partial,cache/archives/partial}
+    cat >"$folder/sources.list" <<END
+deb-src [signed-by=$debian_keyring] $mirror $suite main
+deb-src [signed-by=$debian_keyring] $mirror-security $suite-security main
+END
+    touch "$folder/status"
+    cat >"$folder/conf" <<END
+Dir::Etc::sourcelist "$folder/sources.list";
+Dir::Etc::sourceparts "/dev/null";
+Dir::State::lists "$folder/lists";
+Dir::State::status "$folder/status";
+Dir::Cache "$folder/cache";
+APT::Sandbox::User "$(id -un)";
+END
+    export APT_CONFIG=$folder/conf
+    # Without this option, apt ignores an index that it cannot download and lists older versions.
+    apt-get update --error-on=any
+}
+
+# source_versions PACKAGE: prints the versions of a source package that list_sources found, newest first.
+source_versions() {
+    apt-cache showsrc --only-source "$1" | sed -n 's/^Version: //p' | sort -urV
+}
+
 # debian_root SUITE ARCH FOLDER [PACKAGE...]: creates a minimal Debian with these packages in the folder
 # unless it exists. This machine must be able to run the architecture's programs.
 debian_root() {

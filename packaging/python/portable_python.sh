@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
 # Builds a CPython for each Linux with glibc 2.28 (Oracle Linux 8) or newer, with the shared libpython
-# that PyInstaller needs. Prints its folder (bin/python3, lib/). Builds only if this script or the
-# compiler has changed.
+# that PyInstaller needs. Prints its folder (bin/python3, lib/).
 #
-#   packaging/python/portable_python.sh
+#   packaging/python/portable_python.sh [FOLDER]
+#
+# FOLDER keeps the builds, by default ${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider. A build in it
+# is used again until the scripts or the compiler change, so that an empty clone need not build.
 #
 # The C compiler of ziglang (a PyPI package) links for a chosen version of glibc, independent of the
 # build machine's. Python, OpenSSL, zlib and libffi come from Debian stable's source packages, with its
@@ -16,7 +18,6 @@
 # perl, and a python3 with venv.
 set -Eeuo pipefail
 
-suite=trixie
 python=python3.13
 glibc=2.28
 jobs=${JOBS:-2}
@@ -26,9 +27,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/debian.sh"
 
 machine=$(uname -m)
-key=$(cat "$here/portable_python.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
-mkdir -p "$here/../../build/portable"
-base=$(cd "$here/../../build/portable" && pwd)
+key=$(cat "$here/portable_python.sh" "$here/debian.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
+base=${1:-${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider}
+umask 022
+unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this
+mkdir -p "$base"
+base=$(cd "$base" && pwd -P)
+# What is built here becomes the binary: nobody else may have made it.
+if [ ! -O "$base" ] || [ -n "$(find "$base" -maxdepth 0 -perm /022)" ]; then
+    echo "Other users can write to $base. Remove it, or set XDG_CACHE_HOME to a folder of your own." >&2
+    exit 1
+fi
 allow_older=${ALLOW_OLDER:-}
 result=$base/python-$machine-$key${allow_older:+-older}
 work=$base/work
@@ -40,7 +49,7 @@ if [ -e "$result/versions.txt" ]; then
     exit 0
 fi
 rm -rf "$work"
-mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,bin,src,root}
+mkdir -p "$work"/{bin,src,root}
 
 log=$base/python.log
 echo "Building Python for glibc $glibc (some minutes; progress in $log)" >&2
@@ -49,23 +58,6 @@ say() { echo "$*"; echo "$*" >&4; }
 trap 'tail -n 30 "$log" >&4; say "failed: see $log"' ERR
 
 # --- sources -------------------------------------------------------------------------------------
-# apt with separate lists: this does not change the machine's sources and packages.
-mirror=$(debian_mirror)
-cat >"$work/apt/sources.list" <<END
-deb-src [signed-by=$debian_keyring] $mirror $suite main
-deb-src [signed-by=$debian_keyring] $mirror-security $suite-security main
-END
-touch "$work/apt/status"
-cat >"$work/apt/conf" <<END
-Dir::Etc::sourcelist "$work/apt/sources.list";
-Dir::Etc::sourceparts "/dev/null";
-Dir::State::lists "$work/apt/lists";
-Dir::State::status "$work/apt/status";
-Dir::Cache "$work/apt/cache";
-APT::Sandbox::User "$(id -un)";
-END
-export APT_CONFIG=$work/apt/conf
-
 # fetch PACKAGE: unpacks the newest source that Debian lists into src/PACKAGE. During an update, a mirror
 # can list a version that it does not serve yet. That stops the build unless $allow_older is set.
 fetch() {
@@ -76,16 +68,15 @@ fetch() {
             echo "$package $version" >>"$work/versions.txt"
             return
         fi
-        say "$package $version: Debian lists it, but the mirror does not serve it"
+        say "$package $version: Debian lists it, but the mirror does not serve it." \
+            "${allow_older:+This build takes an older one, as no release does.}"
         [ -n "$allow_older" ] || break
-    done < <(apt-cache showsrc --only-source "$package" | sed -n 's/^Version: //p' | sort -urV)
-    say "no source of $package. Try again later or with another DEBIAN_MIRROR. For a build that is not" \
-        "released, ALLOW_OLDER=1 accepts an older source."
+    done < <(source_versions "$package")
+    say "no source of $package. Try again later or with another DEBIAN_MIRROR."
     return 1
 }
 
-# Without this option, apt ignores an index that it cannot download and lists older versions.
-apt-get update --error-on=any
+list_sources "$work/apt"
 cd "$work/src"
 for package in "$python" openssl zlib libffi; do fetch "$package"; done
 
@@ -100,12 +91,12 @@ echo "ziglang $("$zig" version)" >>"$work/versions.txt"
 export ZIG_GLOBAL_CACHE_DIR=$work/zig-cache ZIG_LOCAL_CACHE_DIR=$work/zig-cache
 
 # The compiler is found by name on PATH: OpenSSL and Python store its command line, which must have no
-# path of this machine. By default zig enables UBSan and forbids __DATE__; clang takes __DATE__ from
-# SOURCE_DATE_EPOCH.
+# path of this machine. By default zig enables UBSan, makes debug information, which takes half of the
+# compiler's time, keeps frame pointers, and forbids __DATE__; clang takes __DATE__ from SOURCE_DATE_EPOCH.
 cat >"$work/bin/cc" <<END
 #!/bin/sh
-exec "$zig" cc -target $machine-linux-gnu.$glibc -fno-sanitize=undefined -Wno-date-time \\
-    -ffile-prefix-map="$work"=. "\$@"
+exec "$zig" cc -target $machine-linux-gnu.$glibc -fno-sanitize=undefined -g0 -fomit-frame-pointer \\
+    -Wno-date-time -ffile-prefix-map="$work"=. "\$@"
 END
 for tool in ar ranlib; do printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" >"$work/bin/$tool"; done
 chmod +x "$work"/bin/*
@@ -116,36 +107,43 @@ export SOURCE_DATE_EPOCH
 # --- libraries: static, with hidden symbols, linked into Python's files ---------------------------
 flags="-O2 -fPIC -fvisibility=hidden"
 deps=$work/deps/usr
-(
-    cd zlib
+
+small_libraries() {
+    cd "$work/src/zlib"
     CFLAGS=$flags ./configure --static --prefix=/usr
-    make -j"$jobs" libz.a
+    make libz.a
     make install DESTDIR="$work/deps"
-)
-(
-    cd libffi
+    cd "$work/src/libffi"
     autoreconf -fi
     CFLAGS=$flags ./configure --disable-shared --disable-docs --disable-multi-os-directory \
-        --prefix=/usr
-    make -j"$jobs"
+        --disable-builddir --prefix=/usr
+    make
     make install DESTDIR="$work/deps"
-)
-(
-    # openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. This OpenSSL does not read the
-    # node's openssl.cnf, which is for the node's OpenSSL.
-    cd openssl
+}
+
+# openssldir: /etc/ssl/certs exists on Oracle Linux and on Ubuntu. This OpenSSL does not read the node's
+# openssl.cnf, which is for the node's OpenSSL. Only Python's ssl module uses it, for TLS over TCP: the
+# algorithms and protocols that this never uses are half of the build.
+openssl() {
+    cd "$work/src/openssl"
     ./Configure "linux-$machine" --prefix=/usr --libdir=lib --openssldir=/etc/ssl \
-        no-shared no-module no-engine no-legacy no-autoload-config no-tests no-docs no-apps "$flags"
+        no-shared no-module no-engine no-legacy no-autoload-config no-tests no-docs no-apps \
+        enable-ec_nistp_64_gcc_128 \
+        no-quic no-dtls no-srp no-psk no-cms no-cmp no-ts no-ct no-ocsp no-http no-slh-dsa no-ml-dsa \
+        no-argon2 no-aria no-bf no-blake2 no-camellia no-cast no-des no-dsa no-ec2m no-gost no-idea \
+        no-md4 no-mdc2 no-ocb no-rc2 no-rc4 no-rmd160 no-scrypt no-seed no-siv no-sm2 no-sm3 no-sm4 \
+        no-whirlpool "$flags"
     make -j"$jobs" build_libs
     make install_dev DESTDIR="$work/deps"
-)
+}
 
 # --- Python --------------------------------------------------------------------------------------
-cd "$python"
-# Small modules are in libpython, which saves a file per module at each start. Large modules are
-# separate files, so that the freeze can leave them out. _hashlib would be a second copy of libcrypto,
-# loaded by each "import hashlib". Python's own hashes replace it.
-cat >Modules/Setup.local <<'END'
+configure_python() {
+    cd "$work/src/$python"
+    # Small modules are in libpython, which saves a file per module at each start. Large modules are
+    # separate files, so that the freeze can leave them out. _hashlib would be a second copy of
+    # libcrypto, loaded by each "import hashlib". Python's own hashes replace it.
+    cat >Modules/Setup.local <<'END'
 *disabled*
 _hashlib
 _codecs_cn _codecs_hk _codecs_iso2022 _codecs_jp _codecs_kr _codecs_tw _multibytecodec
@@ -157,20 +155,38 @@ _ssl _ssl.c
 pyexpat pyexpat.c
 unicodedata unicodedata.c
 END
-sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile.pre.in # zig's linker accepts only the long name
-# No pkg-config: it would find libraries of the build machine.
-MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
-    --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
-    PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3" CFLAGS="-fno-semantic-interposition" \
-    ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
-    LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
+    sed -i 's/-Wl,-h\$/-Wl,-soname,$/' Makefile.pre.in # zig's linker accepts only the long name
+    # No pkg-config: it would find libraries of the build machine. OpenSSL is not built yet: configure is
+    # told what it would find.
+    mkdir -p "$deps/include/openssl"
+    touch "$deps/include/openssl/ssl.h"
+    # zig turns -O3 into -O2. The last two flags make access to libpython's own symbols and thread-local
+    # variables direct: the loader has 5,000 names less to look up at each start.
+    MODULE_BUILDTYPE=static ./configure --prefix=/opt/python --enable-shared --without-static-libpython \
+        --disable-test-modules --with-ensurepip=no --without-readline --with-openssl="$deps" \
+        ac_cv_working_openssl_ssl=yes ac_cv_working_openssl_hashlib=no \
+        PKG_CONFIG=false OPT="-DNDEBUG -fwrapv -O3 -Xclang -O3" \
+        CFLAGS="-fno-semantic-interposition -ftls-model=initial-exec" LDFLAGS=-Wl,-Bsymbolic \
+        ZLIB_CFLAGS="-I$deps/include" ZLIB_LIBS="-L$deps/lib -lz" \
+        LIBFFI_CFLAGS="-I$deps/include" LIBFFI_LIBS="-L$deps/lib -lffi"
+}
+
+# configure runs one command at a time: OpenSSL is built meanwhile.
+{ trap - ERR; small_libraries; configure_python; } >"$work/configure.log" 2>&1 &
+configuring=$!
+(openssl)
+wait "$configuring" || { cat "$work/configure.log"; false; }
+
 # The executable finds libpython relative to itself. zig's linker cannot make libpython3.so, which
 # nothing here uses.
+cd "$work/src/$python"
 # shellcheck disable=SC2016 # make and the loader expand $ORIGIN
 options=(PY3LIBRARY= LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib')
 make -j"$jobs" "${options[@]}"
-make install "${options[@]}" DESTDIR="$work/root"
+# No headers, no manual. With --help, compileall compiles nothing: three .pyc files for each module.
+make "${options[@]}" DESTDIR="$work/root" COMPILEALL_OPTS=--help altbininstall libinstall sharedinstall
 root=$work/root/opt/python
+ln -s "$python" "$root/bin/python3"
 find "$root" -name '*.so*' -type f -exec strip --strip-unneeded {} +
 
 # pip and uv read this module (PEP 600): they install no wheel that needs a newer glibc.

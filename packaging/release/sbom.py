@@ -43,7 +43,7 @@ INTERNAL = "bin/program/_internal/"
 Json = dict[str, Any]
 
 # Parts of the program itself.
-OUR_MODULES = frozenset({"provider", "provider_build", "start"})
+OUR_MODULES = frozenset({"provider", "provider_build", "provider_later", "start"})
 OUR_FILES = frozenset({"MANIFEST", LAUNCHER, f"{INTERNAL}licenses.txt"})
 # PyInstaller's importer.
 BOOTSTRAP = re.compile(r"pyi(mod|boot|_rth_)\w*")

@@ -5,8 +5,11 @@ A stand-in replaces apt. It lists two versions of each source and serves those t
 
 from __future__ import annotations
 
+import os
 import platform
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,7 +18,11 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 # The files whose content names the folder of a finished build.
-KEYED = ("packaging/python/portable_python.sh", "packaging/locks/ziglang.txt")
+KEYED = (
+    "packaging/python/portable_python.sh",
+    "packaging/python/debian.sh",
+    "packaging/locks/ziglang.txt",
+)
 OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
 
 APT_GET = """#!/bin/bash
@@ -32,7 +39,8 @@ printf 'Package: %s\\nVersion: %s\\n\\n' "$3" {OLD} "$3" {NEW}
 """
 # The build's first command after the download. It saves the list of sources for the test.
 ZIG = """#!/bin/sh
-cat "$(dirname "$0")/../build/portable/work/versions.txt" >"$NOTES.versions"
+echo "make: $MAKEFLAGS" >>"$NOTES"
+cat "$(dirname "$0")/../cache/oke-credential-provider/work/versions.txt" >"$NOTES.versions"
 exit 9
 """
 
@@ -54,6 +62,7 @@ class Build:
                 "DEBIAN_MIRROR": "http://debian.example/debian",
                 "ZIG": str(self.folder / "bin" / "zig"),
                 "UNSERVED": "",
+                "XDG_CACHE_HOME": str(self.folder / "cache"),
                 **environment,
             },
             capture_output=True,
@@ -68,6 +77,23 @@ class Build:
         return (self.folder / "notes").read_text().splitlines(), done.stderr
 
     @property
+    def kept(self) -> Path:
+        """The folder that keeps the builds."""
+        return self.folder / "cache" / "oke-credential-provider"
+
+    @property
+    def finished(self) -> Path:
+        """The folder of a finished build."""
+        text = b"".join((self.folder / name).read_bytes() for name in KEYED)
+        return self.kept / f"python-{platform.machine()}-{sha256(text).hexdigest()[:12]}"
+
+    def keep(self) -> Path:
+        """Pretend that a build has finished."""
+        self.finished.mkdir(parents=True)
+        (self.finished / "versions.txt").touch()
+        return self.finished
+
+    @property
     def sources(self) -> list[str]:
         """The sources of the build. Empty if it stopped before."""
         versions = self.folder / "notes.versions"
@@ -77,7 +103,7 @@ class Build:
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
     files = {"bin/apt-get": APT_GET, "bin/apt-cache": APT_CACHE, "bin/zig": ZIG}
-    for name in (*KEYED, "packaging/python/debian.sh"):
+    for name in KEYED:
         files[name] = (REPOSITORY / name).read_text()
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -100,13 +126,20 @@ def test_it_stops_where_a_listed_version_is_not_served(build: Build, package: st
     assert build.sources == []
     assert asked[-1] == f"source -q {package}={NEW}"
     assert f"{package} {NEW}: Debian lists it, but the mirror does not serve it" in told
-    assert "ALLOW_OLDER=1" in told
+    assert "older" not in told
 
 
 def test_an_older_version_is_taken_only_when_that_is_asked_for(build: Build) -> None:
-    build.run(UNSERVED=f"source -q openssl={NEW}", ALLOW_OLDER="1")
+    _, told = build.run(UNSERVED=f"source -q openssl={NEW}", ALLOW_OLDER="1")
+    assert f"openssl {NEW}: Debian lists it" in told
+    assert "This build takes an older one, as no release does." in told
     assert f"openssl {OLD}" in build.sources
     assert f"openssl {NEW}" not in build.sources
+
+
+def test_the_flags_of_a_calling_make_do_not_reach_the_build(build: Build) -> None:
+    notes, _ = build.run(MAKEFLAGS=" -j2 --output-sync=target --jobserver-auth=fifo:/tmp/gone")
+    assert notes[-1] == "make: "
 
 
 def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
@@ -118,9 +151,7 @@ def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
 
 def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Build) -> None:
     """A finished build is reused, but one with ALLOW_OLDER only with ALLOW_OLDER."""
-    files = [build.folder / name for name in KEYED]
-    key = sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-    older = build.folder / "build" / "portable" / f"python-{platform.machine()}-{key}-older"
+    older = build.finished.with_name(f"{build.finished.name}-older")
     older.mkdir(parents=True)
     (older / "versions.txt").touch()
     build.run()
@@ -129,6 +160,72 @@ def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Bu
     assert (done.returncode, done.stdout) == (0, f"{older}\n")
 
 
+@pytest.mark.parametrize("name", KEYED)
+def test_a_changed_input_is_built_again(build: Build, name: str) -> None:
+    build.keep()
+    assert build.start().stdout == f"{build.finished}\n"
+    with (build.folder / name).open("a") as file:
+        file.write("\n")
+    assert build.start().returncode != 0, "the compiler is no compiler"
+
+
+def test_a_build_outlives_the_clone(build: Build, tmp_path_factory: pytest.TempPathFactory) -> None:
+    kept = build.keep()
+    clone = tmp_path_factory.mktemp("clone")
+    shutil.copytree(build.folder / "packaging", clone / "packaging")
+    again = Build(clone).start(XDG_CACHE_HOME=str(build.folder / "cache"))
+    assert (again.returncode, again.stdout) == (0, f"{kept}\n")
+
+
+def test_without_a_cache_home_builds_are_kept_in_the_home_folder(build: Build) -> None:
+    build.run(XDG_CACHE_HOME="", HOME=str(build.folder / "home"))
+    assert (build.folder / "home/.cache/oke-credential-provider/python.log").exists()
+
+
+def anothers(folder: Path) -> None:
+    os.chown(folder, 65534, 65534)
+
+
+def writable(folder: Path) -> None:
+    folder.chmod(0o775)
+
+
+def anothers_link(folder: Path) -> None:
+    anothers(folder.rename(folder.with_name("elsewhere")))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("hand_over", [anothers, writable, anothers_link])
+def test_a_folder_that_another_user_could_write_to_is_refused(
+    build: Build, hand_over: Callable[[Path], None]
+) -> None:
+    build.keep()
+    hand_over(build.kept)
+    done = build.start()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Other users can write to" in done.stderr
+    assert not (build.folder / "notes").exists()
+
+
 def test_no_workflow_asks_for_an_older_version() -> None:
     for workflow in (REPOSITORY / ".github").rglob("*.yml"):
         assert "ALLOW_OLDER" not in workflow.read_text(), workflow
+
+
+def test_a_release_takes_no_older_source_and_keeps_nothing() -> None:
+    """What `make release-binary` runs, by make itself."""
+    done = subprocess.run(
+        ["make", "--dry-run", "release-binary"],
+        cwd=REPOSITORY,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    lines = done.stdout.splitlines()
+    assert "rm -rf build/release build/portable build/binary" in lines
+    [build] = [line for line in lines if "portable_python.sh" in line]
+    assert build.endswith(
+        'portable_binary.sh "$(packaging/python/portable_python.sh build/release)"'
+    )
+    assert "ALLOW_OLDER" not in done.stdout

@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import subprocess
-import sys
 import zipfile
 from hashlib import sha256
 from pathlib import Path
@@ -20,11 +19,14 @@ REPOSITORY = Path(__file__).parents[2]
 ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 BINARY = REPOSITORY / "dist" / f"oke-credential-provider-for-ocir-linux-{ARCHITECTURE}"
 PROGRAM = "bin/program/oke-credential-provider"
+# The environment from which the binary was built.
+PYTHON = REPOSITORY / "build" / "portable" / "bin" / "python"
 
 
 def sbom(binary: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [
-        sys.executable,
+        str(PYTHON),
+        "-B",  # tests run as root, and the interpreter belongs to the user
         str(REPOSITORY / "packaging" / "release" / "sbom.py"),
         str(binary),
         *options,
@@ -132,7 +134,10 @@ def test_the_same_binary_gives_the_same_bytes(text: str) -> None:
 
 def test_the_exact_debian_sources_are_named(content: dict[str, Any], tmp_path: Path) -> None:
     """With a versions.txt as portable_python.sh writes it. Only parts of the interpreter have a source."""
-    own = {"python": platform.python_version(), "zlib": component(content, "zlib")["version"]}
+    own = {
+        "python": component(content, "python")["version"],
+        "zlib": component(content, "zlib")["version"],
+    }
     exact = {"python": f"{own['python']}-2+deb13u4", "zlib": f"1:1.3.dfsg+really{own['zlib']}-1+b1"}
     versions = tmp_path / "versions.txt"
     versions.write_text(

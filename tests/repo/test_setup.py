@@ -256,6 +256,7 @@ def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
 FAKE_PYTHON = """
 case "$*" in
     *sys.version*) echo "${VERSION-1}" ;;
+    *compileall*) ;;
     *venv*) rm -rf "$4"; mkdir -p "$4/bin"; ln -s "$0" "$4/bin/python"; echo venv >>record ;;
     *editable*) echo program >>record ;;
     *requirement*) echo packages >>record ;;

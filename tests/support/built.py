@@ -20,6 +20,8 @@ sys.path.append(str(ROOT / "packaging" / "freeze"))
 import build  # noqa: E402 # found by the line above
 
 ARCHITECTURE = build.ARCHITECTURES[platform.machine()]
+# The environment from which the binary was built.
+PYTHON = ROOT / "build" / "portable" / "bin" / "python"
 CONTENTS = "bin/program/_internal"
 # A request that needs no network.
 REQUEST = (

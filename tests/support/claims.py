@@ -428,7 +428,7 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation("SECURITY.md", "| read, sign as this workflow |\n| `verify`", "| read |\n| `verify`"),
     ),
     "test_a_binary_is_attested_where_it_is_built_before_anything_else_gets_it": (
-        Mutation(".github/workflows/release.yml", "      - run: make binary-portable\n", "      - run: make binary-portable\n      - run: make release-check\n"),
+        Mutation(".github/workflows/release.yml", "      - run: make release-binary\n", "      - run: make release-binary\n      - run: make release-check\n"),
     ),
     "test_a_file_that_is_not_the_one_that_was_built_stops_the_release": (
         Mutation("packaging/release/assets.sh", '(cd "$release" && sha256sum --check --strict <<<"$SUMS")', "true"),
@@ -439,17 +439,24 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
     "test_it_stops_where_a_listed_version_is_not_served": (
         Mutation("packaging/python/portable_python.sh", '        [ -n "$allow_older" ] || break\n', ""),
     ),
+    "test_a_folder_that_another_user_could_write_to_is_refused": (
+        Mutation("packaging/python/portable_python.sh", 'if [ ! -O "$base" ] || ', "if "),
+        Mutation("packaging/python/portable_python.sh", ' || [ -n "$(find "$base" -maxdepth 0 -perm /022)" ]', ""),
+    ),
+    "test_a_newer_source_fails_and_says_to_release_again": (
+        Mutation("packaging/release/audit.sh", "        status=1\n", ""),
+    ),
     "test_pip_installs_only_what_is_locked_by_hash": (
         Mutation("packaging/python/portable_binary.sh", "--require-hashes", "--quiet"),
     ),
     "test_debians_sources_are_verified_by_debians_keys": (
-        Mutation("packaging/python/portable_python.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
+        Mutation("packaging/python/debian.sh", "deb-src [signed-by=$debian_keyring] $mirror-security", "deb-src [trusted=yes] $mirror-security"),
     ),
     "test_dependabot_waits_a_week": (
         Mutation(".github/dependabot.yml", "      default-days: 7\n    groups:\n      python", "      default-days: 1\n    groups:\n      python"),
     ),
     "test_no_workflow_has_a_secret_but_githubs_own_token": (
-        Mutation(".github/workflows/weekly.yml", "GH_TOKEN: ${{ github.token }}", "GH_TOKEN: ${{ secrets.TOKEN }}"),
+        Mutation(".github/workflows/weekly.yml", "make audit-release\n        env:\n          GH_TOKEN: ${{ github.token }}", "make audit-release\n        env:\n          GH_TOKEN: ${{ secrets.TOKEN }}"),
     ),
     "test_a_workflow_keeps_the_rule": (
         Mutation(".github/workflows/ci.yml", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: read # checkout", "  lint:\n    name: lint\n    runs-on: ubuntu-24.04\n    timeout-minutes: 15\n    permissions:\n      contents: write # checkout"),

@@ -1,4 +1,4 @@
-"""`python -m tests.campaigns.bench [--check] [--hour] [--markdown FILE] [--plot FILE]`, inside a test cloud."""
+"""`python -m tests.campaigns.bench [--check] [--hour] [--readme] [--markdown FILE] [--plot FILE]`, inside a test cloud."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 from tests.campaigns.bench.hour import NODES, hour
 from tests.campaigns.bench.measure import Bench, cloud_control
 from tests.campaigns.bench.plot import svg
-from tests.campaigns.bench.report import hours, limits, limits_table, markdown
-from tests.conftest import INSTALLED
+from tests.campaigns.bench.report import hours, limits, limits_table, markdown, with_figures
+from tests.conftest import INSTALLED, ONE_FILE
+from tests.support import built
 
 
 def main() -> int:
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument(
         "--markdown", type=Path, metavar="FILE", help="also write the tables to this file"
     )
+    parser.add_argument("--readme", action="store_true", help="also update the table in README.md")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw the storms as SVG")
     parser.add_argument("--rounds", type=int, default=15, help="calls per median")
     parser.add_argument("--storms", type=int, default=3, help="storms per median")
@@ -43,6 +45,16 @@ def main() -> int:
         options.markdown.write_text(text + "\n")
     if options.plot:
         options.plot.write_text(svg(figures))
+    if options.readme:
+        sizes = {
+            ONE_FILE: built.one_file().stat().st_size,
+            INSTALLED: sum(
+                file.stat().st_size for file in built.tree().rglob("*") if file.is_file()
+            ),
+        }
+        megabytes = {form: size / 1e6 for form, size in sizes.items()}
+        readme = built.ROOT / "README.md"
+        readme.write_text(with_figures(readme.read_text(), figures, megabytes))
     return 1 if options.check and not all(limit.holds for limit in found) else 0
 
 
