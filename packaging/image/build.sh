@@ -47,7 +47,7 @@ for arch in amd64 arm64; do
     container=$(image from --arch "$arch" scratch)
     image copy --quiet --chown 0:0 "$container" "$work/$arch/enter-host" "$work/$arch/$name" / >/dev/null
     label=org.opencontainers.image
-    image config --entrypoint '["/enter-host"]' --cmd "" --user 65534:65534 \
+    image config --entrypoint '["/enter-host"]' --cmd "" --user 65534:65534 --workingdir / \
         --created-by packaging/image/build.sh \
         --label "$label.title=$name" \
         --label "$label.description=Installs $name on the nodes of OKE clusters" \

@@ -70,7 +70,8 @@ def test_the_config_is_that_of_the_image_spec() -> None:
         "source": SOURCE,
         "licenses": "UPL-1.0",
     }
-    assert config.keys() == {"Entrypoint", "User", "Labels"}
+    assert config["WorkingDir"] == "/"
+    assert config.keys() == {"Entrypoint", "User", "Labels", "WorkingDir"}
     assert config["Entrypoint"] == ["/enter-host"]
     assert config["User"] == "65534:65534"
 
