@@ -359,11 +359,12 @@ def enable(
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
     from provider.commands import outcome
-    from provider.commands.kubelet_service import switch, trial
+    from provider.commands.kubelet_service import enable as service
+    from provider.commands.kubelet_service import trial
     from provider.commands.node.kubelet_unit import DROP_IN
 
     paths = str(config), str(bin_dir)
-    act = partial(switch.enable, *paths, trial.Options(watch, timeout, dry_run))
+    act = partial(service.enable, *paths, trial.Options(watch, timeout, dry_run))
     return outcome.run("enable", DROP_IN, dry_run, output == "json", act, _say)
 
 
@@ -381,10 +382,11 @@ def disable(watch: int, timeout: int, dry_run: bool, output: str) -> int:
     Exit code with --dry-run: 0 if nothing would change, 2 if something would.
     """
     from provider.commands import outcome
-    from provider.commands.kubelet_service import switch, trial
+    from provider.commands.kubelet_service import enable as service
+    from provider.commands.kubelet_service import trial
     from provider.commands.node.kubelet_unit import DROP_IN
 
-    act = partial(switch.disable, trial.Options(watch, timeout, dry_run))
+    act = partial(service.disable, trial.Options(watch, timeout, dry_run))
     return outcome.run("disable", DROP_IN, dry_run, output == "json", act, _say)
 
 

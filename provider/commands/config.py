@@ -207,7 +207,7 @@ def judge(path: str, bin_dir: str | None, kubelet_version: str | None, as_json: 
 
     ``bin_dir`` and ``kubelet_version`` are this node's by default. Raises ConfigUnreadable.
     """
-    from provider.commands.check.gate import default_bin_dir, judge_files
+    from provider.commands.check.validate import default_bin_dir, judge_files
     from provider.commands.node.files import read_config, read_standard_input
     from provider.commands.node.processes import find_kubelets
 

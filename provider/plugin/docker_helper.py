@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from provider import __version__
 from provider.errors import ProviderError
 from provider.image import Image
-from provider.plugin.credentials import get_response, read_stdin, start
+from provider.plugin.call import get_response, read_stdin, start
 from provider.plugin.request import Request
 from provider.settings import Settings, settings_from_environment
 

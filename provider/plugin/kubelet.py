@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from provider.errors import BadRequest
 from provider.net.deadline import Deadline
-from provider.plugin.credentials import get_response, log_failure, read_stdin, start
+from provider.plugin.call import get_response, log_failure, read_stdin, start
 from provider.plugin.request import MAX_BYTES, Request, parse_request
 from provider.settings import settings_from_environment, settings_from_file
 

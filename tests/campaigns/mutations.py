@@ -175,7 +175,7 @@ FAMILIES = (
         "enable: refusals and leftovers",
         ("tests/e2e/test_enable.py", "-k", "wrong_state or a_person or other_values or own_flags or survives_a_power or interrupted"),
         (
-            Mutation("provider/commands/kubelet_service/switch.py", "        refuse_pending(unit, kubelet)\n", ""),
+            Mutation("provider/commands/kubelet_service/enable.py", "        refuse_pending(unit, kubelet)\n", ""),
             Mutation("provider/commands/kubelet_service/unit.py", "        if each.replaceable:", "        if False:"),
             Mutation("provider/commands/kubelet_service/unit.py", "        if not _is_same_path(setting.value, wanted[setting.flag]):", "        if False:"),
             Mutation("provider/commands/kubelet_service/trial.py", "    _on_signals(_end)\n", ""),

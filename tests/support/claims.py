@@ -18,7 +18,7 @@ class Mutation:
 
 
 _HOSTS = "provider/ocir/hosts.py"
-_PLUGIN = "provider/plugin/credentials.py"
+_PLUGIN = "provider/plugin/call.py"
 _IMAGE = "provider/image.py"
 _IMDS = "provider/auth/imds.py"
 _TMPFS = "provider/cache/tmpfs.py"

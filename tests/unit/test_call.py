@@ -9,7 +9,7 @@ from provider.log import Log
 from provider.net.deadline import Deadline
 from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
 from provider.ocir.token import Token
-from provider.plugin import credentials
+from provider.plugin import call
 from provider.plugin.request import Request
 from provider.plugin.response import NO_CREDENTIALS, Response
 from provider.settings import Settings
@@ -21,10 +21,10 @@ def respond(
     """Return the response for an image of ``host``, on an instance in the realm acme.cloud."""
     found = RegistryCredentials(Token("t", 3600, "id"), "me", PullCheck(status, "x"))
     region = RegionInfo("r-1", "acme.cloud")
-    monkeypatch.setattr(credentials, "get_or_fetch", lambda *_: found)
-    monkeypatch.setattr(credentials, "instance_region", lambda _: region)
+    monkeypatch.setattr(call, "get_or_fetch", lambda *_: found)
+    monkeypatch.setattr(call, "instance_region", lambda _: region)
     invocation = Invocation(settings, {}, Deadline(5), Log("error"))
-    return credentials.get_response(Request(Image(host, "ns/repo")), invocation)
+    return call.get_response(Request(Image(host, "ns/repo")), invocation)
 
 
 @pytest.mark.parametrize("status", PullStatus)

@@ -10,7 +10,7 @@ import click
 
 from provider import __version__
 from provider.auth.service_account import service_account
-from provider.commands.check import page
+from provider.commands.check import report
 from provider.commands.check.runner import run_steps
 from provider.commands.check.step import exit_code
 from provider.image import parse_image
@@ -44,7 +44,7 @@ def run(image_text: str | None, token: str | None, as_json: bool, verbose: bool)
     steps = []
     for step in run_steps(image, account, os.environ):
         steps.append(step)
-        for line in page.lines(step, width, verbose):
+        for line in report.lines(step, width, verbose):
             click.echo(line.rstrip(), color=color)
-    click.echo(f"\n{page.summary(steps)}", color=color)
+    click.echo(f"\n{report.summary(steps)}", color=color)
     return exit_code(steps)

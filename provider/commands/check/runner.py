@@ -11,7 +11,7 @@ from provider.commands.check import cache, identity, kubelet, metadata, reposito
 from provider.commands.check.drop_in import judge_drop_in
 from provider.commands.check.flags import judge_unit
 from provider.commands.check.init_script import judge_init_scripts, scripts_of_metadata
-from provider.commands.check.spelling import misspelled
+from provider.commands.check.misspelled import misspelled
 from provider.commands.check.step import (
     Outcome,
     Step,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from provider.commands.check import kubelet as judgements
-from provider.commands.check.gate import judge_files
+from provider.commands.check.validate import judge_files
 from provider.commands.kubelet_service.systemd import (
     Service,
     is_known,

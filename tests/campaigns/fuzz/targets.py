@@ -54,7 +54,7 @@ from provider.net.retry import retry_after
 from provider.net.tls import proxy_for
 from provider.ocir.hosts import claimed_realm_domain, is_ocir
 from provider.ocir.token import MAX_EXPIRES_IN, is_token, request_token
-from provider.plugin import credentials
+from provider.plugin import call
 from provider.plugin import docker_helper as docker_credential
 from provider.plugin.request import API_VERSION, KIND, Request, parse_request
 from provider.settings import Settings, settings_from_environment, settings_from_file
@@ -130,11 +130,11 @@ def signs_for(parsed: Image, realm_domain: str) -> bool:
     invocation = Invocation(Settings(), {}, Deadline(5), Log("error"))
     region = RegionInfo("eu-frankfurt-1", realm_domain)
     with (
-        mock.patch.object(credentials, "instance_region", return_value=region),
-        mock.patch.object(credentials, "get_or_fetch", side_effect=Signed),
+        mock.patch.object(call, "instance_region", return_value=region),
+        mock.patch.object(call, "get_or_fetch", side_effect=Signed),
     ):
         try:
-            response = credentials.get_response(Request(parsed), invocation)
+            response = call.get_response(Request(parsed), invocation)
         except Signed:
             return True
     assert json.loads(response.to_json())["auth"] == {}

@@ -8,7 +8,7 @@ from provider.auth.oci_files import user_profile
 from provider.auth.sdk_principals import user_principal
 from provider.commands.check import workload
 from provider.commands.check.kubelet import NUL_MESSAGE
-from provider.commands.check.spelling import misspelled
+from provider.commands.check.misspelled import misspelled
 from provider.commands.kubelet_config import (
     ALIAS,
     PROVIDER_NAME,
