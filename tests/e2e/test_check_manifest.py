@@ -1,7 +1,5 @@
 """check.yaml: its containers, started by runc with the manifest's permissions on a node."""
 
-from __future__ import annotations
-
 import copy
 import shlex
 import shutil

@@ -1,7 +1,5 @@
 """daemonset.yaml: its containers, with the files of the image, started by runc with the manifest's permissions."""
 
-from __future__ import annotations
-
 import copy
 import os
 import re

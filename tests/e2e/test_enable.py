@@ -1,7 +1,5 @@
 """`enable` and `disable` on a node with a real systemd and a strict stand-in for the kubelet."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

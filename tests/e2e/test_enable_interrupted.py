@@ -4,8 +4,6 @@ A step is a change of a file, where strace interrupts the program, or a systemct
 something, where a wrapper of systemctl does.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Iterator

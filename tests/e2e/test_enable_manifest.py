@@ -1,7 +1,5 @@
 """enable.yaml: the DaemonSet that it makes, and its containers on a node with a real systemd."""
 
-from __future__ import annotations
-
 import copy
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """``install`` and ``uninstall`` of the built binary: a working program is in place at each moment."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The installer image: what it holds, how it is built, and process 1 of its containers."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -4,8 +4,6 @@ The cases are in merge_cases/, among them configs of ECR's, GCP's, ACR's, JFrog'
 providers. The files to refuse are in merge_cases/refused/.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re

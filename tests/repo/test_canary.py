@@ -1,7 +1,5 @@
 """canary/: what kustomize makes of the overlay, rendered here without kustomize."""
 
-from __future__ import annotations
-
 import copy
 import os
 from typing import Any

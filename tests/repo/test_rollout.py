@@ -1,7 +1,5 @@
 """The rollout for existing clusters in the examples' README: its commands, and the support table's facts."""
 
-from __future__ import annotations
-
 import json
 import re
 import subprocess

@@ -1,7 +1,5 @@
 """The installer image, built by packaging/image/build.sh, and its containers as bundles for runc."""
 
-from __future__ import annotations
-
 import atexit
 import json
 import shutil
