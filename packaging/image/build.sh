@@ -8,6 +8,7 @@
 # musl-gcc, and for a foreign architecture a python3 with venv.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
+umask 022 # all users may execute the programs
 
 folder=${1-dist} layout=${2-dist/image}
 name=oke-credential-provider

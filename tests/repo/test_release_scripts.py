@@ -1,9 +1,11 @@
 """The scripts of a release, with a stand-in for gh that records its arguments."""
 
+import json
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
+from shutil import which
 
 import pytest
 
@@ -29,18 +31,30 @@ case "$1 $2" in
 esac
 """
 
-# Records its arguments and standard input. Answers for the login and the copy.
-SKOPEO = """#!/bin/bash
+# Reads the image by the real skopeo. Records the other calls, and answers for the login and the copy.
+SKOPEO = f"""#!/bin/bash
+[ "$1" != inspect ] || exec {which("skopeo")} "$@"
 echo "skopeo $*" >>"$NOTES"
 [ "$1" != login ] || [ "$(cat)" = "$GH_TOKEN" ]
 """
 DIGEST = f"sha256:{sha256(b'index').hexdigest()}"
+
+
+def descriptor(version: str, digest: str = DIGEST) -> dict[str, object]:
+    """What index.json has for the image of this version."""
+    return {
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "digest": digest,
+        "annotations": {"org.opencontainers.image.ref.name": version},
+    }
+
+
 # In place of packaging/image/build.sh: the image of these files.
 BUILD_IMAGE = f"""#!/bin/bash
 echo "image $*" >>"$NOTES"
 mkdir -p "$2/blobs/sha256"
 printf index >"$2/blobs/sha256/{DIGEST[7:]}"
-echo '{{"manifests": [{{"digest": "{DIGEST}"}}]}}' >"$2/index.json"
+echo '{{"manifests": [{json.dumps(descriptor("1.2.0"))}]}}' >"$2/index.json"
 """
 
 
@@ -244,13 +258,19 @@ def test_the_image_of_a_published_release_is_left_as_it_is(with_image: Path) -> 
     assert [call.split()[:2] for call in calls] == [["release", "list"]]
 
 
-@pytest.mark.parametrize("wrong", ["the index", "a blob", "github"])
+@pytest.mark.parametrize("wrong", ["the index", "a second image", "a blob", "github"])
 def test_another_image_is_not_pushed(with_image: Path, wrong: str) -> None:
     more = {}
+    image = with_image / "dist/image"
     if wrong == "the index":
         more = {"DIGEST": f"sha256:{'0' * 64}"}
+    elif wrong == "a second image":
+        other = sha256(b"other").hexdigest()
+        (image / "blobs/sha256" / other).write_text("other")
+        both = [descriptor("1.1.0"), descriptor("1.2.0", f"sha256:{other}")]
+        (image / "index.json").write_text(json.dumps({"manifests": both}))
     elif wrong == "a blob":
-        (with_image / "dist/image/blobs/sha256" / DIGEST[7:]).write_text("another index")
+        (image / "blobs/sha256" / ("0" * 64)).write_text("another layer")
     else:
         more = {"STATE": "unreachable"}
     code, calls = run(with_image, "image.sh", **more)
