@@ -114,6 +114,14 @@ def test_the_host_is_mounted_read_only(worker: Worker) -> None:
     assert worker.apply().log == "Read-only file system\n"
 
 
+def test_a_malicious_image_could_write_to_the_host_all_the_same(worker: Worker) -> None:
+    """As SECURITY.md says: /proc/PID/root leads to the host's root, which is not read-only there."""
+    with_probe(worker.bundle, "own", f"/proc/1/root{FOLDER}/owned")
+    assert worker.apply().log == "0\n"
+    assert worker.cloud.ns.path(f"{FOLDER}/owned").stat().st_mode & 0o7777 == 0o4755
+    assert "/proc/PID/root" in (EXAMPLES.parents[1] / "SECURITY.md").read_text()
+
+
 def test_without_a_right_of_the_manifest_the_check_fails(worker: Worker) -> None:
     """It asks for no capability that it does not need."""
     container = copy.deepcopy(CHECK)
