@@ -9,8 +9,8 @@
  * in its place, and none is written. Its environment has only PATH and NODE_NAME: the pod's
  * KUBERNETES_SERVICE_HOST, for example, is one of its settings.
  *
- * This program stays process 1 of the container. It passes SIGTERM on, because process 1 itself ignores
- * signals without a handler, and it reaps processes.
+ * This program stays the first process of the container. It passes SIGTERM on and reaps processes:
+ * process 1, which it is without hostPID, ignores signals that have no handler.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -40,7 +40,7 @@ printf 'Package: %s\\nVersion: %s\\n\\n' "$3" {OLD} "$3" {NEW}
 # The build's first command after the download. It saves the list of sources for the test.
 ZIG = """#!/bin/sh
 echo "make: $MAKEFLAGS" >>"$NOTES"
-cat "$(dirname "$0")/../cache/oke-credential-provider/work/versions.txt" >"$NOTES.versions"
+cat "$VERSIONS" >"$NOTES.versions"
 exit 9
 """
 
@@ -59,6 +59,7 @@ class Build:
             env={
                 "PATH": f"{self.folder}/bin:/usr/local/bin:/usr/bin:/bin",
                 "NOTES": str(self.folder / "notes"),
+                "VERSIONS": str(self.kept / "work" / "versions.txt"),
                 "DEBIAN_MIRROR": "http://debian.example/debian",
                 "ZIG": str(self.folder / "bin" / "zig"),
                 "UNSERVED": "",

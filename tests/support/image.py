@@ -13,9 +13,11 @@ from typing import Any
 
 from tests.support import built
 from tests.support.container import runc_spec
+from tests.support.processes import compiled
 
 BUILD = built.ROOT / "packaging" / "image" / "build.sh"
 # A program in place of the image's binary. It is not a script: scripts cannot run by descriptor.
+# A program that does what its first argument says, or prints its arguments and its environment.
 _PROBE = r"""
 #include <signal.h>
 #include <stdio.h>
@@ -118,19 +120,9 @@ def image() -> Image:
     return build(built.one_file().parent, folder / "layout")
 
 
-@cache
-def probe() -> bytes:
-    """A program that does what its first argument says, or prints its arguments and its environment."""
-    with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "probe")
-        command = ["musl-gcc", "-static", "-s", "-o", str(program), "-xc", "-"]
-        subprocess.run(command, input=_PROBE, text=True, check=True)
-        return program.read_bytes()
-
-
 def with_probe(bundle: Path, *args: str) -> Path:
     """The bundle with the probe as the image's binary, and other arguments."""
-    (bundle / "rootfs" / "oke-credential-provider").write_bytes(probe())
+    (bundle / "rootfs" / "oke-credential-provider").write_bytes(compiled(_PROBE))
     change(bundle, args)
     return bundle
 

@@ -43,17 +43,18 @@ class Done:
 
 
 @cache
-def _compiled() -> bytes:
+def compiled(source: str) -> bytes:
+    """A static program from C source."""
     with tempfile.TemporaryDirectory() as folder:
-        program = Path(folder, "kubelet")
+        program = Path(folder, "program")
         command = ["musl-gcc", "-static", "-s", "-o", str(program), "-xc", "-"]
-        subprocess.run(command, input=_SOURCE, text=True, check=True)
+        subprocess.run(command, input=source, text=True, check=True)
         return program.read_bytes()
 
 
 def kubelet(path: Path, version: str = "1.34.1") -> Path:
     """Write a kubelet to `path` that prints this version, or waits for a signal."""
     assert len(version) == len("1.34.1")
-    path.write_bytes(_compiled().replace(b"v1.34.1", b"v" + version.encode()))
+    path.write_bytes(compiled(_SOURCE).replace(b"v1.34.1", b"v" + version.encode()))
     path.chmod(0o755)
     return path
