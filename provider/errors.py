@@ -6,7 +6,12 @@ and an ``exit_code``. ``provider.__main__`` catches them.
 No message contains a token, key or certificate.
 """
 
-from typing import ClassVar
+from __future__ import annotations
+
+from provider.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class ProviderError(Exception):

@@ -4,9 +4,10 @@
 for each call, with a file ``pid`` that holds the process ID. The installed form has no such file.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from contextlib import suppress
 
 _MARKER = "pid"
 # The launcher and PyInstaller's bootloader set these for themselves.
@@ -41,17 +42,18 @@ def remove_extraction_dir() -> None:
                 return
     except OSError:
         return
-    # If this fails, the next call removes the directory.
-    with suppress(OSError):
+    try:
         for entry in os.scandir(directory):
             if entry.name != _MARKER:
                 _remove(entry)
         # Last: the launcher never removes a directory without this file.
         os.unlink(marker)
         os.rmdir(directory)
+    except OSError:
+        pass  # the next call removes the directory
 
 
-def _remove(entry: "os.DirEntry[str]") -> None:
+def _remove(entry: os.DirEntry[str]) -> None:
     if not entry.is_dir(follow_symlinks=False):
         os.unlink(entry.path)
         return

@@ -3,21 +3,17 @@
 The kubelet removes tag and digest before it calls a plugin; other callers send them.
 """
 
-import re
-from typing import NamedTuple
+from __future__ import annotations
 
+from provider.ascii import ALNUM, DIGITS, HEX, LOWER, consists_of
 from provider.errors import BadRequest
+from provider.light_typing import NamedTuple
 
 DEFAULT_HOST = "docker.io"
 _MAX_LENGTH = 1024
 
-_HOST = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?", re.A
-)
-_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"
-_REPOSITORY = re.compile(rf"{_COMPONENT}(/{_COMPONENT})*", re.A)
-_TAG = re.compile(r"\w[\w.-]{0,127}", re.A)
-_DIGEST = re.compile(r"[A-Za-z0-9.+_-]+:[0-9A-Fa-f]{32,}", re.A)
+_SEPARATORS = frozenset("._-")
+_SPACED = str.maketrans(dict.fromkeys(LOWER, " "))
 
 
 class Image(NamedTuple):
@@ -49,10 +45,10 @@ def parse_image(text: str) -> Image:
         host, path = DEFAULT_HOST, name
     repository, colon, tag = path.partition(":")
     well_formed = (
-        _HOST.fullmatch(host)
-        and _REPOSITORY.fullmatch(repository)
-        and (not colon or _TAG.fullmatch(tag))
-        and (not at or _DIGEST.fullmatch(digest))
+        _is_host(host)
+        and all(map(_is_component, repository.split("/")))
+        and (not colon or _is_tag(tag))
+        and (not at or _is_digest(digest))
     )
     if not well_formed:
         raise BadRequest(
@@ -60,3 +56,40 @@ def parse_image(text: str) -> Image:
             "The form of an image reference is host[:port]/repository[:tag][@digest].",
         )
     return Image(host, repository, tag or None, digest or None)
+
+
+def _is_host(text: str) -> bool:
+    """A name or an address in brackets, with a port or without."""
+    address, bracket, rest = text.rpartition("]")
+    if bracket:
+        well_formed = address[:1] == "[" and consists_of(address[1:], HEX | {":", "."})
+        colon, port = rest[:1], rest[1:]
+    else:
+        name, colon, port = text.partition(":")
+        well_formed = name[:1] in ALNUM and consists_of(name, ALNUM | {".", "-"})
+    return well_formed and (not colon or (colon == ":" and consists_of(port, DIGITS, 5)))
+
+
+def _is_component(text: str) -> bool:
+    """Letters and digits. Between two of them may be a separator: one dot, one or two underscores, or dashes."""
+    return (
+        consists_of(text, LOWER | _SEPARATORS)
+        and not {text[0], text[-1]} & _SEPARATORS
+        and all(
+            separator in (".", "_", "__") or not separator.strip("-")
+            for separator in text.translate(_SPACED).split()
+        )
+    )
+
+
+def _is_tag(text: str) -> bool:
+    return text[:1] not in (".", "-") and consists_of(text, ALNUM | {"_", ".", "-"}, 128)
+
+
+def _is_digest(text: str) -> bool:
+    algorithm, _, value = text.partition(":")
+    return (
+        consists_of(algorithm, ALNUM | {".", "+", "_", "-"})
+        and consists_of(value, HEX)
+        and len(value) >= 32
+    )

@@ -1,14 +1,16 @@
 """The values that every step of one call needs."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from __future__ import annotations
 
-from provider.log import Log
-from provider.net.deadline import Deadline
-from provider.settings import Settings
+from provider.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Protocol
+
+    from provider.log import Log
+    from provider.net.deadline import Deadline
+    from provider.settings import Settings
 
     class Subject(Protocol):
         """What proves an identity other than the node's, read once."""
@@ -16,9 +18,6 @@ if TYPE_CHECKING:
         @property
         def identity(self) -> str:
             """The cache key of its tokens. It covers everything that proves the identity."""
-else:
-    # A Protocol, or its name as a string in a NamedTuple, takes up to 1 ms of each call.
-    Subject = object
 
 
 class Invocation(NamedTuple):

@@ -4,15 +4,18 @@ The kubelet discards the standard error of a plugin that succeeds, and a log fil
 rotation. Callers must not put a token, key or certificate into a line.
 """
 
+from __future__ import annotations
+
 import os
-import re
 
 # The C module: importing the Python module takes 2 ms, and every call logs.
 from _socket import AF_UNIX, SOCK_DGRAM, socket
-from collections.abc import Mapping
-from contextlib import closing
 
 from provider import __version__
+from provider.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
@@ -66,7 +69,7 @@ def _printable(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    if re.fullmatch(r'[^\s"=\\]+', text):
+    if text.split() == [text] and not any(c in text for c in '"=\\'):
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
@@ -74,11 +77,14 @@ def _quoted(text: str) -> str:
 
 def _send(path: str, datagram: str) -> bool:
     try:
-        with closing(socket(AF_UNIX, SOCK_DGRAM)) as sender:
+        sender = socket(AF_UNIX, SOCK_DGRAM)
+        try:
             # Without waiting: if the socket is full, the line is lost.
             sender.setblocking(False)
             sender.connect(path)
             sender.send(datagram.encode())
+        finally:
+            sender.close()
     except OSError:
         return False
     return True

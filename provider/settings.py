@@ -4,12 +4,16 @@ Variables and keys are those of Oracle's Go provider, plus some new ones. ``SETT
 parsing, errors and the table in the README come from it.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from __future__ import annotations
 
+from provider.ascii import ALNUM, DIGITS, GRAPHIC, consists_of
 from provider.errors import BadSettings
+from provider.light_typing import TYPE_CHECKING, NamedTuple
 from provider.net.hostname import HostPattern, parse_host, parse_host_pattern
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any
 
 INSTANCE_PRINCIPAL = "INSTANCE_PRINCIPAL"
 USER_PRINCIPAL = "USER_PRINCIPAL"
@@ -45,7 +49,7 @@ class Settings(NamedTuple):
     deadline_seconds: float = DEFAULT_DEADLINE
     log_level: str = "info"
 
-    def for_caller(self, has_service_account: bool) -> "Settings":
+    def for_caller(self, has_service_account: bool) -> Settings:
         """Return the settings for one caller: WORKLOAD_IDENTITY_OR_INSTANCE_PRINCIPAL becomes one of the two.
 
         The node's identity is for callers without a service account. It never replaces an account that was
@@ -69,11 +73,12 @@ class Setting(NamedTuple):
 
 
 def _path(text: str) -> str | None:
-    return text if re.fullmatch(r"/[A-Za-z0-9._~/-]+", text, re.A) else None
+    absolute = text.startswith("/") and consists_of(text[1:], ALNUM | frozenset("._~/-"))
+    return text if absolute else None
 
 
 def _user(text: str) -> str | None:
-    return text if re.fullmatch(r"[!-9;-~]+", text, re.A) else None
+    return text if consists_of(text, GRAPHIC - {":"}) else None
 
 
 def _one_of(*values: str, fold: Callable[[str], str] = str.lower) -> Callable[[str], str | None]:
@@ -85,13 +90,15 @@ def _enabled(text: str) -> bool | None:
 
 
 def _hosts(text: str) -> tuple[HostPattern, ...] | None:
-    patterns = [parse_host_pattern(part) for part in re.split(r"[,\s]+", text.strip(" ,")) if part]
+    patterns = [parse_host_pattern(part) for part in text.replace(",", " ").split()]
     known = tuple(pattern for pattern in patterns if pattern)
     return known if len(known) == len(patterns) else None
 
 
 def _seconds(text: str) -> float | None:
-    seconds = float(text) if re.fullmatch(r"[0-9]{1,2}(\.[0-9]{1,3})?", text, re.A) else 0.0
+    whole, point, fraction = text.partition(".")
+    well_formed = consists_of(whole, DIGITS, 2) and (not point or consists_of(fraction, DIGITS, 3))
+    seconds = float(text) if well_formed else 0.0
     return seconds if 1 <= seconds <= _MAX_DEADLINE else None
 
 

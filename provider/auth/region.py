@@ -1,6 +1,8 @@
 """The region of this instance."""
 
-from typing import NamedTuple
+from __future__ import annotations
+
+from provider.light_typing import NamedTuple
 
 
 class RegionInfo(NamedTuple):

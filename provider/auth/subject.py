@@ -1,17 +1,19 @@
 """Reads the identity that the settings choose."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from provider.light_typing import TYPE_CHECKING
 from provider.settings import RESOURCE_PRINCIPAL, USER_PRINCIPAL, WORKLOAD_IDENTITY, Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from provider.invocation import Subject
 
 
 def subject_of(
     settings: Settings, service_account_token: str | None, environ: Mapping[str, str]
-) -> "Subject | None":
+) -> Subject | None:
     """Read what proves the identity that the settings choose; None for the node's own identity.
 
     Raises NoServiceAccountToken, BadUserPrincipal, BadResourcePrincipal.

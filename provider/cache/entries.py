@@ -1,22 +1,29 @@
 """The entries of the credential cache: registry tokens, pull checks and failures, as JSON files."""
 
+from __future__ import annotations
+
 import zlib
-from collections.abc import Mapping
-from typing import Any, NamedTuple
 
 from provider.cache.tmpfs import FORMAT, CacheUnavailable, Lock, Store, now
 from provider.errors import ImdsThrottled, ProviderError
-from provider.image import Image
-from provider.invocation import Invocation
-from provider.log import Log
+from provider.light_typing import TYPE_CHECKING, NamedTuple
 from provider.ocir.credentials import (
     CHECK_NO_IMAGE,
     CHECK_OFF,
+    PULL_STATUSES,
     PullCheck,
-    PullStatus,
     RegistryCredentials,
 )
 from provider.ocir.token import MAX_EXPIRES_IN, Token, is_token
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from provider.image import Image
+    from provider.invocation import Invocation
+    from provider.log import Log
+    from provider.ocir.credentials import PullStatus
 
 # Seconds for which a token counts as new, and a successful pull check as recent. It is shorter than
 # UNPROVEN_SECONDS by more than an exchange takes, so that each response for a denied image has a newer token than
@@ -115,12 +122,12 @@ class CachedToken(NamedTuple):
     def is_proven(self, repository: str) -> bool:
         """Report whether a pull check of ``repository`` allowed a pull with this token, at any time."""
         check = self.checks.get(repository)
-        return check is not None and check.status is PullStatus.ALLOWED
+        return check is not None and check.status == "allowed"
 
     @property
     def is_proven_for_any(self) -> bool:
         """Report whether a pull check of any repository allowed a pull with this token."""
-        return any(check.status is PullStatus.ALLOWED for check in self.checks.values())
+        return any(check.status == "allowed" for check in self.checks.values())
 
     def known_check(self, repository: str) -> PullCheck | None:
         """Return the cached pull check of ``repository``; None if the registry must be asked."""
@@ -128,10 +135,10 @@ class CachedToken(NamedTuple):
         if check is None:
             return None
         age = now() - check.at
-        if check.status is PullStatus.ALLOWED and age >= NEW_SECONDS:
+        if check.status == "allowed" and age >= NEW_SECONDS:
             return None
         code = f": {check.code}" if check.code else ""
-        text = f"{check.status.value}{code} ({age:.0f} s ago)"
+        text = f"{check.status}{code} ({age:.0f} s ago)"
         return PullCheck(check.status, text, check.code)
 
     def add_check(self, repository: str, check: PullCheck) -> None:
@@ -158,16 +165,14 @@ def token_content(
 
 def _with_check(
     checks: Mapping[str, _CachedCheck], repository: str, check: PullCheck
-) -> dict[str, tuple[str, str | None, float]]:
+) -> dict[str, tuple[PullStatus, str | None, float]]:
     """Return the JSON of ``checks`` plus one, the newest last. The number is limited: pods choose the names."""
     others = {
-        name: (old.status.value, old.code, old.at)
-        for name, old in checks.items()
-        if name != repository
+        name: (old.status, old.code, old.at) for name, old in checks.items() if name != repository
     }
     if len(repository) > _MAX_REPOSITORY:
         return others
-    new = repository, (check.status.value, check.code, now())
+    new = repository, (check.status, check.code, now())
     return dict([*list(others.items())[1 - _MAX_CHECKS :], new])
 
 
@@ -185,7 +190,11 @@ def _cached_token(content: Any) -> CachedToken | None:
         text, expires_in = content["token"], content["expires_in"]
         token = Token(text, int(expires_in - age), str(content["request_id"]))
         checks = {
-            str(name): _CachedCheck(PullStatus(status), str(code) if code else None, at + 0.0)
+            str(name): _CachedCheck(
+                PULL_STATUSES[PULL_STATUSES.index(status)],  # ValueError if it is unknown
+                str(code) if code else None,
+                at + 0.0,
+            )
             for name, (status, code, at) in content["checks"].items()
         }
         renewed = content["renewed"] is True

@@ -4,13 +4,17 @@ All registries use the same identity, and users who create pods choose the names
 registries share a failure to prove the identity.
 """
 
+from __future__ import annotations
+
 from provider.auth.region import RegionInfo
 from provider.cache.entries import CacheSlot, cache_key, failure_content, raise_shared_failure
 from provider.cache.tmpfs import Lock, Store, now
 from provider.errors import ProviderError, RegistryUnreachable, Terminated
-from provider.invocation import Invocation
-from provider.net.deadline import Deadline
+from provider.light_typing import TYPE_CHECKING
 from provider.ocir.hosts import is_registry_of
+
+if TYPE_CHECKING:
+    from provider.invocation import Invocation
 
 # Seconds. In this time, the identity is proven for only one registry of an unknown region.
 _UNKNOWN_SECONDS = 60
@@ -38,11 +42,11 @@ class IdentityFlight:
         self._deadline = invocation.deadline
         self._lock: Lock | None = None
 
-    def __enter__(self) -> "IdentityFlight":
+    def __enter__(self) -> IdentityFlight:
         self.is_proving = True
         lock = self._slot.lock()
         while lock and not lock.acquire():
-            wait_for(lock, self._deadline, "waiting for another call that proves the identity")
+            lock.wait(self._deadline, "waiting for another call that proves the identity")
             # Checked without the lock: acquiring it again would make the other calls wait once more.
             if self.last_success() >= self.arrived and self.unknown_registry is None:
                 return self
@@ -107,10 +111,3 @@ class IdentityFlight:
         if self._lock:
             self._lock.release()
             self._lock = None
-
-
-def wait_for(lock: Lock, deadline: Deadline, doing: str) -> None:
-    """Wait until no call holds ``lock``. Raises DeadlineExceeded."""
-    from provider.net.background import Background
-
-    Background(lock.wait).result(deadline, doing)

@@ -4,14 +4,21 @@ The directory has mode 0700 and its files 0600; each is checked through its desc
 to disk. Unexpected state is a cache miss, not an error.
 """
 
+from __future__ import annotations
+
 import fcntl
-import json
 import os
 import stat
 import time
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+
+from provider.light_json import dumps, loads
+from provider.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from provider.net.deadline import Deadline
 
 LOCK_SUFFIX = ".lock"
 FOLDER = "oke-credential-provider"
@@ -22,6 +29,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 # owner and mode are checked through th
 # Part of each file name: versions of this program with another format do not read each other's files.
 FORMAT = 2
 _MAX_BYTES = 256 * 1024
+_POLL_SECONDS = 0.01
 _STALE_SECONDS = 2 * 3600
 # With workload identity, each of a node's 110 pods has four files: entry and lock, of its registry and of its
 # identity.
@@ -63,7 +71,7 @@ class Store:
         self.path = path
 
     @classmethod
-    def open(cls, environ: Mapping[str, str], make: bool = True) -> "Store":
+    def open(cls, environ: Mapping[str, str], make: bool = True) -> Store:
         """Open the first of ``candidate_folders`` that is on tmpfs; create it if ``make`` is true.
 
         Raises CacheUnavailable if there is none, or if it belongs to another user.
@@ -71,8 +79,10 @@ class Store:
         reasons = []
         for path in candidate_folders(environ):
             if make and not os.path.lexists(path) and _in_memory(os.path.dirname(path)):
-                with suppress(OSError):
+                try:
                     os.mkdir(path, 0o700)
+                except OSError:
+                    pass  # the reason shows below
             try:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | _SAFE)
             except (FileNotFoundError, PermissionError) as error:
@@ -115,7 +125,7 @@ class Store:
         finally:
             os.close(fd)
         try:
-            content = json.loads(data)
+            content = loads(data)
         except (ValueError, RecursionError) as error:
             raise CacheUnavailable(f"{name} is not JSON") from error
         if not isinstance(content, dict):
@@ -126,17 +136,15 @@ class Store:
         """Replace a file atomically. Raises CacheUnavailable."""
         temporary = f"{name}.{os.getpid()}.new"
         try:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary, dir_fd=self._fd)
+            self._unlink(temporary)
             fd = os.open(
                 temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _SAFE, 0o600, dir_fd=self._fd
             )
             with os.fdopen(fd, "w") as file:
-                json.dump(content, file)
+                file.write(dumps(content))
             os.rename(temporary, name, src_dir_fd=self._fd, dst_dir_fd=self._fd)
         except OSError as error:
-            with suppress(OSError):
-                os.unlink(temporary, dir_fd=self._fd)
+            self._unlink(temporary)
             raise CacheUnavailable(f"{name} cannot be written: {error.strerror}") from error
 
     def sweep(self) -> None:
@@ -146,16 +154,27 @@ class Store:
         oldest files go.
         """
         files: dict[str, os.stat_result] = {}
-        with suppress(OSError):
-            for name in os.listdir(self._fd):
-                with suppress(OSError):
-                    files[name] = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+        try:
+            names = self.names()
+        except CacheUnavailable:
+            return
+        for name in names:
+            try:
+                files[name] = os.stat(name, dir_fd=self._fd, follow_symlinks=False)
+            except OSError:
+                continue  # removed by another call
         stale = time.time() - _STALE_SECONDS
         count, size = len(files), sum(status.st_size for status in files.values())
         for name in sorted(files, key=lambda name: (entry_of(name) in files, files[name].st_mtime)):
             over = count > _MAX_FILES or size > _MAX_TOTAL_BYTES
             if (over or files[name].st_mtime < stale) and self._remove(name):
                 count, size = count - 1, size - files[name].st_size
+
+    def _unlink(self, name: str) -> None:
+        try:
+            os.unlink(name, dir_fd=self._fd)
+        except OSError:
+            pass
 
     def _remove(self, name: str) -> bool:
         """Remove a file, unless it is a lock that a process holds. Report whether it was removed."""
@@ -175,13 +194,15 @@ class Store:
 
     def remove(self) -> None:
         """Remove the files of all versions of this program, and then the directory if it is empty."""
-        with suppress(CacheUnavailable, OSError):
+        try:
             for name in self.names():
                 if name.startswith("v") and name[1:].partition("-")[0].isdecimal():
                     os.unlink(name, dir_fd=self._fd)
             os.rmdir(self.path)
+        except (CacheUnavailable, OSError):
+            pass
 
-    def lock(self, name: str) -> "Lock":
+    def lock(self, name: str) -> Lock:
         """Return the lock of an entry. Raises CacheUnavailable."""
         path = f"{name}{LOCK_SUFFIX}"
         try:
@@ -204,14 +225,24 @@ class Lock:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        with suppress(OSError):
+        try:
             os.utime(self._fd)  # so that it does not count as stale
+        except OSError:
+            pass
         return True
 
-    def wait(self) -> None:
-        """Block until no process holds it exclusively; all waiting processes then continue at once."""
-        fcntl.flock(self._fd, fcntl.LOCK_SH)
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
+    def wait(self, deadline: Deadline, doing: str) -> None:
+        """Wait until no process holds it exclusively; all waiting processes then continue at once.
+
+        Raises DeadlineExceeded.
+        """
+        # Not a blocking flock: it would need a thread for the deadline, whose import takes 2 ms.
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return self.release()
+            except BlockingIOError:
+                time.sleep(min(_POLL_SECONDS, deadline.left(doing)))
 
     def release(self) -> None:
         """Release it."""
@@ -227,7 +258,7 @@ def _check_own(status: os.stat_result, what: str) -> None:
 
 def _in_memory(place: str | int) -> bool:
     """Report whether a path or descriptor is on tmpfs."""
-    with suppress(OSError):
+    try:
         device = os.stat(place).st_dev
         wanted = f"{os.major(device)}:{os.minor(device)}"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
@@ -235,4 +266,6 @@ def _in_memory(place: str | int) -> bool:
                 mount, _, source = line.partition(" - ")
                 if mount.split()[2] == wanted:
                     return source.split()[0] in _MEMORY_FILE_SYSTEMS
+    except OSError:
+        pass
     return False

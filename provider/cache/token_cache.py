@@ -38,9 +38,7 @@ Locks are taken in one order: the registry's before the identity's. No call wait
 the identity's lock.
 """
 
-from collections.abc import Collection
-from functools import cached_property
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
 from provider.cache.entries import (
     NEW_SECONDS,
@@ -54,24 +52,26 @@ from provider.cache.entries import (
 )
 from provider.cache.tmpfs import CacheUnavailable, Lock, Store, now
 from provider.errors import ProviderError, Terminated
-from provider.image import Image
-from provider.invocation import Invocation
+from provider.light_typing import TYPE_CHECKING
 from provider.net.hostname import HTTPS_PORT, split_host
 from provider.ocir.credentials import (
     CHECK_NO_IMAGE,
     CHECK_SKIPPED,
     UNPROVEN_SECONDS,
     PullCheck,
-    PullStatus,
     RegistryCredentials,
     check_without_request,
 )
 from provider.ocir.hosts import is_known_registry, is_registry_of
-from provider.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from provider.auth.region import RegionInfo
     from provider.cache.single_flight import IdentityFlight
+    from provider.image import Image
+    from provider.invocation import Invocation
+    from provider.settings import Settings
 
 _UNCHECKED_SECONDS = 10
 _MAX_TOKENS = 3
@@ -79,7 +79,7 @@ _MAX_TOKENS = 3
 _FAILURE_SUFFIX = ".failure"
 
 
-def instance_region(invocation: Invocation) -> "RegionInfo":
+def instance_region(invocation: Invocation) -> RegionInfo:
     """Return the instance's region from the cache, or from IMDS.
 
     Raises Imds*, also for a failure of another call, and DeadlineExceeded.
@@ -139,7 +139,7 @@ def get_or_fetch(image: Image, invocation: Invocation) -> RegistryCredentials:
         check = _check(cache, lock, image, invocation, found)
         # A container tool does not cache the token, so it may get an older one.
         limit = UNPROVEN_SECONDS if check == CHECK_NO_IMAGE else NEW_SECONDS
-        if check.status is PullStatus.ALLOWED or found.age < limit:
+        if check.status == "allowed" or found.age < limit:
             return found.credentials(check)
         rejected[found.token.text] = found, check
 
@@ -151,7 +151,7 @@ def registry_key(image: Image, settings: Settings) -> str:
 
 
 def _find_or_fetch(
-    cache: "_RegistryCache", lock: Lock, rejected: Collection[str], invocation: Invocation
+    cache: _RegistryCache, lock: Lock, rejected: Collection[str], invocation: Invocation
 ) -> CachedToken | RegistryCredentials:
     """Return a cached token that was not rejected, or the result of an exchange."""
     while True:
@@ -163,13 +163,11 @@ def _find_or_fetch(
                 return cache.find(rejected) or cache.fetch()
             finally:
                 lock.release()
-        from provider.cache.single_flight import wait_for
-
-        wait_for(lock, invocation.deadline, "waiting for the exchange of another call")
+        lock.wait(invocation.deadline, "waiting for the exchange of another call")
 
 
 def _check(
-    cache: "_RegistryCache", lock: Lock, image: Image, invocation: Invocation, cached: CachedToken
+    cache: _RegistryCache, lock: Lock, image: Image, invocation: Invocation, cached: CachedToken
 ) -> PullCheck:
     """Return the pull check of ``image`` with a cached token: a recent one, or a new one."""
     check = check_without_request(image, invocation.settings)
@@ -208,12 +206,15 @@ class _RegistryCache:
         owner = {"host": self._host, "identity": cache_key(invocation)}
         self._slot = CacheSlot(store, self._host, owner, invocation.log)
         self.name = self._slot.name
+        self._identity_flight: IdentityFlight | None = None
 
-    @cached_property
-    def _flight(self) -> "IdentityFlight":
-        from provider.cache.single_flight import IdentityFlight
+    @property
+    def _flight(self) -> IdentityFlight:
+        if self._identity_flight is None:
+            from provider.cache.single_flight import IdentityFlight
 
-        return IdentityFlight(self._store, self._invocation, self._arrived)
+            self._identity_flight = IdentityFlight(self._store, self._invocation, self._arrived)
+        return self._identity_flight
 
     def find(self, rejected: Collection[str]) -> CachedToken | None:
         """Return the newest token that is proven for the repository, or else the newest token.

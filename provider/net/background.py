@@ -1,10 +1,16 @@
 """Work in a background thread."""
 
+from __future__ import annotations
+
 import threading
-from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from provider.net.deadline import Deadline
+from provider.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from provider.net.deadline import Deadline
 
 T = TypeVar("T")
 

@@ -1,9 +1,14 @@
 """One time limit for a whole call: each connect, read, lock and retry uses what is left of it."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable
 
 from provider.errors import DeadlineExceeded
+from provider.light_typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Deadline:
@@ -40,6 +45,6 @@ class Deadline:
         """Report whether no time is left."""
         return self._clock() >= self._end
 
-    def within(self, seconds: float, doing: str) -> "Deadline":
+    def within(self, seconds: float, doing: str) -> Deadline:
         """Return a deadline ``seconds`` from now, but not later than this one. Raises DeadlineExceeded."""
         return Deadline(min(seconds, self.left(doing)), self._clock)

@@ -1,15 +1,13 @@
 """Host names: DNS names, image registries, and the patterns in OCIR_HOSTS."""
 
-import re
-from typing import NamedTuple
+from __future__ import annotations
+
+from provider.ascii import DIGITS, HEX, LOWER, consists_of
+from provider.light_typing import NamedTuple
 
 LOOPBACK = ("localhost", "127.0.0.1")
 HTTPS_PORT = 443
 HTTP_PORT = 80
-
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.A)
-_NUMBER = re.compile(r"[0-9]+", re.A)
-_PORT = re.compile(r"[1-9][0-9]{0,4}", re.A)
 
 
 class HostPattern(NamedTuple):
@@ -37,16 +35,18 @@ def is_domain_name(text: str) -> bool:
     return (
         len(text) <= 253
         and len(labels) >= 2
-        and all(_LABEL.fullmatch(label) for label in labels)
-        and not _NUMBER.fullmatch(labels[-1])
+        and all(map(_is_label, labels))
+        and not consists_of(labels[-1], DIGITS)
     )
 
 
 def parse_host(text: str) -> str | None:
     """Return a DNS name, IPv4 address or IPv6 address in lower case; None for any other text."""
     host = text.lower()
-    address = re.fullmatch(r"[0-9]{1,3}(\.[0-9]{1,3}){3}|[0-9a-f]*:[0-9a-f:]+", host, re.A)
-    return host if address or is_domain_name(host) else None
+    parts = host.split(".")
+    is_ipv4 = len(parts) == 4 and all(consists_of(part, DIGITS, 3) for part in parts)
+    is_ipv6 = ":" in host[:-1] and consists_of(host, HEX | {":"})
+    return host if is_ipv4 or is_ipv6 or is_domain_name(host) else None
 
 
 def parse_host_pattern(text: str) -> HostPattern | None:
@@ -79,4 +79,8 @@ def split_host(image_host: str) -> tuple[str, int | None] | None:
 
 
 def _is_port(text: str) -> bool:
-    return bool(_PORT.fullmatch(text)) and int(text) <= 65535
+    return consists_of(text, DIGITS, 5) and text[0] != "0" and int(text) <= 65535
+
+
+def _is_label(text: str) -> bool:
+    return consists_of(text, LOWER | {"-"}, 63) and "-" not in (text[0], text[-1])

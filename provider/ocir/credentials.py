@@ -1,23 +1,26 @@
 """The result of an exchange: registry credentials, and the result of their pull check."""
 
-import enum
-from typing import NamedTuple
+from __future__ import annotations
 
-from provider.image import Image
-from provider.ocir.token import Token
-from provider.settings import Settings
+from provider.light_typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+    from provider.image import Image
+    from provider.ocir.token import Token
+    from provider.settings import Settings
+
+    # What a pull check shows about a token and a repository.
+    PullStatus = Literal["allowed", "denied", "unclear"]
+else:
+    PullStatus = str
+
+PULL_STATUSES: tuple[PullStatus, ...] = ("allowed", "denied", "unclear")
 
 # Seconds. A token without a successful pull check is replaced at this age. The age counts from the exchange, so
 # that a fix after the exchange takes effect within this time.
 UNPROVEN_SECONDS = 120
-
-
-class PullStatus(enum.Enum):
-    """What a pull check shows about a token and a repository."""
-
-    ALLOWED = "allowed"
-    DENIED = "denied"
-    UNCLEAR = "unclear"
 
 
 class PullCheck(NamedTuple):
@@ -32,11 +35,11 @@ class PullCheck(NamedTuple):
     http_status: int | None = None
 
 
-CHECK_OFF = PullCheck(PullStatus.ALLOWED, "off")
+CHECK_OFF = PullCheck("allowed", "off")
 # See provider.cache.token_cache.
-CHECK_SKIPPED = PullCheck(PullStatus.UNCLEAR, "left to a later call")
+CHECK_SKIPPED = PullCheck("unclear", "left to a later call")
 # A container tool asks for the credentials of a whole registry.
-CHECK_NO_IMAGE = PullCheck(PullStatus.UNCLEAR, "no image named")
+CHECK_NO_IMAGE = PullCheck("unclear", "no image named")
 
 
 class RegistryCredentials(NamedTuple):

@@ -18,7 +18,6 @@ from provider.net.hostname import HTTP_PORT, HTTPS_PORT, LOOPBACK, split_host
 from provider.net.http import Origin
 from provider.ocir.credentials import (
     PullCheck,
-    PullStatus,
     RegistryCredentials,
     check_without_request,
 )
@@ -94,7 +93,7 @@ def get_credentials(image: Image, invocation: Invocation, proof: Proof) -> Regis
     if principal.expires_in is not None:
         token = token._replace(expires_in=min(token.expires_in, principal.expires_in))
     check = check_without_request(image, invocation.settings) or check_pull(registry, image, token)
-    if check.status is PullStatus.DENIED:
+    if check.status == "denied":
         check = check._replace(text=f"{check.text}{caveat}")
     return RegistryCredentials(token, principal.name, check)
 

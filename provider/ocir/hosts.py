@@ -9,8 +9,9 @@ A signature proves the node's identity and must never reach a host that is not O
 compare whole host names, label by label.
 """
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
+from provider.light_typing import TYPE_CHECKING
 from provider.net.hostname import HTTPS_PORT, HostPattern, is_domain_name, split_host
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ def is_known_registry(image_host: str, listed: tuple[HostPattern, ...]) -> bool:
     )
 
 
-def is_registry_of(region: "RegionInfo", host: str) -> bool:
+def is_registry_of(region: RegionInfo, host: str) -> bool:
     """Report whether ``host``, in lower case, is a name of the registry of ``region``."""
     return host in _registries(*region)
 

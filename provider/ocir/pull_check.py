@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from provider.errors import ProviderError
 from provider.image import Image
-from provider.ocir.credentials import PullCheck, PullStatus
+from provider.ocir.credentials import PullCheck
 from provider.ocir.registry_errors import judge
 from provider.ocir.token import Token
 
@@ -39,7 +39,7 @@ def check_pull(client: "Client", image: Image, token: Token) -> PullCheck:
                 method, target, lambda: headers, attempts=1, seconds=_CHECK_SECONDS
             )
             if answer.status == 200:
-                return PullCheck(PullStatus.ALLOWED, "allowed")
+                return PullCheck("allowed", "allowed")
     except ProviderError as error:
-        return PullCheck(PullStatus.UNCLEAR, f"failed: {error.message}")
+        return PullCheck("unclear", f"failed: {error.message}")
     return judge(answer)

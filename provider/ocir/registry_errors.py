@@ -3,7 +3,7 @@
 import json
 from typing import TYPE_CHECKING
 
-from provider.ocir.credentials import PullCheck, PullStatus
+from provider.ocir.credentials import PullCheck
 
 if TYPE_CHECKING:
     from provider.net.http import Answer
@@ -30,7 +30,7 @@ def judge(answer: "Answer") -> PullCheck:
         case 404, "MANIFEST_UNKNOWN":
             # Only a principal that may read the repository learns which manifests it has. OCI also answers
             # 404 to principals without permission, so no other 404 proves anything.
-            return PullCheck(PullStatus.ALLOWED, "allowed (no such tag)", code, answer.status)
+            return PullCheck("allowed", "allowed (no such tag)", code, answer.status)
         case 403, "FREE_TIER_NOT_SUPPORTED":
             reason = "this tenancy's tier does not include the registry in this region; a policy does not help"
         case 403, _:
@@ -41,8 +41,8 @@ def judge(answer: "Answer") -> PullCheck:
         case 401, _:
             reason = "the registry does not accept the token itself; a policy does not help"
         case _:
-            return PullCheck(PullStatus.UNCLEAR, f"unclear: {reply}", code, answer.status)
-    return PullCheck(PullStatus.DENIED, f"denied: {reply}; {reason}", code, answer.status)
+            return PullCheck("unclear", f"unclear: {reply}", code, answer.status)
+    return PullCheck("denied", f"denied: {reply}; {reason}", code, answer.status)
 
 
 def _error_code(body: bytes) -> str | None:

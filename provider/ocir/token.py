@@ -1,10 +1,11 @@
 """The registry token, and OCIR's token endpoint."""
 
-import json
-import re
-from typing import TYPE_CHECKING, NamedTuple
+from __future__ import annotations
 
+from provider.ascii import GRAPHIC, consists_of
 from provider.errors import TokenMalformed, TokenRefused
+from provider.light_json import loads
+from provider.light_typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from provider.auth.signer import Signer
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 
 # Seconds; OCIR's tokens are valid for an hour. A longer lifetime is an error of the server.
 MAX_EXPIRES_IN = 30 * 24 * 3600
-# It becomes part of a header, and is the password.
-_TOKEN = re.compile(r"[!-~]{1,65536}", re.A)
+_LONGEST = 65536
 
 
 class Token(NamedTuple):
@@ -25,11 +25,13 @@ class Token(NamedTuple):
 
 
 def is_token(text: object) -> bool:
-    """Report whether ``text`` can be a token: printable ASCII without spaces."""
-    return isinstance(text, str) and bool(_TOKEN.fullmatch(text))
+    """Report whether ``text`` can be a token: printable ASCII without spaces. It becomes part of a header, and
+    is the password.
+    """
+    return isinstance(text, str) and consists_of(text, GRAPHIC, _LONGEST)
 
 
-def request_token(client: "Client", path: str, signer: "Signer") -> Token:
+def request_token(client: Client, path: str, signer: Signer) -> Token:
     """Send ``GET https://<registry><path>``, signed. Raises TokenRefused, TokenMalformed, ClockSkew,
     RegistryUnreachable, TlsUntrusted, DeadlineExceeded.
 
@@ -42,7 +44,7 @@ def request_token(client: "Client", path: str, signer: "Signer") -> Token:
         redirected = "; redirects are not followed" if 300 <= answer.status < 400 else ""
         raise TokenRefused(f"{answer.describe()}{redirected}")
     try:
-        content = json.loads(answer.body)
+        content = loads(answer.body)
         text = content.get("token") or content["access_token"]
         expires_in = content["expires_in"]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

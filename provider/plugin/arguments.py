@@ -1,7 +1,11 @@
 """Detects kubelet calls by the command line."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from __future__ import annotations
+
+from provider.light_typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class KubeletCall(NamedTuple):

@@ -1,21 +1,25 @@
 """One call, from top to bottom: host rules, cache, exchange, response."""
 
+from __future__ import annotations
+
 import os
 import select
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
 from provider.cache.token_cache import get_or_fetch, instance_region
 from provider.errors import ProviderError
-from provider.image import Image
 from provider.invocation import Invocation
+from provider.light_typing import TYPE_CHECKING
 from provider.log import Log
 from provider.net.deadline import Deadline
-from provider.ocir.credentials import PullStatus
 from provider.ocir.hosts import claimed_realm_domain, is_ocir
-from provider.plugin.request import Request
 from provider.plugin.response import NO_CREDENTIALS, Response, cache_seconds
 from provider.settings import INSTANCE_PRINCIPAL, WORKLOAD_IDENTITY, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from provider.image import Image
+    from provider.plugin.request import Request
 
 
 def start(settings: Settings, environ: Mapping[str, str]) -> Invocation:
@@ -24,23 +28,28 @@ def start(settings: Settings, environ: Mapping[str, str]) -> Invocation:
     return Invocation(settings, environ, deadline, log)
 
 
-@contextmanager
-def log_failure(invocation: Invocation, fields: Mapping[str, object]) -> Iterator[None]:
-    """Write a ProviderError to the log, with ``fields``, and raise it again."""
-    try:
-        yield
-    except ProviderError as error:
-        seconds = f"{invocation.deadline.elapsed:.3f}"
-        values = {**fields, "code": error.code, "seconds": seconds}
-        invocation.log.write("error", error.line(), values)
-        raise
+class LoggedFailure:
+    """A context manager that writes a ProviderError to the log, with ``fields``."""
+
+    def __init__(self, invocation: Invocation, fields: Mapping[str, object]) -> None:
+        self._invocation = invocation
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, ProviderError):
+            seconds = f"{self._invocation.deadline.elapsed:.3f}"
+            values = {**self._fields, "code": error.code, "seconds": seconds}
+            self._invocation.log.write("error", error.line(), values)
 
 
 def get_response(request: Request, invocation: Invocation) -> Response:
     """Return the response for a request, and log it. Raises ProviderError."""
     image = request.image
     fields: dict[str, object] = {"registry": image.host, "image": image.repository or None}
-    with log_failure(invocation, fields):
+    with LoggedFailure(invocation, fields):
         token = request.service_account_token
         settings = invocation.settings.for_caller(token is not None)
         invocation = invocation._replace(settings=settings)
@@ -55,7 +64,7 @@ def get_response(request: Request, invocation: Invocation) -> Response:
             subject = subject_of(settings, token, invocation.environ)
         credentials = get_or_fetch(image, invocation._replace(subject=subject))
     check = credentials.check
-    allowed = check.status is PullStatus.ALLOWED
+    allowed = check.status == "allowed"
     seconds = cache_seconds(credentials.token.expires_in, allowed, credentials.age)
     fields |= {
         "principal": credentials.principal,
@@ -65,7 +74,7 @@ def get_response(request: Request, invocation: Invocation) -> Response:
         "cache_seconds": seconds,
         "token_request_id": credentials.token.request_id,
     }
-    level = "warning" if check.status is PullStatus.DENIED else "info"
+    level = "warning" if check.status == "denied" else "info"
     _log_response(invocation, level, fields)
     return Response(image.host, settings.default_user, credentials.token.text, seconds)
 

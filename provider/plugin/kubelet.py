@@ -1,14 +1,19 @@
 """A call from the kubelet: the request on standard input, the response as JSON."""
 
+from __future__ import annotations
+
 import os
-from collections.abc import Mapping
-from typing import NamedTuple
 
 from provider.errors import BadRequest
-from provider.net.deadline import Deadline
-from provider.plugin.call import get_response, log_failure, read_stdin, start
+from provider.light_typing import TYPE_CHECKING, NamedTuple
+from provider.plugin.call import LoggedFailure, get_response, read_stdin, start
 from provider.plugin.request import MAX_BYTES, Request, parse_request
 from provider.settings import settings_from_environment, settings_from_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from provider.net.deadline import Deadline
 
 
 class Output(NamedTuple):
@@ -25,7 +30,7 @@ def serve(settings_file: str | None, environ: Mapping[str, str]) -> Output:
     else:
         settings = settings_from_environment(environ)
     invocation = start(settings, environ)
-    with log_failure(invocation, {}):
+    with LoggedFailure(invocation, {}):
         request = _read_request(invocation.deadline)
     return Output(get_response(request, invocation).to_json(), invocation.log.lines)
 

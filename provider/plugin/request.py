@@ -1,10 +1,11 @@
 """CredentialProviderRequest (https://kubernetes.io/docs/reference/config-api/kubelet-credentialprovider.v1/)."""
 
-import json
-from typing import NamedTuple
+from __future__ import annotations
 
 from provider.errors import BadRequest
 from provider.image import Image, parse_image
+from provider.light_json import loads
+from provider.light_typing import NamedTuple
 
 API_VERSION = "credentialprovider.kubelet.k8s.io/v1"
 KIND = "CredentialProviderRequest"
@@ -29,7 +30,7 @@ def parse_request(data: bytes) -> Request:
     if not data.strip():
         raise BadRequest("there is no request on standard input")
     try:
-        content = json.loads(data)
+        content = loads(data)
     except (ValueError, RecursionError) as error:
         # Without the parser's message, which may quote a service-account token.
         raise BadRequest("the request is not JSON") from error

@@ -4,9 +4,10 @@ The kubelet's decoder is strict: it rejects unknown, duplicate or misspelled fie
 the JSON.
 """
 
-import json
-from typing import NamedTuple
+from __future__ import annotations
 
+from provider.light_json import dumps
+from provider.light_typing import NamedTuple
 from provider.ocir.credentials import UNPROVEN_SECONDS
 from provider.plugin.request import API_VERSION
 
@@ -33,7 +34,7 @@ class Response(NamedTuple):
         auth = (
             {self.host: {"username": self.username, "password": self.password}} if self.host else {}
         )
-        return json.dumps(
+        return dumps(
             {
                 "apiVersion": API_VERSION,
                 "kind": KIND,

@@ -123,7 +123,7 @@ FAMILIES = (
             Mutation("provider/cache/entries.py", "NEW_SECONDS = 30", "NEW_SECONDS = 3600"),
             Mutation("provider/cache/token_cache.py", "and not cached.renewed:", "and True:"),
             Mutation("provider/cache/token_cache.py", "*proven[-(_MAX_TOKENS - 1) :], new", "new"),
-            Mutation("provider/cache/entries.py", "if check.status is PullStatus.ALLOWED and age >= NEW_SECONDS:", "if False:"),
+            Mutation("provider/cache/entries.py", 'if check.status == "allowed" and age >= NEW_SECONDS:', "if False:"),
             Mutation("provider/cache/token_cache.py", "._replace(age=now() - began)", ""),
             Mutation("provider/cache/token_cache.py", "            if not rejected:\n                raise\n", "            raise\n"),
             Mutation("provider/cache/token_cache.py", "limit = UNPROVEN_SECONDS if check == CHECK_NO_IMAGE else NEW_SECONDS", "limit = 3600 if check == CHECK_NO_IMAGE else NEW_SECONDS"),

@@ -7,7 +7,7 @@ from provider.image import Image
 from provider.invocation import Invocation
 from provider.log import Log
 from provider.net.deadline import Deadline
-from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
+from provider.ocir.credentials import PULL_STATUSES, PullCheck, PullStatus, RegistryCredentials
 from provider.ocir.token import Token
 from provider.plugin import call
 from provider.plugin.request import Request
@@ -27,16 +27,16 @@ def respond(
     return call.get_response(Request(Image(host, "ns/repo")), invocation)
 
 
-@pytest.mark.parametrize("status", PullStatus)
+@pytest.mark.parametrize("status", PULL_STATUSES)
 def test_only_a_proven_token_is_cached_long(
     monkeypatch: pytest.MonkeyPatch, status: PullStatus
 ) -> None:
     response = respond(monkeypatch, "fra.ocir.io", Settings(), status)
-    assert response.cache_seconds == (3300 if status is PullStatus.ALLOWED else 120)
+    assert response.cache_seconds == (3300 if status == "allowed" else 120)
 
 
 def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
-    allowed = PullStatus.ALLOWED
+    allowed: PullStatus = "allowed"
     user = Settings(ocir_auth_method="USER_PRINCIPAL")
     acme = "ocir.r-1.oci.acme.cloud"
     assert respond(monkeypatch, "docker.io", Settings(), allowed) == NO_CREDENTIALS

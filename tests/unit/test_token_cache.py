@@ -28,7 +28,7 @@ from provider.net.client import Client
 from provider.net.deadline import Deadline
 from provider.net.http import Origin
 from provider.ocir import exchange
-from provider.ocir.credentials import PullCheck, PullStatus, RegistryCredentials
+from provider.ocir.credentials import PullCheck, RegistryCredentials
 from provider.ocir.exchange import Proof
 from provider.ocir.token import Token
 from provider.plugin.response import cache_seconds
@@ -102,9 +102,9 @@ class Cloud:
 
     def check(self, image: Image, token: Token) -> PullCheck:
         if self.within(self.unclear):
-            return PullCheck(PullStatus.UNCLEAR, "unclear")
+            return PullCheck("unclear", "unclear")
         allowed = self.works(image.repository, token.text)
-        return PullCheck(PullStatus.ALLOWED if allowed else PullStatus.DENIED, "the reason")
+        return PullCheck("allowed" if allowed else "denied", "the reason")
 
 
 def open_descriptors() -> set[int]:
@@ -142,7 +142,7 @@ def test_a_repair_takes_effect_within_two_minutes(
             # A call leaves the cache's descriptors to the end of its process.
             for descriptor in open_descriptors() - before:
                 os.close(descriptor)
-        allowed = found.check.status is PullStatus.ALLOWED
+        allowed = found.check.status == "allowed"
         seconds = cache_seconds(found.token.expires_in, allowed, found.age)
         kept[repository] = found.token.text, cloud.now + seconds
 

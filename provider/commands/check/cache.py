@@ -11,7 +11,6 @@ from provider.commands.check import step as steps
 from provider.commands.check.route import new_client
 from provider.commands.check.step import Step
 from provider.image import Image
-from provider.ocir.credentials import PullStatus
 from provider.ocir.exchange import registry_origin
 from provider.ocir.pull_check import check_pull
 from provider.settings import Settings
@@ -67,8 +66,7 @@ def _all_denied(
     host = registry_key(image, settings)
     tokens = [entry.token for entry in entries if entry.token and entry.host == host]
     return bool(tokens) and all(
-        check_pull(new_client(origin, environ), image, token).status is PullStatus.DENIED
-        for token in tokens
+        check_pull(new_client(origin, environ), image, token).status == "denied" for token in tokens
     )
 
 

@@ -25,7 +25,7 @@ from provider.errors import ProviderError
 from provider.image import Image
 from provider.net.client import Client
 from provider.net.http import Origin
-from provider.ocir.credentials import PullCheck, PullStatus
+from provider.ocir.credentials import PullCheck
 from provider.ocir.exchange import registry_origin
 from provider.ocir.pull_check import check_pull
 from provider.ocir.token import Token
@@ -73,9 +73,9 @@ def check_image(image: Image, context: PullContext) -> Step:
     public = exists = namespace = None
     if _exists_and_allowed(check):
         public = _is_public(client, image, context.settings)
-    elif check.status is PullStatus.ALLOWED:
+    elif check.status == "allowed":
         exists = _exists(client, image, context.token)
-    elif check.status is PullStatus.DENIED:
+    elif check.status == "denied":
         namespace = _our_namespace(context.principal, context)
     by_instance = context.settings.ocir_auth_method == INSTANCE_PRINCIPAL
     ocids = context.instance.ocids if context.instance else Ocids()
@@ -87,7 +87,7 @@ def check_image(image: Image, context: PullContext) -> Step:
 
 
 def _exists_and_allowed(check: PullCheck) -> bool:
-    return check.status is PullStatus.ALLOWED and check.code is None
+    return check.status == "allowed" and check.code is None
 
 
 def _is_public(client: Client, image: Image, settings: Settings) -> bool | None:
@@ -141,10 +141,10 @@ def judge_pull(
     check = repository.check
     name = f"{image.host}/{image.repository}"
     action = f"HEAD /v2/{image.repository}/manifests/{image.reference} at {image.host}"
-    if check.status is PullStatus.DENIED:
+    if check.status == "denied":
         return _judge_denied(image, repository, may_read, ocids, action)
     absent = repository.exists is False or check.code == "NAME_UNKNOWN"
-    if check.status is PullStatus.UNCLEAR and not absent:
+    if check.status == "unclear" and not absent:
         return steps.failed(
             PULL,
             "pull-unclear",
