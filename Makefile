@@ -10,11 +10,12 @@ AS_ROOT := @packaging/setup/as_root.sh
 WORKERS := 3
 # Debian packages of the demo: a registry and its clients. % is the version of Python.
 DEMO_PACKAGES := python% python%-venv containerd docker-registry runc skopeo
+# To build the binary and its Python.
+BUILD_PACKAGES := python%-venv autoconf automake binutils debian-archive-keyring dpkg-dev gcc libltdl-dev \
+	libtool make musl-tools perl
 # More packages for lint and tests: C compilers, container tools, linters (prometheus: promtool, 22 MB).
-# The last lines: to build the Python of the binary.
-PACKAGES := $(DEMO_PACKAGES) binutils buildah curl gcc gettext-base iproute2 jq libc6-dev \
-	musl-tools podman prometheus shellcheck strace systemd util-linux-extra \
-	autoconf automake debian-archive-keyring debootstrap dpkg-dev libltdl-dev libtool make perl
+PACKAGES := $(DEMO_PACKAGES) $(BUILD_PACKAGES) buildah curl debootstrap gettext-base iproute2 jq libc6-dev \
+	podman prometheus shellcheck strace systemd util-linux-extra
 
 .PHONY: help packages setup lint format test coverage faults interpreter binary bench bench-start
 .PHONY: demo demo-fresh demo-in-container lock clean
@@ -150,11 +151,12 @@ release-binary: setup ## [Release] build the binary and its bill of materials as
 	$(MAKE) sbom
 
 # Under emulation, an arm64 program finds its libraries in the root where it was built.
-ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/dist/oke-credential-provider-for-ocir-linux-arm64
+ARM64_BINARY := dist/oke-credential-provider-for-ocir-linux-arm64
+ARM64 := env QEMU_LD_PREFIX=$(CURDIR)/build/roots/bookworm-arm64 $(CURDIR)/$(ARM64_BINARY)
 binary-arm64: setup ## [Build] build and test the arm64 binary under emulation (root; most of an hour)
 	@packaging/setup/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
-	packaging/python/arm64_root.sh sh -euc 'make setup VENV=build/arm64/venv \
-		PACKAGES="binutils gcc libpython3.11 musl-tools"; build/arm64/venv/bin/python packaging/freeze/build.py'
+	packaging/python/arm64_root.sh make binary PACKAGES="$(BUILD_PACKAGES)"
+	$(BIN)/python packaging/freeze/glibc_floor.py --max 2.28 $(ARM64_BINARY)
 	$(ARM64) version
 	PROGRAMS='{"arm64": ["$(subst $() ,"$(,) ",$(ARM64))"]}' $(BIN)/pytest --numprocesses 2 \
 		tests/e2e/test_end_to_end.py -k "honours or containerd or version or token_near or another_registry"

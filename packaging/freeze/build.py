@@ -28,7 +28,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def build(dist: Path, work: Path) -> Path:
     """Build into ``dist``, with ``work`` for intermediate files. Returns the binary."""
     binary = dist / f"{NAME}-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
-    commit, epoch = _commit()
+    commit, epoch = commit_and_date()
     recorded = work / "state"
     if recorded.exists() and recorded.read_text() == _state(binary, work, commit, epoch):
         return binary
@@ -72,7 +72,7 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def _commit() -> tuple[str, str]:
+def commit_and_date() -> tuple[str, str]:
     """The commit, with "+changes" if the files differ from it, and its date in Unix seconds.
 
     The environment overrides git, for builds where git is missing: arm64 under emulation.
