@@ -42,9 +42,10 @@ def build(dist: Path, work: Path) -> Path:
     _compile(launcher)
     (tree / "MANIFEST").write_text(manifest(tree))
     dist.mkdir(parents=True, exist_ok=True)
-    one_file(launcher, tree, work / "binary")
-    # A running binary can be replaced but not written to.
-    os.replace(work / "binary", binary)
+    # A running binary can be replaced but not written to. Only a file of the same mount can replace it.
+    fresh = binary.with_name(f".{binary.name}")
+    one_file(launcher, tree, fresh)
+    os.replace(fresh, binary)
     recorded.write_text(_state(binary, work, commit, epoch))
     return binary
 
