@@ -143,11 +143,13 @@ BINARY := dist/oke-credential-provider-for-ocir-linux-$(ARCHITECTURE)
 # The environment of the frozen program. Versions and licenses come from its packages.
 FREEZER := build/portable/bin/python
 
+CHECK_GLIBC := $(BIN)/python packaging/freeze/glibc_floor.py --max 2.28
+
 # Nothing that earlier builds kept, and no source but the newest that Debian lists.
 release-binary: setup ## [Release] build the binary and its bill of materials as a release does
 	rm -rf build/release build/portable build/binary
 	packaging/python/portable_binary.sh "$$($(PORTABLE) build/release)"
-	$(BIN)/python packaging/freeze/glibc_floor.py --max 2.28 $(BINARY)
+	$(CHECK_GLIBC) $(BINARY)
 	$(MAKE) sbom
 
 ARM64_BINARY := dist/oke-credential-provider-for-ocir-linux-arm64
@@ -158,7 +160,7 @@ ARM64 := unshare --mount sh -euc 'mount -t overlay overlay \
 binary-arm64: setup ## [Build] build and test the arm64 binary under emulation (root; half an hour)
 	@packaging/setup/packages.sh binfmt-support debian-archive-keyring debootstrap qemu-user-static
 	packaging/python/arm64_root.sh make binary PACKAGES="$(BUILD_PACKAGES)"
-	$(BIN)/python packaging/freeze/glibc_floor.py --max 2.28 $(ARM64_BINARY)
+	$(CHECK_GLIBC) $(ARM64_BINARY)
 	$(ARM64) $(ARM64_BINARY) version
 	PROGRAMS='{"arm64": ["$(CURDIR)/$(ARM64_BINARY)"]}' $(ARM64) $(BIN)/pytest --numprocesses 2 \
 		tests/e2e/test_end_to_end.py
