@@ -28,7 +28,7 @@ ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 def build(dist: Path, work: Path) -> Path:
     """Build into ``dist``, with ``work`` for intermediate files. Returns the binary."""
     binary = dist / f"{NAME}-for-ocir-linux-{ARCHITECTURES[platform.machine()]}"
-    commit, epoch = _commit()
+    commit, epoch = commit_and_date()
     recorded = work / "state"
     if recorded.exists() and recorded.read_text() == _state(binary, work, commit, epoch):
         return binary
@@ -42,9 +42,10 @@ def build(dist: Path, work: Path) -> Path:
     _compile(launcher)
     (tree / "MANIFEST").write_text(manifest(tree))
     dist.mkdir(parents=True, exist_ok=True)
-    one_file(launcher, tree, work / "binary")
-    # A running binary can be replaced but not written to.
-    os.replace(work / "binary", binary)
+    # A running binary can be replaced but not written to. Only a file of the same mount can replace it.
+    fresh = binary.with_name(f".{binary.name}")
+    one_file(launcher, tree, fresh)
+    os.replace(fresh, binary)
     recorded.write_text(_state(binary, work, commit, epoch))
     return binary
 
@@ -72,7 +73,7 @@ def _git(*arguments: str) -> str:
     ).stdout.strip()
 
 
-def _commit() -> tuple[str, str]:
+def commit_and_date() -> tuple[str, str]:
     """The commit, with "+changes" if the files differ from it, and its date in Unix seconds.
 
     The environment overrides git, for builds where git is missing: arm64 under emulation.

@@ -213,20 +213,34 @@ def test_no_workflow_asks_for_an_older_version() -> None:
         assert "ALLOW_OLDER" not in workflow.read_text(), workflow
 
 
-def test_a_release_takes_no_older_source_and_keeps_nothing() -> None:
-    """What `make release-binary` runs, by make itself."""
+def recipe(target: str) -> list[str]:
+    """Return the commands that `make TARGET` would run, from make itself."""
     done = subprocess.run(
-        ["make", "--dry-run", "release-binary"],
+        ["make", "--dry-run", target],
         cwd=REPOSITORY,
         env={"PATH": os.environ["PATH"]},
         capture_output=True,
         text=True,
         check=True,
     )
-    lines = done.stdout.splitlines()
+    return done.stdout.splitlines()
+
+
+def test_a_release_takes_no_older_source_and_keeps_nothing() -> None:
+    lines = recipe("release-binary")
     assert "rm -rf build/release build/portable build/binary" in lines
     [build] = [line for line in lines if "portable_python.sh" in line]
     assert build.endswith(
         'portable_binary.sh "$(packaging/python/portable_python.sh build/release)"'
     )
-    assert "ALLOW_OLDER" not in done.stdout
+    assert "ALLOW_OLDER" not in "".join(lines)
+
+
+def test_the_emulated_build_is_the_native_build() -> None:
+    """It runs `make binary`, which freezes the portable interpreter, and checks the same glibc floor."""
+    lines = recipe("binary-arm64")
+    [build] = [line for line in lines if "arm64_root.sh" in line]
+    assert build.startswith("packaging/python/arm64_root.sh make binary PACKAGES=")
+    [check] = [line for line in recipe("release-binary") if "glibc_floor.py" in line]
+    arm64 = "dist/oke-credential-provider-for-ocir-linux-arm64"
+    assert f"{check.rpartition(' ')[0]} {arm64}" in lines

@@ -250,6 +250,13 @@ def test_what_root_makes_is_given_to_the_owner(clone: Path, code: int) -> None:
     assert os.stat("/etc/passwd").st_uid == 0
 
 
+def test_the_emulated_system_stays_roots(clone: Path) -> None:
+    done = run(["packaging/setup/as_root.sh", "mkdir", "-p", "build/roots/system/etc"], cwd=clone)
+    assert done.returncode == 0
+    assert (clone / "build").stat().st_uid == OTHER
+    assert (clone / "build/roots/system/etc").stat().st_uid == 0
+
+
 # --- virtual environment ------------------------------------------------------------------------
 
 # Records its calls, and creates the files that `-m venv` creates.
