@@ -84,8 +84,9 @@ soak: setup ## [Campaigns] make 2,000 calls, 20 at once, while OCI fails at rand
 KUBELET ?= build/kubelet
 PODS ?= 10
 .PHONY: kubelet kubelet-download
-kubelet: binary ## [Campaigns] pull PODS private images at once with the kubelet KUBELET (FORM=source: not the binary)
-	$(AS_ROOT) $(BIN)/python -u -m tests.campaigns.kubelet --kubelet $(KUBELET) --pods $(PODS) $(if $(FORM),--form $(FORM))
+kubelet: binary ## [Campaigns] pull PODS private images at once with the kubelet KUBELET (RUNTIME=/path/to/crio: only with that runtime; FORM=source: not the binary)
+	$(AS_ROOT) $(BIN)/python -u -m tests.campaigns.kubelet --kubelet $(KUBELET) --pods $(PODS) \
+		$(addprefix --runtime ,$(RUNTIME)) $(if $(FORM),--form $(FORM))
 
 kubelet-download: ## [Campaigns] download the newest official kubelet of VERSION (1.36) for KUBELET
 	packaging/setup/kubelet.sh "$$VERSION" $(KUBELET)

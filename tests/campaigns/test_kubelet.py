@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import ArgumentTypeError
 from pathlib import Path
 
 import pytest
 
 from tests.campaigns.kubelet.log import events, pulls
 from tests.campaigns.kubelet.node import cgroups
+from tests.campaigns.kubelet.runtime import CONTAINERD, CRIO, Runtime, find
 from tests.cloud.namespace import REPOSITORY
 
 IMAGES = {"pod-1": "fra.ocir.io/ns/a:latest", "pod-2": "fra.ocir.io/ns/b:latest"}
-# Lines of kubelet 1.36 and containerd 1.6. The first pull of pod-1 fails; its image was pulled in an
+# Lines of kubelet 1.36, containerd 1.6 and CRI-O 1.37. The first pull of pod-1 fails; its image was pulled in an
 # earlier boot, too. pod-2 does not get its image.
 KUBELET = r"""
 I1124 13:13:58.100000      58 plugin.go:687] "Getting image credentials from external exec plugin" pluginName="oke-credential-provider" image="fra.ocir.io/ns/a"
@@ -24,13 +26,24 @@ I1124 13:13:58.600000      58 event.go:389] "Event occurred" object="default/pod
 I1124 13:13:58.600001      58 event.go:389] "Event occurred" object="default/pod-1-node-1" fieldPath="spec.containers{app}" kind="Pod" apiVersion="v1" type="Warning" reason="Failed" message="Error: ErrImagePull"
 I1124 13:14:09.900000      58 event.go:389] "Event occurred" object="default/pod-1-node-1" fieldPath="spec.containers{app}" kind="Pod" apiVersion="v1" type="Normal" reason="Started" message="Container started"
 """  # fmt: skip
-CONTAINERD = r"""
+CONTAINERD_LOG = r"""
 time="2026-11-24T13:00:00.000000000Z" level=info msg="PullImage \"fra.ocir.io/ns/a:latest\""
 time="2026-11-24T13:00:01.000000000Z" level=info msg="PullImage \"fra.ocir.io/ns/a:latest\" returns image reference \"sha256:c1\""
 time="2026-11-24T13:13:58.500000123Z" level=info msg="PullImage \"fra.ocir.io/ns/a:latest\""
 time="2026-11-24T13:13:58.550000123Z" level=error msg="PullImage \"fra.ocir.io/ns/a:latest\" failed" error="403 Forbidden"
 time="2026-11-24T13:14:09.000000123Z" level=info msg="PullImage \"fra.ocir.io/ns/a:latest\""
 time="2026-11-24T13:14:09.700000123Z" level=info msg="PullImage \"fra.ocir.io/ns/a:latest\" returns image reference \"sha256:c1\""
+"""
+CRIO_LOG = r"""
+time="2026-11-24T13:00:00.000000000Z" level=info msg="Pulling image: fra.ocir.io/ns/a:latest" id=1 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:00:01.000000000Z" level=info msg="Pulled image: c1" id=1 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:13:58.500000123Z" level=info msg="Pulling image: fra.ocir.io/ns/a:latest" id=2 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:13:58.500000456Z" level=info msg="Checking image status: fra.ocir.io/ns/b:latest" id=3 name=/runtime.v1.ImageService/ImageStatus
+time="2026-11-24T13:13:58.510000123Z" level=info msg="Falling back to pull fra.ocir.io/ns/a:latest as an OCI artifact: initializing source" id=2 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:14:09.000000123Z" level=info msg="Pulling image: fra.ocir.io/ns/a:latest" id=4 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:14:09.000000456Z" level=info msg="Pulling image: fra.ocir.io/ns/c:latest" id=5 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:14:09.600000123Z" level=info msg="Pulled image: c3" id=5 name=/runtime.v1.ImageService/PullImage
+time="2026-11-24T13:14:09.700000123Z" level=info msg="Pulled image: c1" id=4 name=/runtime.v1.ImageService/PullImage
 """
 V1 = """
 23 1 0:20 / /sys rw - sysfs sysfs rw
@@ -50,9 +63,12 @@ def older(text: str) -> str:
     )
 
 
-@pytest.mark.parametrize("log", [KUBELET, older(KUBELET)], ids=["fields", "text"])
-def test_the_logs_say_how_each_pod_got_its_image(log: str) -> None:
-    first, second = pulls(log, CONTAINERD, 2026, IMAGES)
+@pytest.mark.parametrize("kubelet", [KUBELET, older(KUBELET)], ids=["fields", "text"])
+@pytest.mark.parametrize(
+    ("runtime", "log"), [(CONTAINERD, CONTAINERD_LOG), (CRIO, CRIO_LOG)], ids=["containerd", "crio"]
+)
+def test_the_logs_say_how_each_pod_got_its_image(kubelet: str, runtime: Runtime, log: str) -> None:
+    first, second = pulls(kubelet, log, runtime.pull, 2026, IMAGES)
     assert first.look_up == pytest.approx(0.4, abs=0.001)
     assert first.pull == pytest.approx(0.7, abs=0.001)
     assert first.failed == 1
@@ -64,6 +80,19 @@ def test_an_event_has_the_text_that_a_user_sees() -> None:
     [failed, *_] = events(KUBELET, 2026)
     assert failed.pod == "pod-1"
     assert failed.message == 'Failed to pull image "fra.ocir.io/ns/a:latest": 403 Forbidden'
+
+
+def test_a_runtime_is_a_program_by_name_or_path(tmp_path: Path) -> None:
+    crio = tmp_path / "crio"
+    with pytest.raises(ArgumentTypeError, match=str(crio)):
+        find(str(crio))
+    crio.touch(mode=0o755)
+    assert find(str(crio)).name == "CRI-O"
+    # conmon and pinns may be next to it.
+    assert find(str(crio)).path.split(":")[0] == str(tmp_path)
+    assert Path(find("containerd").program).is_absolute()
+    with pytest.raises(ArgumentTypeError, match="cat"):
+        find("cat")
 
 
 def test_a_node_has_cgroups_below_this_process_or_at_the_top_of_version_2() -> None:
@@ -87,8 +116,9 @@ NODE = """
 import sys, time
 from pathlib import Path
 from tests.campaigns.kubelet.node import Node
+from tests.campaigns.kubelet.runtime import find
 from tests.cloud.harness import Cloud
-with Cloud() as cloud, Node(cloud, Path(sys.argv[1])):
+with Cloud() as cloud, Node(cloud, find("containerd"), Path(sys.argv[1])):
     print("up", flush=True)
     time.sleep(60)
 """

@@ -21,10 +21,11 @@ def test_a_table_of_the_readme_is_what_the_program_says(name: str) -> None:
     assert parts_of(README.read_text())[name] == parts()[name]
 
 
-# Messages of CRI-O and containerd in the events of pods, from published logs of OKE nodes.
+# Messages of CRI-O and containerd in the events of pods, from published logs of OKE nodes and `make kubelet`.
 SEEN = (
     "initializing source docker://fra.ocir.io/ns/repo:tag: reading manifest tag in fra.ocir.io/ns/repo:",
-    "unable to pull image or OCI artifact:",
+    "unable to pull image or OCI artifact: pull image err:",
+    "artifact err:",
     "denied: Anonymous users are only allowed read access on public repos",
     "denied: User UserId(ocid1.instance...) not authorized",
     "pulling from host phx.ocir.io failed with status code [manifests v1]: 403 Forbidden",

@@ -1,7 +1,7 @@
-"""`python -m tests.campaigns.kubelet --kubelet PATH`: a whole kubelet, containerd and private images.
+"""`python -m tests.campaigns.kubelet --kubelet PATH`: a whole kubelet and private images.
 
-The kubelet is standalone: its pods are files, and no cluster is needed. Ends with 1 if something does not
-hold.
+It runs with containerd, and with CRI-O if it is installed. The kubelet is standalone: its pods are files,
+and no cluster is needed. Ends with 1 if something does not hold.
 """
 
 import argparse
@@ -22,6 +22,7 @@ import yaml
 
 from tests.campaigns.kubelet.log import Event, Pull, events, pulls
 from tests.campaigns.kubelet.node import Node
+from tests.campaigns.kubelet.runtime import Runtime, find, installed
 from tests.cloud.harness import STORES, Cloud
 from tests.cloud.model import AUDIENCE, PAUSE, Iam, Policy, Seen
 from tests.cloud.namespace import REPOSITORY
@@ -65,8 +66,11 @@ class Boot:
 class Campaign:
     """The cloud, the node and the images of a run; `wrong` is everything that did not hold."""
 
-    def __init__(self, cloud: Cloud, node: Node, kubelet: Path, program: Program) -> None:
-        self.cloud, self.node, self.kubelet, self.program = cloud, node, kubelet, program
+    def __init__(
+        self, cloud: Cloud, node: Node, runtime: Runtime, kubelet: Path, program: Program
+    ) -> None:
+        self.cloud, self.node, self.runtime = cloud, node, runtime
+        self.kubelet, self.program = kubelet, program
         self.wrong: list[str] = []
 
     def config(self, *options: str, change: Change | None = None) -> bytes:
@@ -86,13 +90,13 @@ class Campaign:
 
     def observe(self, pods: Mapping[str, str]) -> Boot:
         """What has happened since the start."""
-        kubelet, containerd = self.node.logs()
+        kubelet, log = self.node.logs()
         year = datetime.now(UTC).year
         seen = self.cloud.control.report().requests
         ours = [request for request in seen if request.client.startswith("oke-credential-provider")]
         others = [request for request in seen if request not in ours]
         return Boot(
-            pulls(kubelet, containerd, year, pods),
+            pulls(kubelet, log, self.runtime.pull, year, pods),
             Counter(map(_kind, ours)),
             Counter(map(_kind, others)),
             list(events(kubelet, year)),
@@ -105,7 +109,7 @@ class Campaign:
         running = self.node.wait(pods, _PATIENCE_S + len(pods))
         boot = self.observe(pods)
         print(f"\n{title}")
-        print(table(boot))
+        print(table(boot, self.runtime.name))
         self.expect(running, f"not all pods run: {self.node.pods()}")
         self.expect(boot.failed == 0, f"{boot.failed} pulls failed")
         self.expect(not boot.refused, f"requests were refused: {boot.refused}")
@@ -156,8 +160,7 @@ class Campaign:
         self.start(pods, self.config())
         if failure := self._failure(pods):
             print(f"  kubelet   {failure.reason}: {failure.message}")
-        # containerd asks by HEAD: OCIR's own text is in no event.
-        told = failure is not None and "403 Forbidden" in failure.message
+        told = failure is not None and self.runtime.denied in failure.message
         self.expect(told, "no event says that the pull was denied")
         logged = [e.fields for e in self.cloud.ns.log() if e.fields.get("OKE_IMAGE") == DENIED]
         for fields in logged[:1]:
@@ -228,7 +231,7 @@ def _kind(request: Seen) -> str:
     return "pull check" if ours and request.endpoint == "manifest" else request.endpoint
 
 
-def table(boot: Boot) -> str:
+def table(boot: Boot, runtime: str) -> str:
     """The pods of a boot, and its totals."""
     lines = [f"  {'pod':<12}{'look-up':>10}{'pull':>10}{'failed pulls':>14}{'running after':>15}"]
     zero = min((pull.asked for pull in boot.pulls if pull.asked), default=0.0)
@@ -243,7 +246,7 @@ def table(boot: Boot) -> str:
         f"  {'median':<12}{_seconds(middle[0]):>10}{_seconds(middle[1]):>10}{boot.failed:>14}"
         f"{_seconds(boot.seconds):>15}  (sum, last)",
         f"  requests of the provider: {_counts(boot.requests)}",
-        f"  requests of containerd: {_counts(boot.of_runtime)}",
+        f"  requests of {runtime}: {_counts(boot.of_runtime)}",
     ]
     return "\n".join(lines)
 
@@ -290,7 +293,7 @@ def push_images(cloud: Cloud, repositories: list[str]) -> None:
         cloud.registry.push(repository, layout=layout)
 
 
-def run(kubelet: Path, version: str, program: Program, count: int) -> list[str]:
+def run(runtime: Runtime, kubelet: Path, version: str, program: Program, count: int) -> list[str]:
     """Run all steps. Returns what did not hold."""
     with Cloud() as cloud:
         repositories = {
@@ -304,8 +307,8 @@ def run(kubelet: Path, version: str, program: Program, count: int) -> list[str]:
             for kind in repositories.values()
         )
         cloud.control.iam(_IAM)
-        with Node(cloud, LOGS) as node:
-            campaign = Campaign(cloud, node, kubelet, program)
+        with Node(cloud, runtime, LOGS / runtime.name) as node:
+            campaign = Campaign(cloud, node, runtime, kubelet, program)
             first = campaign.cold(images)
             campaign.again(images)
             alone = campaign.alone(others)
@@ -318,6 +321,12 @@ def run(kubelet: Path, version: str, program: Program, count: int) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.kubelet", description=__doc__)
     parser.add_argument("--kubelet", type=Path, required=True, help="an executable, 1.34 or newer")
+    parser.add_argument(
+        "--runtime",
+        type=find,
+        action="append",
+        help="containerd or crio, as a name or a path (default: each that is installed)",
+    )
     parser.add_argument("--pods", type=int, default=10, help="how many private images at once")
     parser.add_argument("--form", default=INSTALLED, help="installed (default) or source")
     options = parser.parse_args()
@@ -327,7 +336,10 @@ def main() -> int:
     match = re.search(r"v((\d+\.\d+)\.\S+)", told)
     assert match is not None, told
     print(f"kubelet {match[1]}, provider: {program.name}, {options.pods} pods")
-    wrong = run(kubelet, match[2], program, options.pods)
+    wrong = []
+    for runtime in options.runtime or installed():
+        print(f"\nRuntime: {runtime.name} {runtime.version()}")
+        wrong += run(runtime, kubelet, match[2], program, options.pods)
     print(f"\n{len(wrong)} things do not hold; the logs are in {LOGS}" if wrong else "\nAll holds.")
     return 1 if wrong else 0
 

@@ -1,4 +1,4 @@
-"""What the logs of a kubelet (verbosity 5, in UTC) and of containerd say of pods. Pure."""
+"""What the logs of a kubelet (verbosity 5, in UTC) and of a runtime say of pods. Pure."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -15,9 +15,6 @@ _EVENT = re.compile(
     rf'"Event occurred" object="default/([^"]+)-{NODE}" .* reason="(\w+)" message="((?:[^"\\]|\\.)*)"'
 )
 _HEADER = re.compile(r"[IWEF](\d{4} \d\d:\d\d:\d\d\.\d{6}) ")
-_PULL = re.compile(
-    r'^time="([^"]+)" level=\w+ msg="PullImage \\"([^"]+)\\"( returns| failed)?', re.M
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +27,9 @@ class Event:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Attempt:
-    """A pull of the runtime; `ended` is None unless it succeeded."""
+    """A pull of the runtime; `ended` is None until it succeeds."""
 
     image: str
     began: float
@@ -69,13 +66,19 @@ def events(kubelet: str, year: int) -> Iterator[Event]:
             yield Event(_time(line, year), pod, reason, _unquoted(message))
 
 
-def pulls(kubelet: str, containerd: str, year: int, images: Mapping[str, str]) -> list[Pull]:
-    """How each pod of `images` (name: image) got its image."""
+def pulls(
+    kubelet: str,
+    runtime: str,
+    pattern: re.Pattern[str],
+    year: int,
+    images: Mapping[str, str],
+) -> list[Pull]:
+    """How each pod of `images` (name: image) got its image. `pattern`: Runtime.pull."""
     asked: dict[str, float] = {}
     for line in kubelet.splitlines():
         if match := _LOOK_UP.search(line):
             asked.setdefault(match[1] or match[2], _time(line, year))
-    attempts = list(_attempts(containerd))
+    attempts = _attempts(runtime, pattern)
     found = list(events(kubelet, year))
     pulls = []
     for pod, image in images.items():
@@ -100,14 +103,18 @@ def pulls(kubelet: str, containerd: str, year: int, images: Mapping[str, str]) -
     return pulls
 
 
-def _attempts(containerd: str) -> Iterator[Attempt]:
-    """The pulls in containerd's log that have ended. No image of a pod is pulled twice at once."""
-    under_way: dict[str, float] = {}
-    for stamp, image, end in _PULL.findall(containerd):
-        if not end:
-            under_way[image] = _epoch(stamp)
-        elif began := under_way.pop(image, None):
-            yield Attempt(image, began, None if end == " failed" else _epoch(stamp))
+def _attempts(runtime: str, pattern: re.Pattern[str]) -> list[Attempt]:
+    """The pulls in the runtime's log, in the order of their starts."""
+    attempts: list[Attempt] = []
+    under_way: dict[str, Attempt] = {}
+    for match in pattern.finditer(runtime):
+        time = _epoch(match["time"])
+        if not match["done"]:
+            attempts.append(Attempt(match["image"], time, None))
+            under_way[match["key"]] = attempts[-1]
+        elif attempt := under_way.pop(match["key"], None):
+            attempt.ended = time
+    return attempts
 
 
 def _time(line: str, year: int) -> float:

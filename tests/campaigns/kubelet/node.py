@@ -1,4 +1,4 @@
-"""A node with a real kubelet and containerd, in namespaces and cgroups that end with it.
+"""A node with a real kubelet and container runtime, in namespaces and cgroups that end with it.
 
 It shares the cloud's network and its mounts, and has its own PID and cgroup namespaces. Needs root.
 """
@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.campaigns.kubelet.log import NODE
+from tests.campaigns.kubelet.runtime import FOLDER, SOCKET, Runtime
 from tests.cloud.harness import Cloud
-from tests.cloud.model import PAUSE
 from tests.cloud.namespace import PATH, Closing
 from tests.cloud.registry import wait_for
 
-# On the tmpfs of the cloud's namespace.
-FOLDER = "/run/node"
 _PODS = "http://127.0.0.1:10255/pods"
 # A machine that starts many pods at once answers late.
 _SLOW_S = 60.0
@@ -59,7 +57,8 @@ exec $ENTER unshare --cgroup sh -euc '
 '
 """
 # Process 1 of the node. The kubelet reads and sets some of the kernel's settings: it finds files that have
-# its values already.
+# its values already. CRI-O sets the limits of every controller of version 1 that the kernel has: it finds
+# those that have a hierarchy.
 _INIT = """
 set -eu
 read -r pid rest </proc/self/stat
@@ -74,6 +73,8 @@ else
         mkdir "$point"
         mount -t cgroup -o "${hierarchy#*:}" cgroup "$point"
     done
+    awk '$2 != 0' /proc/cgroups >"$FOLDER/cgroups"
+    mount --bind "$FOLDER/cgroups" /proc/cgroups
 fi
 for folder in /var/lib /var/log; do mount -t tmpfs tmpfs "$folder"; done
 touch /dev/kmsg
@@ -114,10 +115,10 @@ def cgroups(name: str, mounts: str, own: str) -> tuple[list[str], list[str]]:
 
 
 class Node(Closing):
-    """A running containerd, and a kubelet from `start` to `stop`."""
+    """A running container runtime, and a kubelet from `start` to `stop`."""
 
-    def __init__(self, cloud: Cloud, logs: Path) -> None:
-        """Start containerd. The logs stay in `logs`: one for each start of the kubelet."""
+    def __init__(self, cloud: Cloud, runtime: Runtime, logs: Path) -> None:
+        """Start the runtime. The logs stay in `logs`: one for each start of the kubelet."""
         self._cloud = cloud
         shutil.rmtree(logs, ignore_errors=True)
         logs.mkdir(parents=True)
@@ -143,14 +144,14 @@ class Node(Closing):
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
-        self._log = logs / "containerd.log"
+        self._log = self._runtime_log = logs / "runtime.log"
         self._kubelet: subprocess.Popen[bytes] | None = None
         try:
             assert self._hold.stdout is not None
             self._pid = self._hold.stdout.readline().decode().strip()
             if not self._pid:
                 raise RuntimeError("the node could not be made; its stderr says why")
-            self._start_containerd()
+            self._start_runtime(runtime)
         except BaseException:
             self.close()
             raise
@@ -170,32 +171,13 @@ class Node(Closing):
                 start_new_session=True,
             )
 
-    def _start_containerd(self) -> None:
-        cri = 'plugins."io.containerd.grpc.v1.cri"'
-        (self.folder / "containerd.toml").write_text(
-            f"""
-            version = 2
-            root = "{FOLDER}/containerd"
-            state = "{FOLDER}/containerd-state"
-            [grpc]
-            address = "{FOLDER}/containerd.sock"
-            [plugins."io.containerd.internal.v1.opt"]
-            path = "{FOLDER}/opt"
-            [{cri}]
-            sandbox_image = "fra.ocir.io/{PAUSE}:latest"
-            disable_apparmor = true  # a profile would stay in the machine's kernel
-            restrict_oom_score_adj = true  # in a container, root may not lower it
-            [{cri}.cni]
-            conf_dir = "{FOLDER}/cni"
-            bin_dir = "{FOLDER}/cni"
-            [{cri}.containerd]
-            snapshotter = "native"
-            [{cri}.containerd.runtimes.runc]
-            runtime_type = "io.containerd.runc.v2"
-            """
+    def _start_runtime(self, runtime: Runtime) -> None:
+        for path, text in runtime.files.items():
+            self._cloud.ns.path(path).write_text(text)
+        process = self._popen(
+            [runtime.program, *runtime.options], self._runtime_log, {"PATH": runtime.path}
         )
-        process = self._popen(["containerd", f"--config={FOLDER}/containerd.toml"], self._log, {})
-        wait_for(self._log, b"containerd successfully booted", process)
+        wait_for(self._runtime_log, runtime.ready, process)
 
     def start(
         self,
@@ -264,8 +246,8 @@ class Node(Closing):
         return True
 
     def logs(self) -> tuple[str, str]:
-        """The log of the kubelet since its start, and the log of containerd."""
-        return self._log.read_text(), (self._logs / "containerd.log").read_text()
+        """The log of the kubelet since its start, and the log of the runtime."""
+        return self._log.read_text(), self._runtime_log.read_text()
 
     def stop(self) -> None:
         """Remove the pods and stop the kubelet."""
@@ -291,7 +273,7 @@ def _configuration() -> dict[str, object]:
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
         "staticPodPath": f"{FOLDER}/pods",
-        "containerRuntimeEndpoint": f"unix://{FOLDER}/containerd.sock",
+        "containerRuntimeEndpoint": f"unix://{SOCKET}",
         "cgroupDriver": "cgroupfs",
         "volumePluginDir": f"{FOLDER}/plugins",
         # Without an API server.
