@@ -39,7 +39,7 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "positions": lambda kind: tuple(kind("a", 1, ("x",))),
     "names": lambda kind: tuple(kind(size=1, name="a")),
     "both": lambda kind: tuple(kind("a", tags=("x",))),
-    "fields": lambda kind: (kind("a").name, kind("a").size, kind("a").tags),
+    "fields": lambda kind: (kind("a").name, kind("a").size, kind("a", 1, ("x",)).size),
     "property": lambda kind: kind("a").label,
     "equality": lambda kind: (kind("a") == kind("a", 3), kind("a") == kind("b")),
     "hash": lambda kind: len({kind("a"), kind("a", 3), kind("b")}),
