@@ -53,7 +53,7 @@ def test_loads_refuses_what_json_refuses(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"[" * 200_000, b'"\xff"', b'{"a": 1} x', b'{"a": 1', b"\x00"]
+    "data", [b"", b"[" * 200_000, b'"\xff"', b'"\n"', b'{"a": 1} x', b'{"a": 1', b"\x00"]
 )
 def test_loads_refuses(data: bytes) -> None:
     assert _error(light_json.loads, data) is _error(json.loads, data)
