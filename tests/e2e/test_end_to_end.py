@@ -345,16 +345,19 @@ def test_retry_after_is_honored_within_the_deadline(cloud: Cloud, program: Progr
     assert cloud.control.report().count("token") == 1
 
 
-def test_sigterm_ends_a_call_with_a_reason(cloud: Cloud, program: Program) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_call_with_a_reason(
+    cloud: Cloud, program: Program, number: signal.Signals
+) -> None:
     cloud.control.fault("federation", Fault("black_hole"))
     process = program.start(cloud, IMAGE)
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (61, b"")
-    assert b"terminated" in stderr
+    assert f" terminated: ended by {number.name} | ".encode() in stderr
 
 
 def test_sigterm_ends_a_call_that_parses_its_request(cloud: Cloud, program: Program) -> None:

@@ -37,8 +37,32 @@ def test_every_setting_has_a_field_a_variable_and_a_key() -> None:
 @pytest.mark.parametrize("name", _GRAMMARS)
 @pytest.mark.parametrize(
     "text",
-    ["/", "/a", "a/b", "/%61", "/a\n", "/\u212a", "u", "u:v", "u v", "\x7f", "\u0661"]
-    + ["1", "1.", ".5", "01", "007", "1.123", "1.1234", "1e1", "+1", "0", "0.999", "55", "55.001"],
+    [
+        "/",
+        "/a",
+        "a/b",
+        "/%61",
+        "/a\n",
+        "/\u212a",
+        "u",
+        "u:v",
+        "u v",
+        "\x7f",
+        "\u0661",
+        "1",
+        "1.",
+        ".5",
+        "01",
+        "007",
+        "1.123",
+        "1.1234",
+        "1e1",
+        "+1",
+        "0",
+        "0.999",
+        "55",
+        "55.001",
+    ],
 )
 def test_values_that_are_nearly_right(name: str, text: str) -> None:
     _check_grammar(name, text)
