@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Callable
 
@@ -45,6 +46,8 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "hash": lambda kind: len({kind("a"), kind("a", 3), kind("b")}),
     "unpacking": lambda kind: [*kind("a")],
     "replace": lambda kind: tuple(kind("a")._replace(size=9)),
+    "copy": lambda kind: tuple(copy.copy(kind("a", 1))),
+    "match": lambda kind: _matched(kind, kind("a", 1)),
     "asdict": lambda kind: kind("a")._asdict(),
     "names of the fields": lambda kind: kind._fields,
     "repr": lambda kind: repr(kind("a", tags=("x",))).partition("(")[2],
@@ -57,6 +60,13 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "a new attribute": lambda kind: setattr(kind("a"), "other", "b"),
     "deletion": lambda kind: delattr(kind("a"), "name"),
 }
+
+
+def _matched(kind: typing.Any, value: object) -> object:
+    match value:
+        case kind(name, 1):
+            return name
+    return None
 
 
 def _result(use: Callable[[typing.Any], object], kind: type) -> object:
