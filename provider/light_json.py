@@ -25,17 +25,19 @@ class _Options:
 
 
 def loads(data: bytes) -> Any:
-    """Parse JSON in UTF-8. Raises ValueError, RecursionError."""
-    text = data.decode().strip(_SPACE)
+    """Parse JSON in UTF-8, UTF-16 or UTF-32. Raises ValueError, RecursionError."""
     try:
+        text = data.decode().strip(_SPACE)
         value, end = make_scanner(_Options)(text, 0)  # type: ignore[arg-type] # any object with these attributes
-    except Exception:
-        end = -1  # the scanner can raise its own errors only if json was imported
-    if end != len(text):
-        import json
+        if end == len(text):
+            return value
+    # SystemError: the scanner finds its own errors only in the module json. Not every Exception: one of them is
+    # Terminated, which a signal raises at any time.
+    except (StopIteration, SystemError, ValueError, RecursionError):
+        pass
+    import json
 
-        return json.loads(text)  # raises the error
-    return value
+    return json.loads(data)  # raises the error, or reads another encoding
 
 
 def dumps(value: object) -> str:

@@ -1,6 +1,8 @@
 """``TYPE_CHECKING`` and ``NamedTuple`` for the modules that every kubelet call imports.
 
-Type checkers see those of the module ``typing``. Importing that and creating its named tuples takes 5 ms.
+Type checkers see those of the module ``typing``. Importing that and creating its named tuples takes 5 ms. A class of
+named tuples has no subclasses, and its module needs ``from __future__ import annotations``: without it, Python 3.14
+does not put annotations into the namespace of a class.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ else:
             fields = tuple(namespace.get("__annotations__", ()))
             defaults = {field: namespace[field] for field in fields if field in namespace}
             getters = {field: property(itemgetter(at)) for at, field in enumerate(fields)}
-            own = {"_fields": fields, "_field_defaults": defaults, "__slots__": (), **getters}
-            return super().__new__(cls, name, bases, {**namespace, **own})
+            own = {"_fields": fields, "_field_defaults": defaults, "__match_args__": fields}
+            return super().__new__(
+                cls, name, bases, {**namespace, **own, "__slots__": (), **getters}
+            )
 
     class NamedTuple(tuple, metaclass=_NamedTupleType):
         """A tuple whose items have the names of the class's annotations."""
@@ -30,6 +34,9 @@ else:
             if len(values) > len(cls._fields) or not set(named) <= set(left) <= set(given):
                 raise TypeError(f"{cls.__name__} needs the values {cls._fields}")
             return tuple.__new__(cls, (*values, *[given[field] for field in left]))
+
+        def __getnewargs__(self):  # for copy and pickle
+            return tuple(self)
 
         def __repr__(self):
             fields = ", ".join(f"{field}={value!r}" for field, value in self._asdict().items())

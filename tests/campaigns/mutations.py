@@ -134,7 +134,7 @@ FAMILIES = (
         "parsing of input",
         ("tests/campaigns/test_fuzz.py", "tests/unit/test_image.py", "tests/unit/test_errors.py", "-k", "request or image or repository or text or answered or line or shape"),
         (
-            Mutation("provider/image.py", '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+)[a-z0-9]+)*"', '_COMPONENT = r"[a-z0-9]+([._/-]+[a-z0-9]+)*"'),
+            Mutation("provider/image.py", 'separator in (".", "_", "__")', "True"),
             Mutation("provider/__main__.py", 'text.encode(errors="backslashreplace")', "text.encode()"),
         ),
     ),

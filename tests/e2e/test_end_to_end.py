@@ -345,16 +345,34 @@ def test_retry_after_is_honored_within_the_deadline(cloud: Cloud, program: Progr
     assert cloud.control.report().count("token") == 1
 
 
-def test_sigterm_ends_a_call_with_a_reason(cloud: Cloud, program: Program) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_call_with_a_reason(
+    cloud: Cloud, program: Program, number: signal.Signals
+) -> None:
     cloud.control.fault("federation", Fault("black_hole"))
     process = program.start(cloud, IMAGE)
     end = time.monotonic() + 10
     while not cloud.control.report().connections.get("federation") and time.monotonic() < end:
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (61, b"")
-    assert b"terminated" in stderr
+    assert f" terminated: ended by {number.name} | ".encode() in stderr
+
+
+def test_sigterm_ends_a_call_that_parses_its_request(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("federation", Fault("black_hole"))
+    env = {**program.env, "DEADLINE_SECONDS": "5"}
+    process = cloud.ns.popen(program.argv, env=env, stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    # It is larger than the pipe. When all of it is written, the program has set its handlers.
+    process.stdin.write(request(IMAGE, more=[[]] * 300_000))
+    process.stdin.close()
+    process.stdin = None
+    time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=10)[0] == b""
+    assert process.returncode == 61
 
 
 def test_a_traceback_is_shown_only_with_verbose(cloud: Cloud, program: Program) -> None:
@@ -404,6 +422,14 @@ def test_a_bad_request_is_refused_without_a_packet(
 
 def test_fields_of_newer_kubelets_are_ignored(cloud: Cloud, program: Program) -> None:
     stdin = request(IMAGE, serviceAccountToken="no token at all", more={"nested": [1]})
+    assert read_response(program.run(cloud, stdin=stdin).check().stdout).password
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_a_request_may_have_each_encoding_of_json(
+    cloud: Cloud, program: Program, encoding: str
+) -> None:
+    stdin = request(IMAGE).decode().encode(encoding)
     assert read_response(program.run(cloud, stdin=stdin).check().stdout).password
 
 

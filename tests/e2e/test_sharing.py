@@ -429,6 +429,26 @@ def test_waiting_counts_against_the_deadline(cloud: Cloud, program: Program) -> 
     winner.communicate(timeout=10)
 
 
+def test_a_waiting_call_is_idle(cloud: Cloud, program: Program) -> None:
+    cloud.control.fault("federation", Fault("latency", delay_ms=8000))
+    winner = program.start(cloud, IMAGE)
+    wait_for(cloud, "federation")
+    waiter = program.start(cloud, IMAGE)
+    time.sleep(1.5)
+    before = _waits(waiter.pid)
+    time.sleep(1)
+    assert 1 <= _waits(waiter.pid) - before <= 40
+    for process in (winner, waiter):
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def _waits(pid: int) -> int:
+    """How often the process gave up the CPU to wait."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("\nvoluntary_ctxt_switches:")[1].split()[0])
+
+
 # --- an unsafe cache ---------------------------------------------------------------------------
 
 

@@ -45,7 +45,7 @@ _CLOUD_INIT = "examples/run-on-worker-instance-principal/cloud-init.sh"
 _ENTER_HOST = "packaging/image/enter_host.c"
 _DAEMONSET = "examples/run-on-worker-instance-principal/daemonset.yaml"
 
-_COMPONENT = r'_COMPONENT = r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*"'
+_COMPONENTS = 'all(map(_is_component, repository.split("/")))'
 _TLS = "context.minimum_version = ssl.TLSVersion.TLSv1_2"
 _TOKEN = "    return Token(text, expires_in, answer.request_id)"
 _SIGN = (
@@ -110,13 +110,13 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_FLIGHT, "            self._slot.write(failure_content(error))", "            pass"),
     ),
     "test_a_repository_cannot_escape_its_path": (
-        Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9./_-]+"'),
-        Mutation(_IMAGE, _COMPONENT, '_COMPONENT = r"[a-z0-9]+((\\.|_|__|-+|[\\r\\n: ]+)[a-z0-9]+)*"'),
+        Mutation(_IMAGE, _COMPONENTS, 'consists_of(repository, LOWER | frozenset("./_-"))'),
+        Mutation(_IMAGE, "LOWER | _SEPARATORS)", 'LOWER | _SEPARATORS | frozenset("\\r\\n: "))'),
     ),
     "test_any_input_is_answered_or_refused_with_an_expected_error": (
-        Mutation(_IMAGE, "(not colon or _TAG.fullmatch(tag))", "True"),
-        Mutation(_IMAGE, "(not at or _DIGEST.fullmatch(digest))", "True"),
-        Mutation(_IMAGE, "_HOST.fullmatch(host)", "host"),
+        Mutation(_IMAGE, "(not colon or _is_tag(tag))", "True"),
+        Mutation(_IMAGE, "(not at or _is_digest(digest))", "True"),
+        Mutation(_IMAGE, "_is_host(host)", "bool(host)"),
     ),
     "test_a_pod_pulls_as_its_service_account_and_only_what_that_may_pull": (
         Mutation(_PLUGIN, "        subject = subject_of(settings,", '        settings = settings._replace(ocir_auth_method="INSTANCE_PRINCIPAL")\n        invocation = invocation._replace(settings=settings)\n        subject = subject_of(settings,'),

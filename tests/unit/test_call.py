@@ -43,3 +43,13 @@ def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     # Only an instance has a metadata service that can confirm the realm.
     assert respond(monkeypatch, acme, user, allowed) == NO_CREDENTIALS
     assert respond(monkeypatch, acme, Settings(), allowed).host == acme
+
+
+def test_an_unexpected_error_is_not_logged_and_not_replaced() -> None:
+    log = Log("info")
+    with (
+        pytest.raises(ZeroDivisionError),
+        call.LoggedFailure(Invocation(Settings(), {}, Deadline(5), log), {}),
+    ):
+        raise ZeroDivisionError
+    assert log.lines == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import typing
 from collections.abc import Callable
 
@@ -39,12 +40,14 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "positions": lambda kind: tuple(kind("a", 1, ("x",))),
     "names": lambda kind: tuple(kind(size=1, name="a")),
     "both": lambda kind: tuple(kind("a", tags=("x",))),
-    "fields": lambda kind: (kind("a").name, kind("a").size, kind("a").tags),
+    "fields": lambda kind: (kind("a").name, kind("a").size, kind("a", 1, ("x",)).size),
     "property": lambda kind: kind("a").label,
     "equality": lambda kind: (kind("a") == kind("a", 3), kind("a") == kind("b")),
     "hash": lambda kind: len({kind("a"), kind("a", 3), kind("b")}),
     "unpacking": lambda kind: [*kind("a")],
     "replace": lambda kind: tuple(kind("a")._replace(size=9)),
+    "copy": lambda kind: tuple(copy.copy(kind("a", 1))),
+    "match": lambda kind: _matched(kind, kind("a", 1)),
     "asdict": lambda kind: kind("a")._asdict(),
     "names of the fields": lambda kind: kind._fields,
     "repr": lambda kind: repr(kind("a", tags=("x",))).partition("(")[2],
@@ -57,6 +60,13 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "a new attribute": lambda kind: setattr(kind("a"), "other", "b"),
     "deletion": lambda kind: delattr(kind("a"), "name"),
 }
+
+
+def _matched(kind: typing.Any, value: object) -> object:
+    match value:
+        case kind(name, 1):
+            return name
+    return None
 
 
 def _result(use: Callable[[typing.Any], object], kind: type) -> object:

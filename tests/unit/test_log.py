@@ -4,9 +4,13 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from provider.log import Log
 from tests.cloud.harness import Cloud
 from tests.cloud.model import Fault, Iam, Imds, Workload
 from tests.cloud.namespace import Completed
@@ -45,6 +49,15 @@ def test_each_log_line_has_the_version(cloud: Cloud, program: Program) -> None:
     for entry in entries:
         assert entry.fields["OKE_VERSION"] == version
         assert fields_of(entry.fields["MESSAGE"])["version"] == version
+
+
+@given(st.text('ab"=\\\\ \t\u3000', max_size=6))
+def test_a_value_is_no_other_field(text: str) -> None:
+    log = Log("info")
+    with patch("provider.log._send", return_value=True):
+        log.write("info", text, {"value": text})
+    (line,) = log.lines
+    assert fields_of(line.removeprefix("info: "))["value"] == re.sub("[\t\u3000]", "?", text)
 
 
 def _from_a_server(cloud: Cloud, program: Program, folder: Path) -> Completed:

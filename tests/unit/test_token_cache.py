@@ -162,3 +162,23 @@ def test_a_repair_takes_effect_within_two_minutes(
         cloud.now += 1
     gaps = [after - before for before, after in pairwise(cloud.exchanges)]
     assert all(gap >= 30 for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    ("status", "usable"),
+    [
+        *(("allowed", True), ("denied", True), ("unclear", True), ("Allowed", False)),
+        *(("", False), (None, False), (True, False), (0, False), ([], False), ({}, False)),
+    ],
+)
+def test_a_token_with_an_unknown_pull_status_is_not_used(status: object, usable: bool) -> None:
+    content = {
+        "token": "t",
+        "made": tmpfs.now(),
+        "expires_in": 3600,
+        "request_id": "id",
+        "principal": "me",
+        "renewed": False,
+        "checks": {"ns/repo": [status, None, tmpfs.now()]},
+    }
+    assert bool(entries.cached_tokens({"tokens": [content]})) is usable
