@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Set
 
 DIGITS = frozenset("0123456789")
-LOWER = DIGITS | frozenset("abcdefghijklmnopqrstuvwxyz")
-ALNUM = LOWER | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+LOWER_ALNUM = DIGITS | frozenset("abcdefghijklmnopqrstuvwxyz")
+ALNUM = LOWER_ALNUM | frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 HEX = DIGITS | frozenset("abcdefABCDEF")
 # Printable, without the space
 GRAPHIC = frozenset(map(chr, range(0x21, 0x7F)))

@@ -5,7 +5,7 @@ The kubelet removes tag and digest before it calls a plugin; other callers send 
 
 from __future__ import annotations
 
-from provider.ascii import ALNUM, DIGITS, HEX, LOWER, consists_of
+from provider.ascii import ALNUM, DIGITS, HEX, LOWER_ALNUM, consists_of
 from provider.errors import BadRequest
 from provider.light_typing import NamedTuple
 
@@ -13,7 +13,8 @@ DEFAULT_HOST = "docker.io"
 _MAX_LENGTH = 1024
 
 _SEPARATORS = frozenset("._-")
-_SPACED = str.maketrans(dict.fromkeys(LOWER, " "))
+# Turns all but the separators into spaces.
+_SPACED = str.maketrans(dict.fromkeys(LOWER_ALNUM, " "))
 
 
 class Image(NamedTuple):
@@ -73,7 +74,7 @@ def _is_host(text: str) -> bool:
 def _is_component(text: str) -> bool:
     """Letters and digits. Between two of them may be a separator: one dot, one or two underscores, or dashes."""
     return (
-        consists_of(text, LOWER | _SEPARATORS)
+        consists_of(text, LOWER_ALNUM | _SEPARATORS)
         and not {text[0], text[-1]} & _SEPARATORS
         and all(
             separator in (".", "_", "__") or not separator.strip("-")

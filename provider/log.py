@@ -69,7 +69,7 @@ def _printable(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    if text.split() == [text] and not any(c in text for c in '"=\\'):
+    if text and not set(' "=\\') & set(text):  # the only white space in printable text is the space
         return text
     escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

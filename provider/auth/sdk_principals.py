@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from provider.auth.oci_files import ResourceEnvironment, UserProfile
 from provider.auth.principal import Principal, can_sign, is_security_token
 from provider.auth.signer import Signer
-from provider.errors import BadResourcePrincipal, BadUserPrincipal, DeadlineExceeded
+from provider.errors import BadResourcePrincipal, BadUserPrincipal, ProviderError
 from provider.net.background import Background
 from provider.net.deadline import Deadline
 
@@ -43,7 +43,7 @@ def user_principal(profile: UserProfile) -> Principal:
     except exceptions.ClientError as error:
         # The SDK's messages name the file and the fault, and quote no key.
         raise BadUserPrincipal(f"{where}: {error}") from None
-    except BadUserPrincipal:
+    except ProviderError:
         raise
     except Exception as error:
         # Only the type: cryptography quotes what it read.
@@ -66,8 +66,8 @@ def resource_principal(resource: ResourceEnvironment, deadline: Deadline) -> Pri
         made = Background(get_resource_principals_signer)
         signer = made.result(deadline, "asking for a resource principal's session token")
         key_id, key = signer.api_key, signer.private_key
-    except DeadlineExceeded:
-        raise
+    except ProviderError:
+        raise  # also Terminated, which a signal raises
     except Exception as error:
         # Only the type: the SDK may quote what it read.
         why = f"version {version}" if version else "OCI_RESOURCE_PRINCIPAL_VERSION is not set"

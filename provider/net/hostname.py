@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from provider.ascii import DIGITS, HEX, LOWER, consists_of
+from provider.ascii import DIGITS, HEX, LOWER_ALNUM, consists_of
 from provider.light_typing import NamedTuple
 
 LOOPBACK = ("localhost", "127.0.0.1")
@@ -83,4 +83,4 @@ def _is_port(text: str) -> bool:
 
 
 def _is_label(text: str) -> bool:
-    return consists_of(text, LOWER | {"-"}, 63) and "-" not in (text[0], text[-1])
+    return consists_of(text, LOWER_ALNUM | {"-"}, 63) and "-" not in (text[0], text[-1])

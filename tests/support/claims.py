@@ -110,8 +110,8 @@ CLAIMS: dict[str, tuple[Mutation, ...]] = {
         Mutation(_FLIGHT, "            self._slot.write(failure_content(error))", "            pass"),
     ),
     "test_a_repository_cannot_escape_its_path": (
-        Mutation(_IMAGE, _COMPONENTS, 'consists_of(repository, LOWER | frozenset("./_-"))'),
-        Mutation(_IMAGE, "LOWER | _SEPARATORS)", 'LOWER | _SEPARATORS | frozenset("\\r\\n: "))'),
+        Mutation(_IMAGE, _COMPONENTS, 'consists_of(repository, LOWER_ALNUM | frozenset("./_-"))'),
+        Mutation(_IMAGE, "LOWER_ALNUM | _SEPARATORS)", 'LOWER_ALNUM | _SEPARATORS | frozenset("\\r\\n: "))'),
     ),
     "test_any_input_is_answered_or_refused_with_an_expected_error": (
         Mutation(_IMAGE, "(not colon or _is_tag(tag))", "True"),
