@@ -72,8 +72,8 @@ def _harden_process() -> None:
     except ValueError:
         # The hard limit is 0 and cannot be raised. Exclude all memory from a core dump instead.
         try:
-            with open("/proc/self/coredump_filter", "w", encoding="ascii") as file:
-                file.write("0")
+            with open("/proc/self/coredump_filter", "wb") as file:  # text needs the import of a codec
+                file.write(b"0")
         except OSError:
             pass
     for name in ("OPENSSL_CONF", "OPENSSL_ENGINES", "OPENSSL_MODULES"):
