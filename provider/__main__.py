@@ -70,9 +70,10 @@ def _harden_process() -> None:
         # (https://github.com/torvalds/linux/blob/v6.12/fs/coredump.c).
         resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     except ValueError:
-        # The hard limit is 0 and cannot be raised. Exclude all memory from a core dump instead.
+        # The hard limit is 0 and cannot be raised. Exclude all memory from a core dump instead. Bytes: text needs
+        # the import of a codec.
         try:
-            with open("/proc/self/coredump_filter", "wb") as file:  # text needs the import of a codec
+            with open("/proc/self/coredump_filter", "wb") as file:
                 file.write(b"0")
         except OSError:
             pass
