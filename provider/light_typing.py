@@ -28,7 +28,8 @@ else:
     class NamedTuple(tuple, metaclass=_NamedTupleType):
         """A tuple whose items have the names of the class's annotations."""
 
-        def __new__(cls, *values, **named):  # noqa: D102
+        def __new__(cls, *values, **named):
+            """Take values in the order of the fields, or by name. Raises TypeError."""
             left = cls._fields[len(values) :]
             given = {**cls._field_defaults, **named}
             if len(values) > len(cls._fields) or not set(named) <= set(left) <= set(given):

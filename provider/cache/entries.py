@@ -190,11 +190,7 @@ def _cached_token(content: Any) -> CachedToken | None:
         text, expires_in = content["token"], content["expires_in"]
         token = Token(text, int(expires_in - age), str(content["request_id"]))
         checks = {
-            str(name): _CachedCheck(
-                PULL_STATUSES[PULL_STATUSES.index(status)],  # ValueError if it is unknown
-                str(code) if code else None,
-                at + 0.0,
-            )
+            str(name): _CachedCheck(status, str(code) if code else None, at + 0.0)
             for name, (status, code, at) in content["checks"].items()
         }
         renewed = content["renewed"] is True
@@ -202,6 +198,8 @@ def _cached_token(content: Any) -> CachedToken | None:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return None
     if not is_token(text) or type(expires_in) is not int or expires_in > MAX_EXPIRES_IN:
+        return None
+    if any(check.status not in PULL_STATUSES for check in checks.values()):
         return None
     # A token from the future is not from this boot.
     if age < 0 or token.expires_in < min(_LEAST_SECONDS, expires_in / 2):

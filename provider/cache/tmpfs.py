@@ -29,7 +29,7 @@ SHARED_MEMORY = "/dev/shm"  # noqa: S108 # owner and mode are checked through th
 # Part of each file name: versions of this program with another format do not read each other's files.
 FORMAT = 2
 _MAX_BYTES = 256 * 1024
-# Seconds between two attempts to get a lock: at first, and at most.
+# Seconds between two looks at a lock: at first, and at most.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.1
 _STALE_SECONDS = 2 * 3600
 # With workload identity, each of a node's 110 pods has four files: entry and lock, of its registry and of its
@@ -237,16 +237,18 @@ class Lock:
 
         Raises DeadlineExceeded.
         """
-        # Not a blocking flock: it would need a thread for the deadline, whose import takes 2 ms. The pauses grow: a
-        # hundred calls that wait for a slow exchange with the first pause take half of a CPU.
+        # A flock that blocks would need a thread for the deadline; importing threading takes 2 ms.
         pause = _FIRST_PAUSE
         while True:
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-                return self.release()
             except BlockingIOError:
                 time.sleep(min(pause, deadline.left(doing)))
+                # Longer pauses: with the first one, a hundred waiting calls use half of a core.
                 pause = min(1.1 * pause, _LONGEST_PAUSE)
+            else:
+                self.release()
+                return
 
     def release(self) -> None:
         """Release it."""

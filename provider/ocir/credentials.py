@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
     # What a pull check shows about a token and a repository.
     PullStatus = Literal["allowed", "denied", "unclear"]
-else:
-    PullStatus = str
 
 PULL_STATUSES: tuple[PullStatus, ...] = ("allowed", "denied", "unclear")
 

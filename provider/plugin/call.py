@@ -28,28 +28,20 @@ def start(settings: Settings, environ: Mapping[str, str]) -> Invocation:
     return Invocation(settings, environ, deadline, log)
 
 
-class LoggedFailure:
-    """A context manager that writes a ProviderError to the log, with ``fields``."""
-
-    def __init__(self, invocation: Invocation, fields: Mapping[str, object]) -> None:
-        self._invocation = invocation
-        self._fields = fields
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, ProviderError):
-            seconds = f"{self._invocation.deadline.elapsed:.3f}"
-            values = {**self._fields, "code": error.code, "seconds": seconds}
-            self._invocation.log.write("error", error.line(), values)
+def log_failure(
+    invocation: Invocation, error: ProviderError, fields: Mapping[str, object] | None = None
+) -> None:
+    """Write an error to the log, with ``fields``."""
+    seconds = f"{invocation.deadline.elapsed:.3f}"
+    values = {**(fields or {}), "code": error.code, "seconds": seconds}
+    invocation.log.write("error", error.line(), values)
 
 
 def get_response(request: Request, invocation: Invocation) -> Response:
     """Return the response for a request, and log it. Raises ProviderError."""
     image = request.image
     fields: dict[str, object] = {"registry": image.host, "image": image.repository or None}
-    with LoggedFailure(invocation, fields):
+    try:
         token = request.service_account_token
         settings = invocation.settings.for_caller(token is not None)
         invocation = invocation._replace(settings=settings)
@@ -63,6 +55,9 @@ def get_response(request: Request, invocation: Invocation) -> Response:
 
             subject = subject_of(settings, token, invocation.environ)
         credentials = get_or_fetch(image, invocation._replace(subject=subject))
+    except ProviderError as error:
+        log_failure(invocation, error, fields)
+        raise
     check = credentials.check
     allowed = check.status == "allowed"
     seconds = cache_seconds(credentials.token.expires_in, allowed, credentials.age)

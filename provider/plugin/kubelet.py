@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from provider.errors import BadRequest
+from provider.errors import BadRequest, ProviderError
 from provider.light_typing import TYPE_CHECKING, NamedTuple
-from provider.plugin.call import LoggedFailure, get_response, read_stdin, start
+from provider.plugin.call import get_response, log_failure, read_stdin, start
 from provider.plugin.request import MAX_BYTES, Request, parse_request
 from provider.settings import settings_from_environment, settings_from_file
 
@@ -30,8 +30,11 @@ def serve(settings_file: str | None, environ: Mapping[str, str]) -> Output:
     else:
         settings = settings_from_environment(environ)
     invocation = start(settings, environ)
-    with LoggedFailure(invocation, {}):
+    try:
         request = _read_request(invocation.deadline)
+    except ProviderError as error:
+        log_failure(invocation, error)
+        raise
     return Output(get_response(request, invocation).to_json(), invocation.log.lines)
 
 

@@ -1,18 +1,26 @@
 """One call with its exchange replaced: which registries get a token, and for how long."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
 import pytest
 
 from provider.auth.region import RegionInfo
+from provider.errors import TokenRefused
 from provider.image import Image
 from provider.invocation import Invocation
 from provider.log import Log
 from provider.net.deadline import Deadline
-from provider.ocir.credentials import PULL_STATUSES, PullCheck, PullStatus, RegistryCredentials
+from provider.ocir.credentials import PULL_STATUSES, PullCheck, RegistryCredentials
 from provider.ocir.token import Token
 from provider.plugin import call
 from provider.plugin.request import Request
 from provider.plugin.response import NO_CREDENTIALS, Response
 from provider.settings import Settings
+
+if TYPE_CHECKING:
+    from provider.ocir.credentials import PullStatus
 
 
 def respond(
@@ -45,11 +53,16 @@ def test_other_registries_get_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
     assert respond(monkeypatch, acme, Settings(), allowed).host == acme
 
 
-def test_an_unexpected_error_is_not_logged_and_not_replaced() -> None:
+@pytest.mark.parametrize(("error", "logged"), [(ZeroDivisionError(), 0), (TokenRefused("no"), 1)])
+def test_only_an_error_of_the_program_is_logged_and_each_is_raised(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, logged: int
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(call, "get_or_fetch", fail)
     log = Log("info")
-    with (
-        pytest.raises(ZeroDivisionError),
-        call.LoggedFailure(Invocation(Settings(), {}, Deadline(5), log), {}),
-    ):
-        raise ZeroDivisionError
-    assert log.lines == []
+    request = Request(Image("fra.ocir.io", "ns/repo"))
+    with pytest.raises(type(error)):
+        call.get_response(request, Invocation(Settings(), {}, Deadline(5), log))
+    assert len(log.lines) == logged

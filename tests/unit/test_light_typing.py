@@ -11,28 +11,19 @@ import pytest
 from provider import light_typing
 
 
-class Light(light_typing.NamedTuple):
-    """With and without a default, a property and a method."""
+def _sample(base: typing.Any) -> typing.Any:
+    class Sample(base):  # type: ignore[misc] # mypy wants to know the base; it is either NamedTuple
+        """With and without a default, and a property."""
 
-    name: str
-    size: int = 3
-    tags: tuple[str, ...] = ()
+        name: str
+        size: int = 3
+        tags: tuple[str, ...] = ()
 
-    @property
-    def label(self) -> str:
-        return f"{self.name}-{self.size}"
+        @property
+        def label(self) -> str:
+            return f"{self.name}-{self.size}"
 
-
-class Standard(typing.NamedTuple):
-    """The same fields."""
-
-    name: str
-    size: int = 3
-    tags: tuple[str, ...] = ()
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}-{self.size}"
+    return Sample
 
 
 _USES: dict[str, Callable[[typing.Any], object]] = {
@@ -50,7 +41,7 @@ _USES: dict[str, Callable[[typing.Any], object]] = {
     "match": lambda kind: _matched(kind, kind("a", 1)),
     "asdict": lambda kind: kind("a")._asdict(),
     "names of the fields": lambda kind: kind._fields,
-    "repr": lambda kind: repr(kind("a", tags=("x",))).partition("(")[2],
+    "repr": lambda kind: repr(kind("a", tags=("x",))),
     "a value is missing": lambda kind: kind(size=1),
     "too many values": lambda kind: kind("a", 1, (), 4),
     "an unknown name": lambda kind: kind("a", colour=1),
@@ -79,4 +70,5 @@ def _result(use: Callable[[typing.Any], object], kind: type) -> object:
 
 @pytest.mark.parametrize("use", _USES)
 def test_it_behaves_like_the_standard_one(use: str) -> None:
-    assert _result(_USES[use], Light) == _result(_USES[use], Standard)
+    standard, light = _sample(typing.NamedTuple), _sample(light_typing.NamedTuple)
+    assert _result(_USES[use], light) == _result(_USES[use], standard)

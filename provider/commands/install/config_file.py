@@ -35,10 +35,8 @@ from provider.root_only import find_program, who_can_replace
 class ConfigPlan:
     """The text to write at ``path``, or None to keep the existing config; and notes to print.
 
-    ``options`` are those of the text.
-
-    ``merged``: the text is the existing config with this program's entry. ``backup``: the second name
-    that the existing file gets.
+    ``options`` are those of the text. ``merged``: the text is the existing config with this program's
+    entry. ``backup``: the second name that the existing file gets.
     """
 
     path: Path
