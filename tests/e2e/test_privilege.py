@@ -106,7 +106,7 @@ _PATHS = "open|openat|creat|mkdir|mkdirat|rename|renameat|renameat2|unlink|unlin
 _CALLS = f"{_PATHS}|execve|execveat|connect|bind|sendto|sendmsg|ptrace|process_vm_writev|mount|bpf".replace(
     "|", ","
 )
-_LINE = re.compile(r"^\d+ +(?P<call>\w+)\((?P<rest>.*)$")
+_LINE = re.compile(r"^(?P<call>\w+)\((?P<rest>.*)$")
 _AT = re.compile(r'(?:(?:AT_FDCWD|\d+)<(?P<folder>[^>]*)>, )?"(?P<path>[^"]*)"')
 _ADDRESS = re.compile(
     r"sin6?_port=htons\((?P<port>\d+)\).*?\"(?P<host>[0-9a-f.:]+)\"|sun_path=\"(?P<path>[^\"]+)\""
@@ -130,18 +130,26 @@ def trace(program: Program, cloud: Cloud, tmp_path: Path) -> Record:
     output = tmp_path / "trace"
     traced = Program(program.name, (*strace(output), *program.argv), unmeasured)
     assert traced.credentials(cloud, IMAGE).password
-    return parse(output.read_text(errors="replace").splitlines())
+    return parse(output)
 
 
 def strace(output: Path) -> list[str]:
+    """A prefix for a command: one record per thread, in ``output`` with the thread's number behind it.
+
+    In a common record the calls of two threads interleave, and a call's result is lines away from it.
+    """
     calls = f"trace=?{_CALLS.replace(',', ',?')}"
     return [
-        *("strace", "-f", "-y", "-qq", "-s", "400", "-e", calls, "-e", "signal=none", "-o"),
+        *("strace", "-ff", "-y", "-qq", "-s", "400", "-e", calls, "-e", "signal=none", "-o"),
         str(output),
     ]
 
 
-def parse(lines: list[str]) -> Record:
+def parse(output: Path) -> Record:
+    lines: list[str] = []
+    for thread in output.parent.glob(f"{output.name}.*"):
+        lines += thread.read_text(errors="replace").splitlines()
+        thread.unlink()
     read: set[str] = set()
     written: set[str] = set()
     connected: set[str] = set()
@@ -150,7 +158,7 @@ def parse(lines: list[str]) -> Record:
     for line in lines:
         match = _LINE.match(line)
         if match is None or "= -1 ENO" in line or "= -1 EACCES" in line:
-            continue  # a resumed call, or one that found nothing
+            continue  # not a call, or one that found nothing
         call, rest = match["call"], match["rest"]
         if call in ("execve", "execveat"):
             run |= set(list(_absolute(rest))[:1])  # the rest are its arguments
@@ -224,12 +232,30 @@ def test_the_record_shows_what_a_program_does(cloud: Cloud, tmp_path: Path) -> N
     )
     output = tmp_path / "trace"
     cloud.ns.run([*strace(output), sys.executable, "-c", code]).check()
-    record = parse(output.read_text().splitlines())
+    record = parse(output)
     assert {f"{tmp_path}/new", f"{tmp_path}/n"} <= record.written
     assert "127.0.3.1:80" in record.connected
     assert "/bin/true" in record.run
     assert unlisted(record.written, WRITTEN) == [f"{tmp_path}/n", f"{tmp_path}/new"]
     assert unlisted(record.connected, CONNECTED) == ["127.0.3.1:80"]
+
+
+def test_the_record_leaves_out_files_that_threads_did_not_find(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    code = (
+        "import threading\n"
+        "def look_up():\n"
+        "    for number in range(300):\n"
+        f"        try: open(f'{tmp_path}/none-{{number}}')\n"
+        "        except OSError: pass\n"
+        "for _ in 'abc': threading.Thread(target=look_up).start()\n"
+    )
+    output = tmp_path / "trace"
+    cloud.ns.run([*strace(output), sys.executable, "-c", code]).check()
+    record = parse(output)
+    assert record.read
+    assert [path for path in record.read if path.startswith(f"{tmp_path}/none")] == []
 
 
 def core_limits(cloud: Cloud, program: Program, *before: str) -> set[tuple[str, str, bool]]:
