@@ -2,15 +2,16 @@
 # Builds the binary, for each node with glibc 2.28 (Oracle Linux 8) or newer: it freezes a Python of
 # portable_python.sh with the locked packages. Run `make setup` first.
 #
-#   packaging/python/portable_binary.sh PYTHON
+#   packaging/python/portable_binary.sh PYTHON [OPTION...]
 #
-# PYTHON is the folder that portable_python.sh printed.
+# PYTHON is the folder that portable_python.sh printed. The options are those of freeze/build.py.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # shellcheck source=packaging/setup/step.sh
 . packaging/setup/step.sh
 
 python=$1
+shift
 venv=build/portable
 lock=packaging/locks/binary.txt
 made=$venv/.made # the Python and the packages of the last run
@@ -27,4 +28,4 @@ install_packages() {
 if [ "$(cat "$made" 2>/dev/null)" != "$key" ]; then
     step "Installing the packages of the binary into $venv (0.3 GB)" install_packages
 fi
-"$venv/bin/python" packaging/freeze/build.py --max-mb 32
+"$venv/bin/python" packaging/freeze/build.py --max-mb 32 "$@"

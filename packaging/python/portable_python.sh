@@ -14,6 +14,7 @@
 # JOBS=N: parallel jobs, by default 2. ZIG=FILE: use this zig, for example the host's under emulation.
 # ALLOW_OLDER=1: if the mirror lists a source version that it does not serve, use the next older one.
 # Not for releases: an older source lacks security patches. The result has a separate folder.
+# PROFILE_RUNTIME=FILE: for profile.sh. The result counts what it executes, with this library of LLVM.
 # Needs: apt-get dpkg-dev debian-archive-keyring autoconf automake libtool libltdl-dev binutils make
 # perl, and a python3 with venv.
 set -Eeuo pipefail
@@ -27,7 +28,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/debian.sh"
 
 machine=$(uname -m)
-key=$(cat "$here/portable_python.sh" "$here/debian.sh" "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
+key=$(cat "$here"/{portable_python.sh,debian.sh,python.profdata} "$here/../locks/ziglang.txt" | sha256sum | cut -c1-12)
 base=${1:-${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider}
 umask 022
 unset MAKEFLAGS MFLAGS MAKELEVEL # of the make that runs this
@@ -38,8 +39,8 @@ if [ ! -O "$base" ] || [ -n "$(find "$base" -maxdepth 0 -perm /022)" ]; then
     echo "Other users can write to $base. Remove it, or set XDG_CACHE_HOME to a folder of your own." >&2
     exit 1
 fi
-allow_older=${ALLOW_OLDER:-}
-result=$base/python-$machine-$key${allow_older:+-older}
+allow_older=${ALLOW_OLDER:-} runtime=${PROFILE_RUNTIME:-}
+result=$base/python-$machine-$key${allow_older:+-older}${runtime:+-counting}
 work=$base/work
 
 exec 9>"$base/lock"
@@ -182,7 +183,17 @@ wait "$configuring" || { cat "$work/configure.log"; false; }
 cd "$work/src/$python"
 # shellcheck disable=SC2016 # make and the loader expand $ORIGIN
 options=(PY3LIBRARY= LINKFORSHARED='-Xlinker -export-dynamic -Wl,-rpath,\$$ORIGIN/../lib')
+if [ -n "$runtime" ]; then
+    options+=("CFLAGS_NODIST=-fprofile-generate -mllvm -vp-counters-per-site=8"
+        "LDFLAGS_NODIST=$runtime -Wl,-u,__llvm_profile_runtime")
+    sed -i 's/^    _exit(status);$/    exit(status);/' Modules/posixmodule.c # _exit would write no counts
+else
+    cp "$here/python.profdata" .
+    options+=(CFLAGS_NODIST=-fprofile-use=python.profdata)
+fi
 make -j"$jobs" "${options[@]}"
+changed=$(grep -c "hash mismatch" "$log" || true)
+[ "$changed" -le 100 ] || say "$changed functions differ from the profile's: run make profile (CONTRIBUTING.md)"
 # No headers, no manual. With --help, compileall compiles nothing: three .pyc files for each module.
 make "${options[@]}" DESTDIR="$work/root" COMPILEALL_OPTS=--help altbininstall libinstall sharedinstall
 root=$work/root/opt/python

@@ -21,6 +21,7 @@ REPOSITORY = Path(__file__).parents[2]
 KEYED = (
     "packaging/python/portable_python.sh",
     "packaging/python/debian.sh",
+    "packaging/python/python.profdata",
     "packaging/locks/ziglang.txt",
 )
 OLD, NEW = "1.2.0-1", "1.2.0-1+deb13u1"
@@ -103,12 +104,16 @@ class Build:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Build:
-    files = {"bin/apt-get": APT_GET, "bin/apt-cache": APT_CACHE, "bin/zig": ZIG}
+    files = {
+        "bin/apt-get": APT_GET.encode(),
+        "bin/apt-cache": APT_CACHE.encode(),
+        "bin/zig": ZIG.encode(),
+    }
     for name in KEYED:
-        files[name] = (REPOSITORY / name).read_text()
-    for name, text in files.items():
+        files[name] = (REPOSITORY / name).read_bytes()
+    for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_bytes(content)
         (tmp_path / name).chmod(0o755)
     return Build(tmp_path)
 
@@ -150,15 +155,20 @@ def test_it_stops_where_an_index_cannot_be_had(build: Build) -> None:
     assert build.sources == []
 
 
-def test_what_was_built_from_an_older_source_is_not_used_for_a_release(build: Build) -> None:
-    """A finished build is reused, but one with ALLOW_OLDER only with ALLOW_OLDER."""
-    older = build.finished.with_name(f"{build.finished.name}-older")
-    older.mkdir(parents=True)
-    (older / "versions.txt").touch()
+@pytest.mark.parametrize(
+    ("suffix", "variable"), [("-older", "ALLOW_OLDER"), ("-counting", "PROFILE_RUNTIME")]
+)
+def test_no_release_uses_a_build_from_older_sources_or_one_that_counts(
+    build: Build, suffix: str, variable: str
+) -> None:
+    """A finished build is reused, but one with this variable only with this variable."""
+    kept = build.finished.with_name(build.finished.name + suffix)
+    kept.mkdir(parents=True)
+    (kept / "versions.txt").touch()
     build.run()
     assert build.sources == [f"{package} {NEW}" for package in PACKAGES]
-    done = build.start(ALLOW_OLDER="1")
-    assert (done.returncode, done.stdout) == (0, f"{older}\n")
+    done = build.start(**{variable: "1"})
+    assert (done.returncode, done.stdout) == (0, f"{kept}\n")
 
 
 @pytest.mark.parametrize("name", KEYED)
