@@ -257,6 +257,16 @@ def test_a_config_that_is_newer_than_the_kubelet_is_reported(node: Node) -> None
     )
 
 
+def test_without_flags_a_new_config_is_no_problem(node: Node) -> None:
+    node.flags = ()
+    node.add_installation({CONFIG: config()}, {f"{LIB}/kubelet.service": UNIT})
+    os.utime(node.cloud.ns.path(CONFIG), (time.time() + 60, time.time() + 60))
+    checked = node.check()
+    # A restart would not put the config into effect.
+    assert checked.cause("kubelet") == "kubelet-without-flags"
+    assert "provider config" not in checked.causes()
+
+
 def test_a_program_with_another_name_than_in_the_config_is_reported(node: Node) -> None:
     # The examples of Oracle's Go provider have different names in the config and on the disk.
     node.config(config(name="credential-provider-oke"))

@@ -163,7 +163,8 @@ def judge_config(files: ConfigFiles, kubelet: Kubelet | None) -> Step:
             *_advice(findings[:5]),
             "Correct it before the kubelet's next start: a node that restarts now stays down.",
         )
-    if kubelet and files.is_newer_than(kubelet.started):
+    # A kubelet without the flag reads no config, and its restart would change nothing.
+    if kubelet and kubelet.flag(CONFIG_FLAG) and files.is_newer_than(kubelet.started):
         return warning(
             CONFIG,
             "config-newer-than-kubelet",
