@@ -25,18 +25,31 @@ _SLOW_S = 60.0
 
 # The first process. It is outside of the cloud, so that it can remove the cgroups after everything else
 # has ended. The end of its input ends the node, however the campaign ended.
+# In version 2, the cgroup above passes on its controllers. systemd lets it pass on only those that its
+# units need, often just memory and pids. The kubelet and runc need all of them.
 _HOLD = """
 trap '' HUP INT TERM
+added=
+for group in $GROUPS; do
+    above=${group%/*}
+    [ -e "$above/cgroup.subtree_control" ] || continue
+    for controller in $(cat "$above/cgroup.controllers"); do
+        grep -qw "$controller" "$above/cgroup.subtree_control" || added="$added $controller"
+    done
+    for controller in $added; do echo "+$controller" >"$above/cgroup.subtree_control"; done
+done
 sh -c "$JOIN"
 for try in $(seq 100); do
     left=
     for group in $GROUPS; do
         [ ! -d "$group" ] || find "$group" -depth -type d -exec rmdir {} + 2>/dev/null || left=yes
     done
-    [ -n "$left" ] || exit 0
+    [ -n "$left" ] || break
     sleep 0.1
 done
-exit 1
+# The kernel refuses to take away those that systemd's units use by now.
+for controller in $added; do echo "-$controller" >"$above/cgroup.subtree_control"; done 2>/dev/null
+[ -z "$left" ]
 """
 # Version 1 needs CPUs and memory in a cgroup of cpuset before a process. Version 2 gives the children of a
 # cgroup their controllers only if no process is in it: all processes are in its child "system".
@@ -52,7 +65,12 @@ for group in $GROUPS; do
     echo 0 >"$group/cgroup.procs"
 done
 exec $ENTER unshare --cgroup sh -euc '
-    for group in $GROUPS; do echo 0 >"$group/system/cgroup.procs"; done
+    for group in $GROUPS; do
+        echo 0 >"$group/system/cgroup.procs"
+        # As long as this cgroup passes them on, systemd cannot take them away above.
+        [ ! -e "$group/cgroup.subtree_control" ] ||
+            sed "s/[^ ]*/+&/g" "$group/cgroup.controllers" >"$group/cgroup.subtree_control"
+    done
     exec unshare --pid --mount --fork --kill-child --propagation private sh -c "$INIT"
 '
 """
