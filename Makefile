@@ -73,8 +73,8 @@ binary: setup interpreter ## [Build] build the binary for this architecture, for
 # LLVM_PACKAGES of the same version as ziglang's clang.
 LLVM_PACKAGES := llvm-22 libclang-rt-22-dev
 .PHONY: profile
-profile: setup ## [Build] measure anew which parts of Python a call executes, for the compiler (root)
-	@packaging/setup/packages.sh $(BUILD_PACKAGES) $(LLVM_PACKAGES)
+profile: setup ## [Build] measure anew which parts of Python a call executes, for the compiler
+	@packaging/setup/packages.sh $(LLVM_PACKAGES)
 	packaging/python/profile.sh
 
 bench-start: binary ## [Campaigns] measure the size and the start time of each form

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Renews python.profdata: how often the calls of a kubelet execute each part of Python. Clang places and
-# inlines code by these counts. Needs root, `make setup`, and the LLVM of ziglang's clang.
+# inlines code by these counts. Needs `make setup`, and the LLVM of ziglang's clang.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -8,7 +8,6 @@ llvm=22 # as `zig cc --version` says. An older one writes a format that zig's cl
 runtime=/usr/lib/llvm-$llvm/lib/clang/$llvm/lib/linux/libclang_rt.profile-$(uname -m).a
 folder=$PWD/build/profile
 counts=$folder/counts
-mkdir -p "$folder"
 rm -rf "$counts"
 
 # Only the calls below count, not those of the build.
@@ -17,7 +16,8 @@ python=$(PROFILE_RUNTIME=$runtime ALLOW_OLDER=1 packaging/python/portable_python
 packaging/python/portable_binary.sh "$python" --dist "$folder/dist" --work "$folder/binary" --max-mb 40
 
 # shellcheck disable=SC2016 # the inner shell expands these
-LLVM_PROFILE_FILE=$counts/%m.profraw .venv/bin/python -m tests.cloud -- bash -euc '
+packaging/setup/as_root.sh env LLVM_PROFILE_FILE="$counts/%m.profraw" .venv/bin/python -m tests.cloud -- bash -euc '
+    exec >/dev/null
     request() {
         echo "{\"apiVersion\": \"credentialprovider.kubelet.k8s.io/v1\",
             \"kind\": \"CredentialProviderRequest\", \"image\": \"$1\"}"
@@ -28,7 +28,8 @@ LLVM_PROFILE_FILE=$counts/%m.profraw .venv/bin/python -m tests.cloud -- bash -eu
         request fra.ocir.io/ns/repo | TOKEN_CACHE=disabled "$0"
         request fra.ocir.io/ns/repo | "$0"
     done
-' "$folder"/dist/*-linux-* >/dev/null
+' "$folder"/dist/*-linux-*
 
 "llvm-profdata-$llvm" merge --output packaging/python/python.profdata "$counts"/*.profraw
+rm -rf build/portable # made of the Python that counts
 ls -l packaging/python/python.profdata

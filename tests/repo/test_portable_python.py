@@ -218,9 +218,10 @@ def test_a_folder_that_another_user_could_write_to_is_refused(
     assert not (build.folder / "notes").exists()
 
 
-def test_no_workflow_asks_for_an_older_version() -> None:
+@pytest.mark.parametrize("variable", ["ALLOW_OLDER", "PROFILE_RUNTIME"])
+def test_no_workflow_asks_for_an_older_version_or_for_counts(variable: str) -> None:
     for workflow in (REPOSITORY / ".github").rglob("*.yml"):
-        assert "ALLOW_OLDER" not in workflow.read_text(), workflow
+        assert variable not in workflow.read_text(), workflow
 
 
 def recipe(target: str) -> list[str]:
@@ -244,6 +245,7 @@ def test_a_release_takes_no_older_source_and_keeps_nothing() -> None:
         'portable_binary.sh "$(packaging/python/portable_python.sh build/release)"'
     )
     assert "ALLOW_OLDER" not in "".join(lines)
+    assert "PROFILE_RUNTIME" not in "".join(lines)
 
 
 def test_the_emulated_build_is_the_native_build() -> None:
