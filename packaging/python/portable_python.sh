@@ -5,7 +5,8 @@
 #   packaging/python/portable_python.sh [FOLDER]
 #
 # FOLDER keeps the builds, by default ${XDG_CACHE_HOME:-~/.cache}/oke-credential-provider. A build in it
-# is used again until the scripts, the profile or the compiler change, so that an empty clone need not build.
+# is used again until the scripts, the profile or the compiler change, so that an empty clone need not
+# build.
 #
 # The C compiler of ziglang (a PyPI package) links for a chosen version of glibc, independent of the
 # build machine's. Python, OpenSSL, zlib and libffi come from Debian stable's source packages, with its
