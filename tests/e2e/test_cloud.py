@@ -406,12 +406,12 @@ def test_latency_delays_every_answer(cloud: Cloud, client: Client) -> None:
     cloud.control.latency(80)
     began = time.perf_counter()
     client.get(f"{IMDS}/instance/region", ORACLE)
-    assert 0.08 <= time.perf_counter() - began < 5
+    assert 0.08 <= time.perf_counter() - began < 1
     cloud.control.latency(0)
     cloud.control.fault("imds.region", Fault("latency", delay_ms=80))
     began = time.perf_counter()
     assert client.get(f"{IMDS}/instance/region", ORACLE).status == 200
-    assert 0.08 <= time.perf_counter() - began < 5
+    assert 0.08 <= time.perf_counter() - began < 1
 
 
 def test_a_fault_ends_after_its_number_of_requests(cloud: Cloud, client: Client) -> None:
@@ -615,7 +615,7 @@ def test_an_unknown_name_fails_at_once(cloud: Cloud, client: Client) -> None:
     cloud.ns.hosts("127.0.0.1 localhost\n")
     began = time.perf_counter()
     assert "gaierror" in client.get(TOKEN).error
-    assert time.perf_counter() - began < 4  # the resolver waits for 5 s
+    assert time.perf_counter() - began < 1
     cloud.ns.hosts()
     assert client.get(TOKEN).status == 403
 

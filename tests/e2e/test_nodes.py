@@ -262,8 +262,8 @@ def started(program: Path, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def is_closed(pipe: int) -> bool:
-    """True if the pipe has no writer left within ten seconds."""
-    ready, _, _ = select.select([pipe], [], [], 10)
+    """True if the pipe has no writer left within two seconds."""
+    ready, _, _ = select.select([pipe], [], [], 2)
     return bool(ready) and os.read(pipe, 1) == b""
 
 
