@@ -70,12 +70,12 @@ interpreter: packages
 binary: setup interpreter ## [Build] build the binary for this architecture, for glibc 2.28 and newer, in dist/
 	@packaging/python/portable_binary.sh "$$(ALLOW_OLDER=1 $(PORTABLE))"
 
-# LLVM_PACKAGES of the same version as ziglang's clang.
-LLVM_PACKAGES := llvm-22 libclang-rt-22-dev
+# The major version of ziglang's clang. An older LLVM writes a profile that this clang refuses, or none.
+LLVM := 22
 .PHONY: profile
 profile: setup ## [Build] measure anew which parts of Python a call executes, for the compiler
-	@packaging/setup/packages.sh $(LLVM_PACKAGES)
-	packaging/python/profile.sh
+	@packaging/setup/packages.sh llvm-$(LLVM) libclang-rt-$(LLVM)-dev
+	packaging/python/profile.sh $(LLVM)
 
 bench-start: binary ## [Campaigns] measure the size and the start time of each form
 	$(AS_ROOT) $(BIN)/python -m tests.campaigns.bench_start

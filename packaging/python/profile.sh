@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # Renews python.profdata: how often the calls of a kubelet execute each part of Python. Clang places and
-# inlines code by these counts. Needs `make setup`, and the LLVM of ziglang's clang.
+# inlines code by these counts. Needs `make setup`, and the LLVM of ziglang's clang, of major version LLVM.
+#
+#   packaging/python/profile.sh LLVM
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-llvm=22 # as `zig cc --version` says. An older one writes a format that zig's clang refuses, or none.
+llvm=$1
 runtime=/usr/lib/llvm-$llvm/lib/clang/$llvm/lib/linux/libclang_rt.profile-$(uname -m).a
 folder=$PWD/build/profile
 counts=$folder/counts

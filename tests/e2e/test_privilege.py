@@ -149,7 +149,7 @@ def parse(output: Path) -> Record:
     lines: list[str] = []
     for thread in output.parent.glob(f"{output.name}.*"):
         lines += thread.read_text(errors="replace").splitlines()
-        thread.unlink()
+        thread.unlink()  # the next record has the same name
     read: set[str] = set()
     written: set[str] = set()
     connected: set[str] = set()
